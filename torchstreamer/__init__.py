@@ -1,0 +1,59 @@
+"""Exact streaming of PyTorch networks: feed a signal in pieces, get what the network gives on the whole.
+
+    import torchstreamer as pts
+
+    stream = pts.create_stream(net.eval())
+    for chunk in microphone:
+        y = stream(chunk)      # every output that no later sample can change, or None
+    y = stream.flush()         # the rest
+"""
+
+from . import handlers as _handlers  # fills the registry
+from .containers.parallel import Parallel1d, Parallel1dStream
+from .containers.residual import Residual1d, Residual1dStream
+from .containers.sequential import Sequential1dStream
+from .core.registry import create_stream, is_streamable, register_streamer
+from .core.ring import Counter, RingBuffer
+from .core.state import stack_states, unstack_state
+from .core.stream import BaseStream
+from .errors import PointwiseError, StreamError, StreamInputError, StreamStateError, UnsupportedModuleError
+from .layers.conv import Conv1dStream
+from .layers.conv_transpose import ConvTranspose1dStream
+from .layers.elementwise import Elementwise1dStream
+from .layers.normalization import BatchNorm1dStream
+from .layers.padding import Pad1dStream, without_padding
+from .layers.pooling import Pool1dStream
+from .layers.upsampling import UpsampleStream
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BaseStream",
+    "BatchNorm1dStream",
+    "Conv1dStream",
+    "ConvTranspose1dStream",
+    "Counter",
+    "Elementwise1dStream",
+    "Pad1dStream",
+    "Parallel1d",
+    "Parallel1dStream",
+    "PointwiseError",
+    "Pool1dStream",
+    "Residual1d",
+    "Residual1dStream",
+    "RingBuffer",
+    "Sequential1dStream",
+    "StreamError",
+    "StreamInputError",
+    "StreamStateError",
+    "UnsupportedModuleError",
+    "UpsampleStream",
+    "create_stream",
+    "is_streamable",
+    "register_streamer",
+    "stack_states",
+    "unstack_state",
+    "without_padding",
+]
+
+del _handlers

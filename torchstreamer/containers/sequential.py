@@ -1,0 +1,97 @@
+"""Layers one behind the other. TorchScript compiles this file."""
+
+import math
+from typing import Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.registry import create_stream
+from ..core.stream import BaseStream
+from ..errors import UnsupportedModuleError
+
+__all__ = ["Sequential1dStream"]
+
+
+class Sequential1dStream(BaseStream):
+    """Stream of a `torch.nn.Sequential`.
+
+    Args:
+        net: the network; each of its modules needs a stream. A module that stands in it twice gets a stream for each
+            place
+
+    Shape:
+        - input: ``[B, C, T]`` or ``[C, T]``
+        - output: ``[B, C', T']`` or ``[C', T']``
+
+    Raises:
+        UnsupportedModuleError: a module inside cannot be streamed exactly; the message names its path
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 8, 3), torch.nn.GELU(), torch.nn.Conv1d(8, 1, 1))
+        >>> stream = pts.Sequential1dStream(net)
+        >>> x = torch.randn(1, 1, 30)
+        >>> y = torch.cat([stream(x[..., :13]), stream(x[..., 13:], final=True)], dim=-1)
+        >>> torch.testing.assert_close(y, net(x))
+    """
+
+    def __init__(self, net: nn.Sequential) -> None:
+        super().__init__()
+        if not isinstance(net, nn.Sequential):
+            raise UnsupportedModuleError(
+                "invalid_sequential", net, "Sequential1dStream takes a torch.nn.Sequential", "use pts.create_stream(net)"
+            )
+        try:
+            self.streams = nn.ModuleList([create_stream(module) for module in net])
+        except UnsupportedModuleError as error:
+            raise error.within(net) from None
+        streams: Sequence[BaseStream] = list(self.streams)  # type: ignore[arg-type]
+        self.hop, self.ratio = chain_rates(streams)
+        self.aliasing = 1
+        for stream in streams:
+            self.aliasing = self.aliasing if stream.aliasing == 1 else stream.aliasing
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        for stream in self.streams:
+            x = stream.step(x, final)
+        return x
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        n = max(n, 0)
+        for stream in self.streams:
+            n = stream.output_length(n, final)
+        return n
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        for stream in self.streams:
+            channels = stream.output_channels(channels)
+        return channels
+
+    def anchor(self) -> Optional[Tensor]:
+        """The first weight says dtype and device."""
+        for stream in self.streams:
+            anchor = stream.anchor()
+            if anchor is not None:
+                return anchor
+        return None
+
+
+def chain_rates(streams: Sequence[BaseStream]) -> Tuple[int, Tuple[int, int]]:
+    """Hop and ratio of streams one behind the other.
+
+    The hop is the smallest input period that brings every stream a multiple of its own hop.
+    """
+    hop, up, down = 1, 1, 1
+    for stream in streams:
+        # hop · up / down samples reach this stream in a period; it wants a multiple of its hop.
+        arriving = hop * up
+        wanted = stream.hop * down
+        hop *= wanted // math.gcd(arriving, wanted)
+        up, down = up * stream.ratio[0], down * stream.ratio[1]
+        common = math.gcd(up, down)
+        up, down = up // common, down // common
+    return hop, (up, down)

@@ -1,0 +1,334 @@
+"""What a stream remembers: samples in a `RingBuffer`, whole numbers in a `Counter`.
+
+TorchScript compiles this file, so it uses no postponed annotations and copies what it needs to locals.
+"""
+
+from typing import Any, Dict
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import StreamInputError
+
+__all__ = ["Counter", "RingBuffer"]
+
+
+class RingBuffer(nn.Module):
+    """The last samples of a stream, kept until they are no longer needed.
+
+    Every sample that a stream keeps is in a `RingBuffer`, so whole trees of streams can be reset, saved, stacked and
+    moved between devices without any code in the handler. Two calls do the work:
+
+        window = ring.append(x)    # all that is held, the new samples last
+        ring.drop(n)               # the n oldest samples are no longer needed
+
+    Dropping more than is held is allowed: the surplus is owed, and taken from the samples that come next.
+
+    Inside, samples stand in time-major rows ``[B, n, C]``. Short histories are joined to each chunk into a new tensor.
+    Long ones are kept in storage with room to spare and written in place, which costs no more than the new samples;
+    that is done only while gradients are off. A position once written is never written again.
+
+    Args:
+        skip: samples to drop at the start of every signal
+
+    Shape:
+        - chunks: ``[B, C, T]`` or ``[C, T]``; windows come in the rank of the chunk.
+
+    Example:
+        >>> import torch
+        >>> from torchstreamer import RingBuffer
+        >>> ring = RingBuffer()
+        >>> ring.append(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[1., 2., 3.]])
+        >>> ring.drop(2)
+        >>> ring.append(torch.tensor([[4.0]]))
+        tensor([[3., 4.]])
+    """
+
+    data: Tensor
+
+    def __init__(self, skip: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("data", torch.empty(0), persistent=False)
+        self.held = 0  # samples held
+        self.debt = skip  # samples owed at the start of a signal
+        self.skip = skip  # samples owed
+        self.begin = 0  # first held row in `data`, when `spacious`
+        self.spacious = False  # `data` has room behind the held rows and is written in place
+        self.borrowed = False  # the window handed out last may be somebody else's memory
+        self.unbatched = False
+        self.functional = False  # never write in place
+
+    # ------------------------------------------------------------------ for handlers
+
+    def append(self, x: Tensor) -> Tensor:
+        """Add a chunk behind what is held, and return all of it.
+
+        Args:
+            x: new samples, ``[B, C, T]`` or ``[C, T]``
+
+        Returns:
+            all samples held, the oldest first, in the rank of ``x``; not to be written to
+
+        Raises:
+            StreamInputError: ``x`` does not continue what the ring holds; nothing was written
+        """
+        self._check(x)
+        self.unbatched = x.dim() == 2
+        rows = self.join_rows(x.unsqueeze(0) if self.unbatched else x)
+        self.keep_rows(rows, 0)
+        return self.window()
+
+    def drop(self, n: int) -> None:
+        """Forget the ``n`` oldest samples; what is not held yet is dropped when it comes."""
+        if self.data.dim() == 1:
+            self.skip += n
+        else:
+            self.borrowed = False
+            self.keep_rows(self.rows(), n)
+
+    def window(self) -> Tensor:
+        """All samples held, in the rank of the chunks that came; not to be written to."""
+        window = self.rows().transpose(1, 2)
+        return window.squeeze(0) if self.unbatched else window
+
+    def length(self) -> int:
+        """Number of samples held."""
+        return self.held
+
+    # ------------------------------------------------------------------ for kernels: chunks are [B, C, T]
+
+    def started(self) -> bool:
+        """Whether any sample has ever come."""
+        return self.data.dim() > 1
+
+    def balance(self) -> int:
+        """Samples held less samples owed."""
+        return self.held - self.skip
+
+    def rows(self) -> Tensor:
+        """What is held, ``[B, n, C]``; a view."""
+        if self.spacious:
+            return self.data.narrow(1, self.begin, self.held)
+        return self.data
+
+    def fill(self, x: Tensor, n: int, value: float) -> None:
+        """Start with ``n`` samples of ``value``, shaped as those of ``x``."""
+        self.data = x.new_full([x.size(0), n, x.size(1)], value)
+        self.held = n
+        self.spacious = False
+
+    def join(self, x: Tensor) -> Tensor:
+        """All that is held and the chunk, ``[B, C, n]``, channel-major. Follow with `keep`."""
+        if self.skip > 0:
+            x = self._pay(x)
+        if self.held == 0:
+            self.borrowed = True
+            return x
+        self.borrowed = False
+        return torch.cat([self.rows().transpose(1, 2), x], 2)
+
+    def keep(self, window: Tensor, drop: int) -> None:
+        """Keep what `join` returned but for its first ``drop`` samples."""
+        self.spacious = False
+        self.keep_rows(window.transpose(1, 2), drop)
+
+    def join_rows(self, x: Tensor) -> Tensor:
+        """All that is held and the chunk as rows ``[B, n, C]``, each row contiguous. Follow with `keep_rows`."""
+        if self.skip > 0:
+            x = self._pay(x)
+        new = x.transpose(1, 2)
+        # From some 64 samples on, copying the history costs more than the bookkeeping of spare room.
+        if self.held > 64 and new.size(1) * 4 <= self.held and not self.functional and not torch.is_grad_enabled():
+            return self._write(new)
+        if self.held == 0:
+            self.borrowed = True
+            self.spacious = False
+            return new.contiguous()
+        self.borrowed = False
+        joined = torch.cat([self.rows(), new], 1)
+        self.spacious = False
+        return joined
+
+    def keep_rows(self, rows: Tensor, drop: int) -> None:
+        """Keep what `join_rows` returned but for its first ``drop`` rows."""
+        n = rows.size(1)
+        left = n - drop
+        if left <= 0:
+            self.skip -= left
+            self.held = 0
+            if self.spacious or self.data.dim() == 1 or self.data.size(1) > 0:
+                self.data = rows.new_empty([rows.size(0), 0, rows.size(2)])
+            self.spacious = False
+        elif self.spacious:
+            self.begin += drop
+            self.held = left
+        else:
+            kept = rows.narrow(1, drop, left)
+            # State stays small: no window is kept for the sake of its last few samples.
+            if self.borrowed or n > 4 * left:
+                kept = kept.clone(memory_format=torch.contiguous_format)
+            self.data = kept
+            self.held = left
+
+    def push(self, x: Tensor) -> None:
+        """Add a chunk."""
+        if x.size(2) <= self.skip:
+            self.skip -= x.size(2)
+            if self.data.dim() == 1:
+                self.data = x.new_empty([x.size(0), 0, x.size(1)])
+        else:
+            self.keep_rows(self.join_rows(x), 0)
+
+    def _pay(self, x: Tensor) -> Tensor:
+        owed = min(self.skip, x.size(2))
+        self.skip -= owed
+        return x.narrow(2, owed, x.size(2) - owed)
+
+    def _write(self, new: Tensor) -> Tensor:
+        t = new.size(1)
+        end = self.begin + self.held + t
+        # Memory made in inference mode can be written in place only there.
+        if (
+            not self.spacious
+            or end > self.data.size(1)
+            or (self.data.is_inference() and not torch.empty(0).is_inference())
+        ):
+            room = new.new_empty([new.size(0), 2 * self.held + t, new.size(2)])
+            room.narrow(1, 0, self.held).copy_(self.rows())
+            self.data = room
+            self.begin = 0
+            self.spacious = True
+            end = self.held + t
+        self.data.narrow(1, end - t, t).copy_(new)
+        self.held += t
+        return self.data.narrow(1, self.begin, self.held)
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 2 and x.dim() != 3:
+            raise StreamInputError(
+                f"invalid_chunk: a RingBuffer got a chunk of {x.dim()} dimensions; it takes [B, C, T] or [C, T]; "
+                "reshape the chunk"
+            )
+        if self.started():
+            held = self.data
+            rows = 1 if x.dim() == 2 else x.size(0)
+            fits = rows == held.size(0) and x.size(-2) == held.size(2)
+            if not fits or x.dtype != held.dtype or x.device != held.device:
+                raise StreamInputError(
+                    f"invalid_chunk: a RingBuffer that holds {held.size(0)} rows of {held.size(2)} channels got a chunk "
+                    f"{x.size()} of another shape, dtype or device; a chunk must continue the signal; reset() first "
+                    "to begin another one"
+                )
+
+    # ------------------------------------------------------------------ the tree of streams calls these
+
+    def _clear(self) -> None:
+        self.data = self.data.new_empty([0])
+        self.held = 0
+        self.skip = self.debt
+        self.begin = 0
+        self.spacious = False
+        self.unbatched = False
+
+    def _detach(self) -> None:
+        self.data = self.data.detach()
+
+    def _nbytes(self) -> int:
+        return self.rows().numel() * self.data.element_size()
+
+    def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        state[name + ".data"] = self.rows().detach().clone(memory_format=torch.contiguous_format)
+        state[name + ".skip"] = torch.tensor(self.skip)
+        if self.unbatched:
+            state[name + ".unbatched"] = torch.tensor(1)
+
+    def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
+        for key in [name + ".data", name + ".skip"]:
+            if key not in state:
+                raise StreamInputError(
+                    f"invalid_state: the state has no '{key}'; a state fits the stream of the same network that it "
+                    "was taken from; make it with get_state()"
+                )
+        data = state[name + ".data"]
+        if data.dim() != 3 and not (data.dim() == 1 and data.numel() == 0):
+            raise StreamInputError(
+                f"invalid_state: '{name}.data' has shape {data.size()}; expected [rows, samples, channels]; make the "
+                "state with get_state()"
+            )
+        return 3 if name + ".unbatched" in state else 2
+
+    def _load_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        data = state[name + ".data"].detach().to(self.data.device)
+        self.data = data.clone(memory_format=torch.contiguous_format)
+        self.held = data.size(1) if data.dim() > 1 else 0
+        self.skip = int(state[name + ".skip"].item())
+        self.unbatched = name + ".unbatched" in state
+        self.begin = 0
+        self.spacious = False
+
+    def __prepare_scriptable__(self) -> "RingBuffer":
+        ring = type(self)(self.debt)
+        ring.functional = self.functional
+        ring.data = self.data.new_empty([0])
+        return ring
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> "RingBuffer":
+        ring = type(self).__new__(type(self))
+        memo[id(self)] = ring
+        ring.__setstate__(self.__getstate__())
+        ring.data = ring.data.clone(memory_format=torch.contiguous_format)
+        return ring
+
+    def __getstate__(self) -> Dict[str, Any]:
+        entries = dict(self.__dict__)
+        entries.update(spacious=False, begin=0, borrowed=False, _buffers={"data": self.rows().detach()})
+        return entries
+
+    def extra_repr(self) -> str:
+        return f"held={self.held}" + (f", owed={self.skip}" if self.skip else "")
+
+
+class Counter(nn.Module):
+    """A whole number that a stream remembers, for instance how many outputs are still to be dropped.
+
+    A counter is part of the phase of a state: in the steady state it must repeat, so count down or wrap around, never
+    count samples for ever.
+
+    Args:
+        start: its value in a new stream
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        super().__init__()
+        self.start = start
+        self.value = start
+
+    def _clear(self) -> None:
+        self.value = self.start
+
+    def _detach(self) -> None:
+        pass
+
+    def _nbytes(self) -> int:
+        return 0
+
+    def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        state[name] = torch.tensor(self.value)
+
+    def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
+        if name not in state:
+            raise StreamInputError(
+                f"invalid_state: the state has no '{name}'; a state fits the stream of the same network that it was "
+                "taken from; make it with get_state()"
+            )
+        return 1
+
+    def _load_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        self.value = int(state[name].item())
+
+    def __prepare_scriptable__(self) -> "Counter":
+        return type(self)(self.start)
+
+    def extra_repr(self) -> str:
+        return f"value={self.value}"

@@ -1,0 +1,384 @@
+"""`BaseStream`, the contract of every stream.
+
+TorchScript compiles this file, so it uses no postponed annotations and no keyword-only arguments, and raises where
+Python would rather catch.
+"""
+
+import inspect
+import typing
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import StreamError, StreamInputError, StreamStateError
+from .ring import Counter, RingBuffer
+
+__all__ = ["BaseStream", "dtype_name"]
+
+
+def dtype_name(x: Tensor) -> str:
+    """The name of a tensor's dtype, also in TorchScript, where dtypes are numbers."""
+    names = [
+        (torch.float32, "torch.float32"),
+        (torch.float64, "torch.float64"),
+        (torch.float16, "torch.float16"),
+        (torch.bfloat16, "torch.bfloat16"),
+        (torch.int64, "torch.int64"),
+        (torch.int32, "torch.int32"),
+        (torch.int16, "torch.int16"),
+        (torch.uint8, "torch.uint8"),
+        (torch.bool, "torch.bool"),
+        (torch.complex64, "torch.complex64"),
+        (torch.complex128, "torch.complex128"),
+    ]
+    for dtype, name in names:
+        if x.dtype == dtype:
+            return name
+    return "another dtype"
+
+
+def _describe(x: Tensor) -> str:
+    return f"shape {x.size()}, {dtype_name(x)}, on {x.device}"
+
+
+class BaseStream(nn.Module):
+    r"""A network that takes its input in pieces.
+
+    Let ``net`` be the module in its eval form and ``x_1 … x_k`` any split of ``x`` along time. Then
+
+    .. code-block:: text
+
+        cat([stream(x_1), …, stream(x_k, final=True)]) == net(x)                (exact; Nones left out)
+        samples out after n samples in == stream.output_length(n, final=False)  (prompt)
+
+    A custom handler overrides ``__init__`` and ``forward(x, final)``, and keeps what it must remember in `RingBuffer`
+    attributes; then ``reset``, snapshots, stacking, device moves and scripting work without further code. It gets
+    chunks in the rank in which they came. If its ``x`` is annotated ``Optional[Tensor]`` it is also called with
+    ``None`` at the end of a signal when nothing new reached it; otherwise never. It should set ``hop`` and ``ratio``
+    and define ``output_length`` where these are not those of a pointwise layer.
+
+    The built-in handlers override ``step(x, final)`` instead: chunks there are always ``[B, C, T]`` with ``T > 0`` or
+    ``None``, checked once by the outermost stream.
+
+    Attributes:
+        hop: the input period after which the state repeats its shape, in samples
+        ratio: outputs per inputs, a pair of integers without a common factor
+
+    Shape:
+        - chunk: ``[B, C, T]``, or ``[C, T]``, which means ``net(x[None])[0]``; ``T`` may be 0
+        - output: ``[B, C', T']`` or ``[C', T']``, or ``None`` when nothing comes out
+    """
+
+    hop: int
+    ratio: Tuple[int, int]
+    aliasing: int
+    _like: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hop = 1
+        self.ratio = (1, 1)
+        # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
+        self.aliasing = 2
+        self._failed = False
+        self._unbatched = False
+        # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    # ------------------------------------------------------------------ the interface
+
+    def forward(self, x: Optional[Tensor], final: bool = False) -> Optional[Tensor]:
+        """Take a chunk and give every output that no later input can change.
+
+        Args:
+            x: the next chunk, ``[B, C, T]`` or ``[C, T]``, or ``None`` for nothing new
+            final: whether the signal ends here; the stream gives all that is left and is as new
+
+        Returns:
+            the new output samples, or ``None`` if there are none
+
+        Raises:
+            StreamInputError: the chunk does not fit; the stream is as it was
+            StreamStateError: an earlier call failed half-way
+        """
+        return self._run(x, final)
+
+    @torch.jit.export
+    def flush(self) -> Optional[Tensor]:
+        """End the signal: the same as ``stream(None, final=True)``."""
+        return self._run(None, True)
+
+    @torch.jit.export
+    def reset(self) -> None:
+        """Forget the signal. The stream is as new."""
+        for _, m in self.named_modules():
+            if hasattr(m, "_clear"):
+                m._clear()
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in.
+
+        Args:
+            n: input length, in samples
+            final: whether the signal ends there; if so, the length of ``net(x)``, or 0 where ``net`` refuses ``x``
+        """
+        raise StreamError("no_output_length: this handler does not define output_length(n, final); define it")
+
+    @torch.jit.export
+    def get_state(self) -> Dict[str, Tensor]:
+        """A copy of everything the stream remembers: tensors, rows first, and integers as 0-d int64.
+
+        Raises:
+            StreamStateError: an earlier call failed half-way
+        """
+        self._ensure_sound()
+        state: Dict[str, Tensor] = {}
+        for name, m in self.named_modules():
+            if hasattr(m, "_save_state"):
+                m._save_state(name, state)
+        return state
+
+    @torch.jit.export
+    def set_state(self, state: Dict[str, Tensor]) -> None:
+        """Continue from a state that `get_state` gave, here or in another process or on another device.
+
+        Raises:
+            StreamInputError: the state belongs to another stream; nothing was written
+        """
+        used = 0
+        for name, m in self.named_modules():
+            if hasattr(m, "_check_state"):
+                used += m._check_state(name, state)
+        if used != len(state):
+            raise StreamInputError(
+                f"invalid_state: the state has {len(state)} entries; this stream knows {used} of them; a state fits "
+                "the stream of the same network that it was taken from; make it with get_state()"
+            )
+        for name, m in self.named_modules():
+            if hasattr(m, "_load_state"):
+                m._load_state(name, state)
+        if self._unbatched:
+            self._set_rank(True)
+
+    @torch.jit.export
+    def detach_state(self) -> None:
+        """Cut the gradient's path into earlier chunks, for truncated back-propagation."""
+        for _, m in self.named_modules():
+            if hasattr(m, "_detach"):
+                m._detach()
+
+    @torch.jit.export
+    def refresh_weights(self) -> None:
+        """Renew the packed copies of all weights. Needed only after changes that bypass PyTorch's version counters."""
+        for _, m in self.named_modules():
+            if hasattr(m, "_refresh"):
+                m._refresh()
+
+    @torch.jit.export
+    def state_nbytes(self) -> int:
+        """Bytes of the samples that the stream holds now."""
+        total = 0
+        for _, m in self.named_modules():
+            if hasattr(m, "_nbytes"):
+                total += m._nbytes()
+        return total
+
+    # ------------------------------------------------------------------ for containers
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        """One step on a checked chunk ``[B, C, T]``. Built-in handlers override this; containers call it."""
+        raise StreamError("no_forward: this handler defines neither forward(x, final) nor step(x, final); define one")
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in, -1 if not known.
+
+        Raises:
+            StreamInputError: the handler does not take this number of channels
+        """
+        return -1
+
+    def anchor(self) -> Optional[Tensor]:
+        """A weight whose dtype and device the input must have, or ``None``."""
+        return None
+
+    # ------------------------------------------------------------------ inside
+
+    def _run(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        self._ensure_sound()
+        if x is not None:
+            x = self._accept(x)
+        self._failed = True
+        y = self.step(x, final)
+        out: Optional[Tensor] = None
+        if y is not None and y.size(-1) > 0:
+            y = y.clone() if self.aliasing != 0 else y.contiguous()
+            out = y.squeeze(0) if self._unbatched else y
+        if final:
+            self.reset()
+        self._failed = False
+        return out
+
+    def _ensure_sound(self) -> None:
+        if self._failed:
+            raise StreamStateError(
+                "failed_stream: an earlier call failed half-way, so the state is not that of any signal; a sound "
+                "stream was expected; call reset(), or set_state() with an earlier state"
+            )
+
+    def _accept(self, x: Tensor) -> Optional[Tensor]:
+        if not torch.jit.is_scripting():
+            if not isinstance(x, Tensor):
+                raise StreamInputError(
+                    f"invalid_chunk: the chunk is a {type(x).__name__}; a tensor [B, C, T] or [C, T] was expected; "
+                    "convert it with torch.as_tensor"
+                )
+        like = self._like
+        if like.dim() == 1:
+            self._begin(x)
+        else:
+            ranks = 2 if self._unbatched else 3
+            rows = 1 if self._unbatched else x.size(0)
+            if (
+                x.dim() != ranks
+                or x.size(-2) != like.size(1)
+                or rows != like.size(0)
+                or x.dtype != like.dtype
+                or x.device != like.device
+            ):
+                expected = f"[{like.size(1)}, T]" if self._unbatched else f"[{like.size(0)}, {like.size(1)}, T]"
+                raise StreamInputError(
+                    f"invalid_chunk: a chunk came with {_describe(x)}; the signal goes on with {expected}, "
+                    f"{dtype_name(like)}, on {like.device}; end it with flush() or reset() before another one"
+                )
+        if x.size(-1) == 0:
+            return None
+        return x.unsqueeze(0) if self._unbatched else x
+
+    def _begin(self, x: Tensor) -> None:
+        if x.dim() != 2 and x.dim() != 3:
+            raise StreamInputError(
+                f"invalid_chunk: a chunk came with {_describe(x)}; [B, C, T] or [C, T] was expected; reshape it"
+            )
+        self._check_signal(x)
+        self._set_rank(x.dim() == 2)
+        self._like = x.detach().new_empty([1 if x.dim() == 2 else x.size(0), x.size(-2), 0])
+
+    def _set_rank(self, unbatched: bool) -> None:
+        for _, m in self.named_modules():
+            if hasattr(m, "_unbatched"):
+                m._unbatched = unbatched
+
+    def _check_signal(self, x: Tensor) -> None:
+        self.output_channels(x.size(-2))
+        anchor = self.anchor()
+        if anchor is not None:
+            if x.device != anchor.device or (x.dtype != anchor.dtype and not torch.is_autocast_enabled()):
+                raise StreamInputError(
+                    f"invalid_chunk: a chunk came with {_describe(x)}; the weights are {dtype_name(anchor)} on "
+                    f"{anchor.device}; convert the chunk or the stream with .to()"
+                )
+
+    def _clear(self) -> None:
+        self._failed = False
+        self._unbatched = False
+        self._like = self._like.new_empty([0])
+
+    def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        if self._like.dim() == 3:
+            prefix = name + "." if len(name) > 0 else ""
+            state[prefix + "signal"] = self._like.clone()
+            if self._unbatched:
+                state[prefix + "unbatched"] = torch.tensor(1)
+
+    def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
+        prefix = name + "." if len(name) > 0 else ""
+        if prefix + "signal" not in state:
+            return 0
+        like = state[prefix + "signal"]
+        if like.dim() != 3:
+            raise StreamInputError(
+                f"invalid_state: '{prefix}signal' has shape {like.size()}; expected [rows, channels, 0]; make the state "
+                "with get_state()"
+            )
+        self._check_signal(like.to(self._like.device))
+        return 2 if prefix + "unbatched" in state else 1
+
+    def _load_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        prefix = name + "." if len(name) > 0 else ""
+        self._clear()
+        if prefix + "signal" in state:
+            self._like = state[prefix + "signal"].detach().to(self._like.device).clone()
+            self._unbatched = prefix + "unbatched" in state
+
+    # ------------------------------------------------------------------ Python only
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a handler that overrides ``forward`` stand in containers, which call ``step``."""
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__ and "step" not in cls.__dict__:
+            takes_none = _takes_none(cls.__dict__["forward"])
+            cls.step = _step_optional if takes_none else _step_required  # type: ignore[method-assign]
+            cls.__call__ = _guarded_call  # type: ignore[assignment]
+
+    def __prepare_scriptable__(self) -> "BaseStream":
+        # `torch.jit.script` gets a copy with empty rings, so that the script and the original share weights alone.
+        return _fresh_shell(self)  # type: ignore[return-value]
+
+
+def _step_required(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:  # type: ignore[no-untyped-def]
+    if x is None:
+        return None
+    y = self.forward(x.squeeze(0) if self._unbatched else x, final)
+    if y is not None and self._unbatched:
+        y = y.unsqueeze(0)
+    return y
+
+
+def _step_optional(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:  # type: ignore[no-untyped-def]
+    if x is not None and self._unbatched:
+        x = x.squeeze(0)
+    y = self.forward(x, final)
+    if y is not None and self._unbatched:
+        y = y.unsqueeze(0)
+    return y
+
+
+def _guarded_call(self: BaseStream, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:
+    """What ``stream(x, final)`` does for a handler that overrides ``forward``: the same checks as for all others."""
+    first = self._like.dim() == 1
+    try:
+        return self._run(x, final)
+    except StreamInputError:
+        # An inner stream refused the first chunk of a signal: nothing came before, so a new stream is as it was.
+        if first:
+            self.reset()
+        raise
+
+
+def _takes_none(forward: Callable[..., Any]) -> bool:
+    """Whether the first argument of a handler's ``forward`` is annotated as one that may be ``None``."""
+    name = list(inspect.signature(forward).parameters)[1]
+    try:
+        hint = typing.get_type_hints(forward).get(name)
+    except NameError:  # a name of the annotation that exists only for type checkers
+        hint = forward.__annotations__.get(name)
+    if isinstance(hint, str):
+        return "Optional" in hint or "None" in hint
+    return type(None) in typing.get_args(hint)
+
+
+def _fresh_shell(module: nn.Module) -> nn.Module:
+    """A copy of the module object around the same weights, whose child tables can be changed and whose state is new."""
+    shell = module.__new__(type(module))
+    shell.__dict__.update(module.__dict__)
+    for table in ("_modules", "_buffers", "_parameters"):
+        shell.__dict__[table] = dict(module.__dict__[table])
+    for name, child in module._modules.items():
+        if child is not None and not isinstance(child, (BaseStream, RingBuffer, Counter)):
+            if any(isinstance(m, (BaseStream, RingBuffer, Counter)) for m in child.modules()):
+                shell._modules[name] = _fresh_shell(child)
+    if isinstance(shell, BaseStream):
+        shell._clear()
+    return shell

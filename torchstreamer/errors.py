@@ -1,0 +1,96 @@
+"""The errors of the package.
+
+    StreamError
+    ├── UnsupportedModuleError (ValueError)    raised when a stream is made
+    ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
+    ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``
+    └── PointwiseError         (RuntimeError)  a module taken as pointwise is not
+
+Every message reads ``code: what came; what was expected; what to do``. The codes are stable, the texts are not.
+"""
+
+from typing import Optional
+
+from torch import nn
+
+__all__ = [
+    "PointwiseError",
+    "StreamError",
+    "StreamInputError",
+    "StreamStateError",
+    "UnsupportedModuleError",
+]
+
+
+class StreamError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+    @property
+    def code(self) -> str:
+        """The stable code that opens the message, for instance ``"invalid_chunk"``."""
+        return str(self).split(":", 1)[0]
+
+
+class UnsupportedModuleError(StreamError, ValueError):
+    """A module cannot be streamed exactly. Raised when the stream is made, never later.
+
+    Args:
+        code: stable code of the reason
+        module: the module that cannot be streamed
+        reason: why it cannot
+        remedy: what to do instead
+
+    Attributes:
+        module: the module that cannot be streamed
+        path: its path in the network, as in ``named_modules()`` (empty for the network itself)
+        reason: why it cannot
+        remedy: what to do instead
+    """
+
+    def __init__(self, code: str, module: nn.Module, reason: str, remedy: str) -> None:
+        super().__init__(code)
+        self._code = code
+        self.module = module
+        self.path = ""
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        where = f" at '{self.path}'" if self.path else ""
+        return f"{self._code}: {type(self.module).__name__}{where} cannot be streamed: {self.reason}; {self.remedy}"
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return _unsupported, (self._code, self.module, self.reason, self.remedy, self.path)
+
+    def within(self, net: nn.Module) -> "UnsupportedModuleError":
+        """The same error, its path told from ``net`` if the module stands in it."""
+        path = path_of(self.module, net)
+        if path is not None:
+            self.path = path
+        return self
+
+
+class StreamInputError(StreamError, ValueError):
+    """A chunk or a state that does not fit the stream. The stream is as it was before the call."""
+
+
+class StreamStateError(StreamError, RuntimeError):
+    """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``."""
+
+
+class PointwiseError(StreamError, RuntimeError):
+    """A module without a handler was taken as pointwise along time, and is not."""
+
+
+def path_of(module: nn.Module, net: nn.Module) -> Optional[str]:
+    """The first path at which ``module`` stands in ``net``, or ``None``."""
+    for path, candidate in net.named_modules():
+        if candidate is module:
+            return path
+    return None
+
+
+def _unsupported(code: str, module: nn.Module, reason: str, remedy: str, path: str) -> UnsupportedModuleError:
+    error = UnsupportedModuleError(code, module, reason, remedy)
+    error.path = path
+    return error

@@ -1,0 +1,175 @@
+"""The one table: which module of torch.nn becomes which stream, and what becomes of the others."""
+
+from typing import Dict, Tuple, Type
+
+from torch import nn
+
+from .containers.parallel import Parallel1d, Parallel1dStream
+from .containers.residual import Residual1d, Residual1dStream
+from .containers.sequential import Sequential1dStream
+from .core.registry import (
+    base_with_handler,
+    changed_method,
+    register_container,
+    register_fallback,
+    register_streamer,
+)
+from .core.stream import BaseStream
+from .errors import UnsupportedModuleError
+from .layers.conv import Conv1dStream
+from .layers.conv_transpose import ConvTranspose1dStream
+from .layers.elementwise import Elementwise1dStream, IdentityStream, PointwiseStream, PReLUStream
+from .layers.normalization import BatchNorm1dStream
+from .layers.padding import pad_stream
+from .layers.pooling import Pool1dStream
+from .layers.upsampling import UpsampleStream
+
+_POINTWISE: Tuple[Type[nn.Module], ...] = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LocalResponseNorm,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Tanhshrink,
+    nn.Threshold,
+)
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+_OVER_DIM = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
+
+# Why a module of torch.nn has no stream, and what to use instead.
+_LIVE_STATISTICS = "it normalises by statistics of the whole signal"
+_WHOLE = "every output depends on the whole signal"
+_REFUSED: Dict[Type[nn.Module], Tuple[str, str]] = {
+    nn.GroupNorm: (_LIVE_STATISTICS, "use BatchNorm1d, or a cumulative norm with a handler of its own"),
+    nn.modules.instancenorm._InstanceNorm: (_LIVE_STATISTICS, "use BatchNorm1d"),
+    nn.LayerNorm: (
+        "its last axis is time in [B, C, T]",
+        "normalise over channels in a module of your own, or use BatchNorm1d",
+    ),
+    nn.RMSNorm: ("its last axis is time in [B, C, T]", "normalise over channels in a module of your own"),
+    nn.Linear: ("it multiplies along the last axis, which is time in [B, C, T]", "use Conv1d with kernel_size=1"),
+    nn.Bilinear: ("it multiplies along the last axis, which is time in [B, C, T]", "use Conv1d with kernel_size=1"),
+    nn.Softmax2d: ("on [B, C, T] it normalises over the rows of the batch", "use Softmax(dim=1)"),
+    nn.modules.pooling._AdaptiveAvgPoolNd: (_WHOLE, "use AvgPool1d with a fixed kernel_size"),
+    nn.modules.pooling._AdaptiveMaxPoolNd: (_WHOLE, "use MaxPool1d with a fixed kernel_size"),
+    nn.MaxUnpool1d: ("it needs indices into the whole signal", "use Upsample or ConvTranspose1d"),
+    nn.CircularPad1d: ("it puts the end of the signal before its start", "use another padding mode"),
+    nn.Flatten: ("it takes the time axis away", "leave it outside the stream"),
+    nn.Unflatten: ("it changes the axes", "leave it outside the stream"),
+    nn.RNNBase: (
+        "recurrent layers have no stream (and bidirectional ones need the end of the signal first)",
+        "keep it outside the stream and carry its hidden state, or register a handler",
+    ),
+    nn.MultiheadAttention: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+    nn.Transformer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+    nn.TransformerEncoder: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+    nn.TransformerEncoderLayer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+    nn.TransformerDecoder: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+    nn.TransformerDecoderLayer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+}
+
+
+def _pointwise(net: nn.Module) -> BaseStream:
+    return PointwiseStream(net)
+
+
+def _dropout(net: nn.Module) -> BaseStream:
+    if net.training:
+        raise UnsupportedModuleError(
+            "training_mode", net, "in training mode it draws random numbers for the whole signal", "call eval() first"
+        )
+    return IdentityStream()
+
+
+def _rrelu(net: nn.RReLU) -> BaseStream:
+    if net.training:
+        raise UnsupportedModuleError("training_mode", net, "in training mode its slopes are random", "call eval() first")
+    # The eval form for ever, whatever mode the module is put into later.
+    return PointwiseStream(nn.LeakyReLU((net.lower + net.upper) / 2))
+
+
+def _over_dim(net: nn.Module) -> BaseStream:
+    dim = net.dim
+    half = isinstance(net, nn.GLU)
+    if dim in (1, -2):
+        return PointwiseStream(net, out_channels=-2 if half else -1)
+    if dim is None:
+        reason = "without dim= its axis depends on the rank of the input"
+    elif dim in (-1, 2):
+        reason = f"dim={dim} is time in [B, C, T]"
+    else:
+        reason = f"dim={dim} is not the axis of the channels in [B, C, T]"
+    raise UnsupportedModuleError("time_mixing", net, reason, "use dim=1, the channels")
+
+
+def _without_handler(net: nn.Module) -> BaseStream:
+    for net_type, (reason, remedy) in _REFUSED.items():
+        if isinstance(net, net_type):
+            raise UnsupportedModuleError("time_mixing", net, reason, remedy)
+    base = base_with_handler(net)
+    if base is not None:
+        raise UnsupportedModuleError(
+            "changed_forward",
+            net,
+            f"it is a {base.__name__} that overrides {changed_method(net, base)}, so the handler of {base.__name__} does "
+            "not fit",
+            f"register a handler for it with register_streamer({type(net).__name__}, …)",
+        )
+    if type(net).__module__.startswith("torch.nn.modules."):
+        raise UnsupportedModuleError(
+            "no_handler", net, "this module of torch.nn has no stream", "register a handler with register_streamer"
+        )
+    for module in net.modules():
+        if module.training and isinstance(module, (*_DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)):
+            raise UnsupportedModuleError(
+                "training_mode", module, "in training mode it depends on the whole batch, or on chance", "call eval() first"
+            )
+    return Elementwise1dStream(net)
+
+
+def register_handlers() -> None:
+    """Fill the registry."""
+    register_streamer(nn.Conv1d, Conv1dStream)
+    register_streamer(nn.ConvTranspose1d, ConvTranspose1dStream)
+    for pool in (nn.AvgPool1d, nn.MaxPool1d, nn.LPPool1d):
+        register_streamer(pool, Pool1dStream)
+    for pad in (nn.ConstantPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d):
+        register_streamer(pad, pad_stream)
+    register_streamer(nn.Upsample, UpsampleStream)
+    register_streamer(nn.BatchNorm1d, BatchNorm1dStream)
+    register_streamer(nn.Identity, lambda net: IdentityStream())
+    for dropout in _DROPOUT:
+        register_streamer(dropout, _dropout)
+    for activation in _POINTWISE:
+        register_streamer(activation, _pointwise)
+    for activation in _OVER_DIM:
+        register_streamer(activation, _over_dim)
+    register_streamer(nn.PReLU, PReLUStream)
+    register_streamer(nn.RReLU, _rrelu)
+    register_streamer(nn.ChannelShuffle, _pointwise)
+    register_streamer(nn.Sequential, Sequential1dStream)
+    register_streamer(Residual1d, Residual1dStream)
+    register_streamer(Parallel1d, Parallel1dStream)
+    for container in (nn.Sequential, Residual1d, Parallel1d):
+        register_container(container)
+    register_fallback(_without_handler)
+
+
+register_handlers()

@@ -1,0 +1,148 @@
+"""Streams of convolutions. TorchScript compiles this file."""
+
+from typing import Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import StreamInputError
+from .padding import conv_padding
+from .weights import GEMM_COLUMNS, PackedWeight, weight_source
+from .window import WindowStream, window_count
+
+__all__ = ["Conv1dStream"]
+
+
+class _ConvWeight(PackedWeight):
+    # [O, C, K] -> [K·C, O]: the columns of an unfolded row, oldest sample first.
+    def pack(self, weight: Tensor) -> Tensor:
+        return weight.permute(2, 1, 0).reshape(-1, weight.size(0)).contiguous()
+
+
+class _DepthwiseWeight(PackedWeight):
+    # [C, 1, K] -> [K, C]
+    def pack(self, weight: Tensor) -> Tensor:
+        return weight.squeeze(1).t().contiguous()
+
+
+class Conv1dStream(WindowStream):
+    """Stream of a `torch.nn.Conv1d`, with all its arguments but circular padding.
+
+    Short chunks take one matrix product on rows unfolded without a copy, long ones `torch.nn.functional.conv1d`.
+
+    Args:
+        net: the convolution; weight norm of either API, and spectral norm in eval mode, are computed from their own
+            parameters
+
+    Shape:
+        - input: ``[B, in_channels, T]`` or ``[in_channels, T]``
+        - output: ``[B, out_channels, T']`` or ``[out_channels, T']``
+
+    Raises:
+        UnsupportedModuleError: circular padding, a lazy module without weight, spectral norm in training mode
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> conv = torch.nn.Conv1d(2, 3, 3, stride=2, padding=1)
+        >>> stream = pts.Conv1dStream(conv)
+        >>> x = torch.randn(2, 9)
+        >>> y = torch.cat([stream(x[:, :4]), stream(x[:, 4:]), stream.flush()], dim=-1)
+        >>> torch.testing.assert_close(y, conv(x))
+    """
+
+    bias: Optional[Tensor]
+
+    def __init__(self, net: nn.Conv1d) -> None:
+        kernel, dilation = net.kernel_size[0], net.dilation[0]
+        super().__init__((kernel - 1) * dilation + 1, net.stride[0])
+        self.in_channels = net.in_channels
+        self.out_channels = net.out_channels
+        self.kernel_size = kernel
+        self.dilation = dilation
+        self.groups = net.groups
+        source = weight_source(net)
+        self.depthwise = net.groups == net.in_channels == net.out_channels and net.groups > 1
+        self.weight: Union[_ConvWeight, _DepthwiseWeight]
+        self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
+        self.gemm_columns = GEMM_COLUMNS if self.depthwise or net.groups == 1 else 0
+        self.register_parameter("bias", net.bias)
+        self.pad = conv_padding(net, kernel, dilation)
+        self.padded = self.pad.left != 0 or self.pad.right != 0
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if self.padded:
+            x = self.pad.step(x, final)
+        if x is None:
+            return None
+        count = self.ready(x.size(2))
+        if count == 0:
+            self.ring.push(x)
+            return None
+        if x.size(0) * count <= self.gemm_columns and not torch.is_grad_enabled():
+            rows = self.ring.join_rows(x)
+            y = self._product(rows, count)
+            self.ring.keep_rows(rows, count * self.stride)
+            return y
+        window = self.ring.join(x)
+        # What lies behind the last window stays in the ring only.
+        y = F.conv1d(
+            window.narrow(2, 0, (count - 1) * self.stride + self.field),
+            self.weight(),
+            self.bias,
+            self.stride,
+            0,
+            self.dilation,
+            self.groups,
+        )
+        self.ring.keep(window, count * self.stride)
+        return y
+
+    def _product(self, rows: Tensor, count: int) -> Tensor:
+        # Window t of row b is the K samples rows[b, t·s + k·d]: a view, and one of two axes where d = 1.
+        b = rows.size(0)
+        c = self.in_channels
+        k = self.kernel_size
+        step = self.stride * c
+        matrix = self.weight.matrix()
+        bias = self.bias
+        if self.depthwise:
+            taps = rows.as_strided([b, count, k, c], [rows.stride(0), step, self.dilation * c, 1])
+            y = (taps * matrix).sum(2)
+            if bias is not None:
+                y = y + bias
+            return y.transpose(1, 2)
+        if self.dilation == 1:
+            taps = rows.as_strided([b, count, k * c], [rows.stride(0), step, 1])
+        else:
+            taps = rows.as_strided([b, count, k, c], [rows.stride(0), step, self.dilation * c, 1])
+        flat = taps.reshape(b * count, k * c)
+        y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
+        return y.view(b, count, self.out_channels).transpose(1, 2)
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        return window_count(self.pad.output_length(n, final), self.field, self.stride)
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        if channels != self.in_channels and channels != -1:
+            raise StreamInputError(
+                f"invalid_chunk: {channels} channels came; a Conv1d takes {self.in_channels}; check the axes, a chunk "
+                "is [B, C, T] or [C, T]"
+            )
+        return self.out_channels
+
+    def anchor(self) -> Optional[Tensor]:
+        """The weight that says dtype and device."""
+        return self.weight.source.anchor()
+
+    def __repr__(self) -> str:
+        text = f"Conv1dStream({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, value, default in (("dilation", self.dilation, 1), ("groups", self.groups, 1)):
+            if value != default:
+                text += f", {name}={value}"
+        if self.padded:
+            text += f", padding=({self.pad.left}, {self.pad.right})"
+        return text + ")"

@@ -1,0 +1,169 @@
+"""Streams of transposed convolutions. TorchScript compiles this file."""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.ring import Counter, RingBuffer
+from ..core.stream import BaseStream
+from ..errors import StreamInputError
+from .weights import GEMM_COLUMNS, PackedWeight, weight_source
+
+__all__ = ["ConvTranspose1dStream"]
+
+
+class _TransposedWeight(PackedWeight):
+    # Output j = i·s + r of block i is the sum over m of x[i - m] · w[k] for k·d = r + m·s, so the transposed
+    # convolution is a convolution with `taps` taps from C to s·O channels, whose output is cut into s samples.
+    # [C, O, K] -> [taps·C, s·O], oldest input first.
+    def __init__(self, source: nn.Module, stride: int, dilation: int, taps: int) -> None:
+        super().__init__(source)
+        self.stride = stride
+        self.dilation = dilation
+        self.taps = taps
+
+    def pack(self, weight: Tensor) -> Tensor:
+        c = weight.size(0)
+        o = weight.size(1)
+        spread = weight.new_zeros([c, o, self.taps * self.stride])
+        spread[:, :, : (weight.size(2) - 1) * self.dilation + 1 : self.dilation].copy_(weight)
+        blocks = spread.view(c, o, self.taps, self.stride).flip([2])
+        return blocks.permute(2, 0, 3, 1).reshape(self.taps * c, self.stride * o).contiguous()
+
+
+class ConvTranspose1dStream(BaseStream):
+    """Stream of a `torch.nn.ConvTranspose1d`, with all its arguments.
+
+    It keeps the last inputs that later outputs still overlap with, so its state is that of a convolution, and an
+    output is computed once, when its last input has come.
+
+    Args:
+        net: the transposed convolution; normed weights as in `Conv1dStream`
+
+    Shape:
+        - input: ``[B, in_channels, T]`` or ``[in_channels, T]``
+        - output: ``[B, out_channels, T']`` or ``[out_channels, T']``
+
+    Raises:
+        UnsupportedModuleError: a lazy module without weight, spectral norm in training mode
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> up = torch.nn.ConvTranspose1d(2, 3, 4, stride=2, padding=1)
+        >>> stream = pts.ConvTranspose1dStream(up)
+        >>> x = torch.randn(2, 9)
+        >>> y = torch.cat([stream(x[:, :4]), stream(x[:, 4:]), stream.flush()], dim=-1)
+        >>> torch.testing.assert_close(y, up(x))
+    """
+
+    bias: Optional[Tensor]
+
+    def __init__(self, net: nn.ConvTranspose1d) -> None:
+        super().__init__()
+        self.in_channels = net.in_channels
+        self.out_channels = net.out_channels
+        self.kernel_size = net.kernel_size[0]
+        self.stride = net.stride[0]
+        self.dilation = net.dilation[0]
+        self.groups = net.groups
+        self.padding = int(net.padding[0])
+        self.output_padding = net.output_padding[0]
+        self.field = (self.kernel_size - 1) * self.dilation + 1
+        self.ratio = (self.stride, 1)
+        self.aliasing = 0
+        # Let n inputs have come. Position j of the uncropped output is complete when j < n·s, and is known to exist
+        # when j < (n - 1)·s + end. What is complete but may still be cropped waits: `late` positions.
+        self.end = self.field - self.padding + self.output_padding
+        self.late = max(self.stride - self.end, 0)
+        # The first position not given, n·s - late, overlaps with so many earlier inputs.
+        self.history = (self.late + self.field - 1) // self.stride
+        if self.end > self.stride:
+            self.history = max(self.history, 1)  # output padding reaches further than the last input
+        taps = self.history + 1
+        self.weight = _TransposedWeight(weight_source(net), self.stride, self.dilation, taps)
+        self.gemm_columns = GEMM_COLUMNS if net.groups == 1 and self.late == 0 else 0
+        self.register_parameter("bias", net.bias)
+        self.ring = RingBuffer()
+        self.lead = Counter(self.padding + self.late)  # outputs still to be cropped
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            if not final or not self.ring.started():
+                return None
+            x = self.ring.data.new_empty([self.ring.data.size(0), self.in_channels, 0])
+        if not self.ring.started():
+            self.ring.fill(x, self.history, 0.0)
+        t = x.size(2)
+        s = self.stride
+        gemm = not final and x.size(0) * t <= self.gemm_columns and not torch.is_grad_enabled()
+        if gemm:
+            rows = self.ring.join_rows(x)
+            y = self._product(rows, t)
+            self.ring.keep_rows(rows, t)
+        else:
+            window = self.ring.join(x)
+            start = self.history * s - self.late
+            stop = (self.history + t - 1) * s + self.end if final else start + t * s
+            if stop <= start:
+                return None
+            y = F.conv_transpose1d(
+                window, self.weight(), self.bias, s, 0, self.output_padding, self.groups, self.dilation
+            )
+            y = y.narrow(2, start, stop - start)
+            self.ring.keep(window, t)
+        if self.lead.value > 0:
+            n = min(self.lead.value, y.size(2))
+            self.lead.value -= n
+            if n == y.size(2):
+                return None
+            y = y.narrow(2, n, y.size(2) - n)
+        return y
+
+    def _product(self, rows: Tensor, t: int) -> Tensor:
+        b = rows.size(0)
+        width = (self.history + 1) * self.in_channels
+        flat = rows.as_strided([b, t, width], [rows.stride(0), self.in_channels, 1]).reshape(b * t, width)
+        y = torch.mm(flat, self.weight.matrix()).view(b, t * self.stride, self.out_channels)
+        bias = self.bias
+        if bias is not None:
+            y = y + bias
+        return y.transpose(1, 2)
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        if n <= 0:
+            return 0
+        stop = (n - 1) * self.stride + self.end
+        if not final:
+            stop = min(n * self.stride, stop)
+        return max(stop - self.padding, 0)
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        if channels != self.in_channels and channels != -1:
+            raise StreamInputError(
+                f"invalid_chunk: {channels} channels came; a ConvTranspose1d takes {self.in_channels}; check the axes, "
+                "a chunk is [B, C, T] or [C, T]"
+            )
+        return self.out_channels
+
+    def anchor(self) -> Optional[Tensor]:
+        """The weight that says dtype and device."""
+        return self.weight.source.anchor()
+
+    def __repr__(self) -> str:
+        text = f"ConvTranspose1dStream({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
+        defaults = (
+            ("padding", self.padding, 0),
+            ("output_padding", self.output_padding, 0),
+            ("dilation", self.dilation, 1),
+            ("groups", self.groups, 1),
+        )
+        for name, value, default in defaults:
+            if value != default:
+                text += f", {name}={value}"
+        return text + ")"

@@ -1,0 +1,191 @@
+"""Streams of modules that treat every sample alone. TorchScript compiles this file."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..core.stream import BaseStream
+from ..errors import PointwiseError, StreamInputError
+
+__all__ = ["Elementwise1dStream", "IdentityStream", "PReLUStream", "PointwiseStream"]
+
+
+class IdentityStream(BaseStream):
+    """Stream of a module that changes nothing: `torch.nn.Identity`, and dropout in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aliasing = 1
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        return x
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0)
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        return channels
+
+
+class PointwiseStream(BaseStream):
+    """Stream of a module that is known to treat every sample alone.
+
+    Args:
+        net: the module; in-place ones get a copy
+        in_channels: channels that it takes, -1 for any
+        out_channels: channels that it gives, -1 for as many as came, -2 for half of them
+        fresh: whether its output never shares memory with its input
+    """
+
+    def __init__(self, net: nn.Module, in_channels: int = -1, out_channels: int = -1, fresh: bool = True) -> None:
+        super().__init__()
+        self.net = net
+        self.in_channels = in_channels
+        self.channels = out_channels
+        self.inplace = bool(getattr(net, "inplace", False))
+        self.aliasing = 0 if fresh or self.inplace else 1
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        return self.net(x.clone() if self.inplace else x)
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0)
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        if channels == -1:
+            return self.channels if self.channels >= 0 else -1
+        if (self.in_channels >= 0 and channels != self.in_channels) or (self.channels == -2 and channels % 2 != 0):
+            expected = f"{self.in_channels}" if self.in_channels >= 0 else "an even number"
+            raise StreamInputError(
+                f"invalid_chunk: {channels} channels came; {expected} were expected by a pointwise layer; check the "
+                "axes, a chunk is [B, C, T] or [C, T]"
+            )
+        if self.channels == -2:
+            return channels // 2
+        return channels if self.channels < 0 else self.channels
+
+
+class PReLUStream(PointwiseStream):
+    """Stream of a `torch.nn.PReLU`."""
+
+    def __init__(self, net: nn.PReLU) -> None:
+        super().__init__(net, net.num_parameters if net.num_parameters > 1 else -1)
+
+    def anchor(self) -> Optional[Tensor]:
+        """The slope says dtype and device."""
+        return self.net.weight
+
+
+class Elementwise1dStream(BaseStream):
+    """Stream of any module that treats every sample alone, checked.
+
+    The module is tried on made-up samples before the first chunk of its first signal: it must keep their number, and
+    give for two halves what it gives for the whole.
+
+    Args:
+        net: a module that is pointwise along time, for instance a custom activation
+
+    Shape:
+        - input: ``[B, C, T]`` or ``[C, T]``
+        - output: ``[B, C', T]`` or ``[C', T]``
+
+    Raises:
+        PointwiseError: the module is not pointwise along time (``not_pointwise``), or changed the number of samples
+            (``invalid_elementwise_output``); from the first chunk on
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> class Snake(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return x + torch.sin(x) ** 2
+        >>> x = torch.randn(2, 6)
+        >>> stream = pts.Elementwise1dStream(Snake())
+        >>> torch.testing.assert_close(stream(x, final=True), Snake()(x))
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.aliasing = 0
+        self.checked = False
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        if not self.checked:
+            if torch.jit.is_scripting():
+                self._check(x)
+            else:
+                self._check_with_forked_random_state(x)
+            self.checked = True
+        # Whether the module works in place is not known.
+        y = self.net(x.clone())
+        if y.dim() < 2 or y.size(-1) != x.size(2):
+            raise PointwiseError(
+                f"invalid_elementwise_output: for {x.size(2)} samples the module gave an output of shape {y.size()}; as "
+                "many samples were expected, time last; register a handler for its type with register_streamer"
+            )
+        return y
+
+    @torch.jit.unused
+    def _check_with_forked_random_state(self, x: Tensor) -> None:
+        devices = [x.device] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            self._check(x)
+
+    def _check(self, x: Tensor) -> None:
+        self._probe(x, 16)
+        if x.size(0) * x.size(1) <= 1024:
+            self._probe(x, 601)  # longer than most windows
+
+    def _probe(self, x: Tensor, n: int) -> None:
+        with torch.no_grad():
+            probe = _probe_samples(x, n)
+            half = n // 2
+            whole = self.net(probe.clone())
+            if whole.dim() < 2 or whole.size(-1) != n:
+                raise PointwiseError(
+                    f"invalid_elementwise_output: for {n} samples the module gave an output of shape {whole.size()}; as "
+                    "many samples were expected, time last; register a handler for its type with register_streamer"
+                )
+            one = self.net(probe.narrow(2, 0, half).clone())
+            two = self.net(probe.narrow(2, half, n - half).clone())
+            same = one.size(-1) == half and two.size(-1) == n - half
+            if same:
+                halves = torch.cat([one, two], -1)
+                tolerance = 1e-10 if x.dtype == torch.float64 else 1e-5
+                if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
+                    tolerance = 2e-2
+                same = halves.shape == whole.shape and torch.allclose(
+                    halves, whole, rtol=tolerance, atol=tolerance, equal_nan=True
+                )
+            if not same:
+                raise PointwiseError(
+                    "not_pointwise: the module gives other values for two halves of a signal than for the whole; a "
+                    "module that treats every sample alone was expected; register a handler for its type with "
+                    "register_streamer"
+                )
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0)
+
+
+def _probe_samples(x: Tensor, n: int) -> Tensor:
+    # Scattered values without a random generator, which a script could not fork: between -2 and 2, or 0 and 1.
+    count = x.size(0) * x.size(1) * n
+    wave = torch.sin(torch.arange(count, device=x.device, dtype=torch.float64) * 12.9898 + 0.5) * 43758.5453
+    noise = (wave - torch.floor(wave)).view(x.size(0), x.size(1), n)
+    if x.is_floating_point() or x.is_complex():
+        return (noise * 4 - 2).to(x.dtype)
+    return (noise * 2).to(x.dtype)

@@ -1,0 +1,238 @@
+"""Padding at the true start and end of a signal, and networks without it.
+
+TorchScript compiles the streams of this file.
+"""
+
+import copy
+from typing import Any, Dict, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.ring import Counter, RingBuffer
+from ..core.stream import BaseStream
+from ..errors import UnsupportedModuleError
+
+__all__ = ["Pad1dStream", "without_padding"]
+
+
+class Pad1dStream(BaseStream):
+    """Padding, or with negative amounts cropping, along time.
+
+    With ``u`` the padded signal, the stream gives ``u`` from its first sample on, less what the crops take. The left
+    part needs the first samples; the right part is made at the end, from the last ones.
+
+    Args:
+        left: samples before the first; negative amounts crop
+        right: samples behind the last; negative amounts crop
+        mode: ``"constant"``, ``"reflect"`` or ``"replicate"``, as in `torch.nn.functional.pad`
+        value: the padding value of mode ``"constant"``
+    """
+
+    def __init__(self, left: int, right: int, mode: str = "constant", value: float = 0.0) -> None:
+        super().__init__()
+        self.left = left
+        self.right = right
+        self.mode = mode
+        self.value = value
+        # The shortest signal that the module takes. Before so many samples have come nothing is sure to exist.
+        total = 1 - left - right
+        if mode == "reflect":
+            self.shortest = max(1, left + 1, right + 1, total)
+        elif mode == "replicate":
+            self.shortest = max(1, total)
+        else:
+            self.shortest = max(1, -min(left, 0) - min(right, 0), total)
+        # What is dropped from the left need not be held, unless it is mirrored.
+        self.wait = self.shortest if left > 0 or mode == "reflect" else 1
+        if mode == "reflect":
+            self.wait = max(1, left + 1, right + 1, total if left > 0 else 1)
+        # Samples remembered for the end: those to be cropped, or those that the right part is made of.
+        if right < 0:
+            self.tail = -right
+        elif right > 0 and mode == "reflect":
+            self.tail = right + 1
+        elif right > 0 and mode == "replicate":
+            self.tail = 1
+        else:
+            self.tail = 0
+        self.ring = RingBuffer()
+        self.open = Counter()
+        self.lead = Counter(max(-left, 0))  # outputs still to be cropped
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if self.open.value == 0:
+            if x is None:
+                return None
+            if self.ring.held + x.size(2) < self.wait:
+                self.ring.push(x)
+                return None
+            x = self._open(x)
+        held: Optional[Tensor] = None
+        if self.tail > 0:
+            if x is not None:
+                x = self._remember(x)
+            if final:
+                held = self.ring.rows().transpose(1, 2)
+        if final and self.right > 0:
+            x = self._close(x, held)
+        if x is not None and self.lead.value > 0:
+            n = min(self.lead.value, x.size(2))
+            self.lead.value -= n
+            x = x.narrow(2, n, x.size(2) - n)
+        if x is not None and x.size(2) == 0:
+            return None
+        return x
+
+    def _open(self, x: Tensor) -> Tensor:
+        # The first samples, padded on the left. From here on the ring remembers the tail only.
+        x = self.ring.join(x)
+        self.ring.skip = 0
+        self.ring.fill(x, 0, 0.0)
+        self.open.value = 1
+        if self.left > 0:
+            if self.mode == "constant":
+                x = F.pad(x, [self.left, 0], "constant", self.value)
+            elif self.mode == "replicate":
+                x = torch.cat([x.narrow(2, 0, 1).expand(-1, -1, self.left), x], 2)
+            else:
+                x = torch.cat([x.narrow(2, 1, self.left).flip([2]), x], 2)
+        return x
+
+    def _remember(self, x: Tensor) -> Optional[Tensor]:
+        # Keeps the tail in the ring. A crop holds it back, a padding lets it pass.
+        if self.right > 0 and x.size(2) >= self.tail:
+            self.ring.borrowed = True
+            self.ring.keep(x, x.size(2) - self.tail)
+            return x
+        window = self.ring.join(x)
+        n = window.size(2)
+        self.ring.keep(window, max(n - self.tail, 0))
+        if self.right > 0:
+            return x
+        return window.narrow(2, 0, n - self.tail) if n > self.tail else None
+
+    def _close(self, x: Optional[Tensor], tail: Optional[Tensor]) -> Optional[Tensor]:
+        end: Optional[Tensor] = None
+        if tail is not None:
+            if self.mode == "replicate":
+                end = tail.expand(-1, -1, self.right)
+            else:
+                end = tail.narrow(2, 0, self.right).flip([2])
+        elif self.mode == "constant" and self.lead.value <= (x.size(2) if x is not None else 0):
+            data = self.ring.data
+            end = data.new_full([data.size(0), data.size(2), self.right], self.value)
+        if end is None:
+            return x
+        return end if x is None else torch.cat([x, end], 2)
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        if n < self.wait:
+            return 0
+        if final:
+            return max(n + self.left + self.right, 0) if n >= self.shortest else 0
+        return max(n + self.left + min(self.right, 0), 0)
+
+    def output_channels(self, channels: int) -> int:
+        return channels
+
+    def extra_repr(self) -> str:
+        return f"left={self.left}, right={self.right}, mode={self.mode!r}"
+
+
+def without_padding(net: nn.Module) -> nn.Module:
+    """A copy of a network with all padding taken out, for those who want the valid convolution.
+
+    Convolutions, transposed convolutions and pools pad by 0 (and transposed convolutions have no output padding);
+    padding modules become identities, or keep what they crop. Everything else is copied as it is.
+
+    Args:
+        net: a network; it is left alone
+
+    Returns:
+        the copy, with weights of its own
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 1, 5, padding=2), torch.nn.ZeroPad1d(3))
+        >>> pts.without_padding(net)(torch.zeros(1, 1, 20)).shape
+        torch.Size([1, 1, 16])
+    """
+    memo: Dict[int, Any] = {}
+    for module in net.modules():
+        for value in vars(module).values():
+            # The weight that the older weight_norm leaves on a module has a history, which deepcopy refuses.
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    net = copy.deepcopy(net, memo)
+    if _is_padding(net):
+        return _without(net)
+    for module in list(net.modules()):
+        for name, child in module._modules.items():
+            if child is not None and _is_padding(child):
+                module._modules[name] = _without(child)
+        padding = getattr(module, "padding", None)
+        if padding is None or _is_padding(module):
+            continue
+        if isinstance(module, nn.modules.conv._ConvNd):
+            zeros = (0,) * len(module.kernel_size)
+            module.padding = zeros
+            module.output_padding = zeros
+            module.padding_mode = "zeros"
+            module._reversed_padding_repeated_twice = [0, 0] * len(zeros)
+        elif isinstance(module, _POOLS):
+            module.padding = 0 if isinstance(padding, int) else (0,) * len(padding)
+    return net
+
+
+_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+
+def _is_padding(module: nn.Module) -> bool:
+    return type(module).__module__ == "torch.nn.modules.padding"
+
+
+def _without(module: nn.Module) -> nn.Module:
+    crops = tuple(min(amount, 0) for amount in module.padding)  # type: ignore[union-attr, arg-type]
+    if not any(crops):
+        return nn.Identity()
+    module.padding = crops  # type: ignore[assignment]
+    return module
+
+
+def pad_stream(net: nn.Module) -> Pad1dStream:
+    """The stream of a padding module of torch.nn."""
+    modes = {nn.ReflectionPad1d: "reflect", nn.ReplicationPad1d: "replicate", nn.ConstantPad1d: "constant"}
+    mode = next(mode for net_type, mode in modes.items() if isinstance(net, net_type))
+    left, right = net.padding  # type: ignore[misc]
+    value = float(net.value) if mode == "constant" else 0.0  # type: ignore[arg-type]
+    return Pad1dStream(int(left), int(right), mode, value)  # type: ignore[arg-type]
+
+
+def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Pad1dStream:
+    """What a convolution puts around the signal.
+
+    Raises:
+        UnsupportedModuleError: circular padding
+    """
+    if net.padding == "same":
+        total = dilation * (kernel - 1)
+        left, right = total // 2, total - total // 2
+    elif net.padding == "valid":
+        left = right = 0
+    else:
+        left = right = net.padding[0]  # type: ignore[index]
+    mode = str(net.padding_mode)
+    if left == right == 0 or mode == "zeros":
+        mode = "constant"
+    if mode == "circular":
+        raise UnsupportedModuleError(
+            "circular_padding",
+            net,
+            "circular padding puts the end of the signal before its start",
+            "use padding_mode 'zeros', 'reflect' or 'replicate', or pts.without_padding(net)",
+        )
+    return Pad1dStream(left, right, mode)

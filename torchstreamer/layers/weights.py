@@ -1,0 +1,234 @@
+"""Where the weight of a layer comes from: a parameter, or parameters of a norm.
+
+A stream holds the layer's own parameters, so it follows a training step; it never holds the layer itself, whose hooks
+and parametrizations do not script. TorchScript compiles this file.
+"""
+
+from typing import List
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from ..errors import UnsupportedModuleError
+
+__all__ = ["GEMM_COLUMNS", "PackedWeight", "PlainWeight", "weight_source"]
+
+# Up to so many columns (rows times samples) one product on unfolded rows beats torch's convolution, which copies its
+# windows. Measured on 64 to 512 channels.
+GEMM_COLUMNS = 128
+
+
+def _version(x: Tensor) -> int:
+    if x.is_inference():  # inference tensors keep no count of their changes
+        return -1
+    if torch.jit.is_scripting():
+        return x._version()
+    else:
+        return x._version
+
+
+class PlainWeight(nn.Module):
+    """A parameter, used as it is."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+    def anchor(self) -> Tensor:
+        return self.weight
+
+    def version(self) -> int:
+        """Changes with every in-place change of the weight; -1 if that cannot be known."""
+        return _version(self.weight)
+
+
+class WeightNormWeight(nn.Module):
+    """``g * v / |v|``, the norm over all axes but ``dim``.
+
+    Source: Salimans and Kingma, "Weight Normalization", 2016.
+    """
+
+    def __init__(self, g: nn.Parameter, v: nn.Parameter, dim: int) -> None:
+        super().__init__()
+        self.weight_g = g
+        self.weight_v = v
+        self.dim = dim
+
+    def forward(self) -> Tensor:
+        return torch._weight_norm(self.weight_v, self.weight_g, self.dim)
+
+    def anchor(self) -> Tensor:
+        return self.weight_v
+
+    def version(self) -> int:
+        g = _version(self.weight_g)
+        v = _version(self.weight_v)
+        return -1 if g < 0 or v < 0 else g + v
+
+
+class SpectralNormWeight(nn.Module):
+    """``w / (u · W v)`` with the vectors ``u`` and ``v`` as training left them.
+
+    Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: nn.Parameter, u: Tensor, v: Tensor, dim: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("u", u, persistent=False)
+        self.register_buffer("v", v, persistent=False)
+        self.dim = dim
+
+    def forward(self) -> Tensor:
+        matrix = self.weight.movedim(self.dim, 0).flatten(1)
+        return self.weight / torch.dot(self.u, torch.mv(matrix, self.v))
+
+    def anchor(self) -> Tensor:
+        return self.weight
+
+    def version(self) -> int:
+        w = _version(self.weight)
+        u = _version(self.u)
+        v = _version(self.v)
+        return -1 if w < 0 or u < 0 or v < 0 else w + u + v
+
+
+class ParametrizedWeight(nn.Module):
+    """A weight computed by any parametrization with a single original, anew at every step."""
+
+    def __init__(self, original: nn.Parameter, steps: List[nn.Module]) -> None:
+        super().__init__()
+        self.original = original
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self) -> Tensor:
+        weight = self.original
+        for step in self.steps:
+            weight = step(weight)
+        return weight
+
+    def anchor(self) -> Tensor:
+        return self.original
+
+    def version(self) -> int:
+        return -1
+
+
+class PackedWeight(nn.Module):
+    """A weight, and a copy of it laid out for one matrix product, renewed when the weight changes.
+
+    Args:
+        source: computes the weight
+    """
+
+    packed: Tensor
+    seen: Tensor
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        self.source = source
+        self.register_buffer("packed", torch.empty(0), persistent=False)
+        self.register_buffer("seen", torch.empty(0), persistent=False)
+        self.version = -1
+        self.first = True
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Lay out a weight for the product."""
+        return weight
+
+    def forward(self) -> Tensor:
+        """The weight as the layer has it, with its history for autograd."""
+        return self.source()
+
+    def matrix(self) -> Tensor:
+        """The packed weight, without history."""
+        anchor = self.source.anchor()
+        version = self.source.version()
+        stale = version < 0 or version != self.version
+        if not stale and self.first:
+            # `parameter.data = …` leaves the version alone, so look once a signal whether the memory is the same.
+            stale = not self.seen.is_set_to(anchor)
+        if stale or self.packed.dtype != anchor.dtype or self.packed.device != anchor.device:
+            self.packed = self.pack(self.source().detach())
+            self.seen = anchor.detach()
+            self.version = version
+        self.first = False
+        return self.packed
+
+    def _clear(self) -> None:
+        self.first = True
+
+    def _refresh(self) -> None:
+        self.version = -1
+        self.packed = self.packed.new_empty([0])
+        self.seen = self.seen.new_empty([0])
+
+    def __prepare_scriptable__(self) -> "PackedWeight":
+        self._refresh()  # so that the script packs for itself
+        return self
+
+
+def weight_source(net: nn.Module) -> nn.Module:
+    """The module that computes a layer's weight from the layer's own parameters.
+
+    Raises:
+        UnsupportedModuleError: the weight is not materialised, or computed in a way that is not known
+    """
+    if isinstance(getattr(net, "weight", None), nn.parameter.UninitializedParameter):
+        raise UnsupportedModuleError(
+            "lazy_module", net, "its weight has no shape yet", "call the network once on an example before"
+        )
+    if parametrize.is_parametrized(net):
+        return _parametrized(net)
+    for hook in net._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            return WeightNormWeight(net.weight_g, net.weight_v, hook.dim)  # type: ignore[arg-type]
+        if isinstance(hook, SpectralNorm):
+            _refuse_training(net, net.training)
+            return SpectralNormWeight(net.weight_orig, net.weight_u, net.weight_v, hook.dim)  # type: ignore[arg-type]
+    return PlainWeight(net.weight)  # type: ignore[arg-type]
+
+
+def _parametrized(net: nn.Module) -> nn.Module:
+    if not parametrize.is_parametrized(net, "weight") or len(net.parametrizations) != 1:  # type: ignore[arg-type]
+        raise UnsupportedModuleError(
+            "parametrized_bias",
+            net,
+            "a parameter other than its weight is parametrized",
+            "remove the parametrization with torch.nn.utils.parametrize.remove_parametrizations",
+        )
+    steps = net.parametrizations["weight"]  # type: ignore[index]
+    first = type(steps[0]).__name__
+    module = type(steps[0]).__module__
+    if module == "torch.nn.utils.parametrizations" and len(steps) == 1:
+        if first == "_WeightNorm":
+            dim = steps[0].dim
+            return WeightNormWeight(steps.original0, steps.original1, -1 if dim is None else dim)
+        if first == "_SpectralNorm" and net.weight.dim() > 1:  # type: ignore[operator, union-attr]
+            _refuse_training(net, steps[0].training)
+            return SpectralNormWeight(steps.original, steps[0]._u, steps[0]._v, steps[0].dim)
+    if not hasattr(steps, "original") or any(step.training and type(step).__name__ == "_SpectralNorm" for step in steps):
+        raise UnsupportedModuleError(
+            "parametrization",
+            net,
+            f"its weight is computed by {', '.join(type(step).__name__ for step in steps)} from several tensors or in "
+            "training mode",
+            "call eval(), or torch.nn.utils.parametrize.remove_parametrizations",
+        )
+    return ParametrizedWeight(steps.original, list(steps))
+
+
+def _refuse_training(net: nn.Module, training: bool) -> None:
+    if training:
+        raise UnsupportedModuleError(
+            "training_mode", net, "its spectral norm changes with every call in training mode", "call eval() first"
+        )
