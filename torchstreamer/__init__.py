@@ -1,11 +1,11 @@
 """Exact streaming of PyTorch networks: feed a signal in pieces, get what the network gives on the whole.
 
-    import torchstreamer as pts
+import torchstreamer as pts
 
-    stream = pts.create_stream(net.eval())
-    for chunk in microphone:
-        y = stream(chunk)      # every output that no later sample can change, or None
-    y = stream.flush()         # the rest
+stream = pts.create_stream(net.eval())
+for chunk in microphone:
+    y = stream(chunk)      # every output that no later sample can change, or None
+y = stream.flush()         # the rest
 """
 
 from . import handlers as _handlers  # fills the registry

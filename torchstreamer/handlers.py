@@ -100,7 +100,9 @@ def _dropout(net: nn.Module) -> BaseStream:
 
 def _rrelu(net: nn.RReLU) -> BaseStream:
     if net.training:
-        raise UnsupportedModuleError("training_mode", net, "in training mode its slopes are random", "call eval() first")
+        raise UnsupportedModuleError(
+            "training_mode", net, "in training mode its slopes are random", "call eval() first"
+        )
     # The eval form for ever, whatever mode the module is put into later.
     return PointwiseStream(nn.LeakyReLU((net.lower + net.upper) / 2))
 
@@ -128,8 +130,8 @@ def _without_handler(net: nn.Module) -> BaseStream:
         raise UnsupportedModuleError(
             "changed_forward",
             net,
-            f"it is a {base.__name__} that overrides {changed_method(net, base)}, so the handler of {base.__name__} does "
-            "not fit",
+            f"it is a {base.__name__} that overrides {changed_method(net, base)}, so the handler of {base.__name__} "
+            "does not fit",
             f"register a handler for it with register_streamer({type(net).__name__}, …)",
         )
     if type(net).__module__.startswith("torch.nn.modules."):
@@ -139,7 +141,10 @@ def _without_handler(net: nn.Module) -> BaseStream:
     for module in net.modules():
         if module.training and isinstance(module, (*_DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)):
             raise UnsupportedModuleError(
-                "training_mode", module, "in training mode it depends on the whole batch, or on chance", "call eval() first"
+                "training_mode",
+                module,
+                "in training mode it depends on the whole batch, or on chance",
+                "call eval() first",
             )
     return Elementwise1dStream(net)
 
@@ -163,7 +168,7 @@ def register_handlers() -> None:
         register_streamer(activation, _over_dim)
     register_streamer(nn.PReLU, PReLUStream)
     register_streamer(nn.RReLU, _rrelu)
-    register_streamer(nn.ChannelShuffle, _pointwise)
+    register_streamer(nn.ChannelShuffle, lambda net: PointwiseStream(net, fresh=False))
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)

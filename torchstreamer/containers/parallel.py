@@ -1,5 +1,8 @@
 """Branches side by side. TorchScript compiles the streams of this file."""
 
+# A ModuleList does not tell the type of its modules.
+# mypy: disable-error-code="operator, union-attr"
+
 import math
 from typing import List, Optional, Sequence
 
@@ -46,7 +49,9 @@ class Parallel1d(nn.Module):
     def __init__(self, *branches: nn.Module, merge: str = "add") -> None:
         super().__init__()
         if merge not in ("add", "mul", "cat"):
-            raise ValueError(f"invalid_merge: merge={merge!r} came; 'add', 'mul' or 'cat' was expected; use one of these")
+            raise ValueError(
+                f"invalid_merge: merge={merge!r} came; 'add', 'mul' or 'cat' was expected; use one of these"
+            )
         if not branches:
             raise ValueError("invalid_branches: no branches came; at least one module was expected; pass the networks")
         self.branches = nn.ModuleList(branches)
@@ -128,8 +133,8 @@ class Parallel1dStream(BaseStream):
             total += out
             if out > 1 and widest > 1 and out != widest and self.merge.merge != "cat":
                 raise StreamInputError(
-                    f"invalid_chunk: for {channels} channels the branches give {widest} and {out} channels; equal numbers "
-                    "were expected; check the network"
+                    f"invalid_chunk: for {channels} channels the branches give {widest} and {out} channels; equal "
+                    "numbers were expected; check the network"
                 )
             widest = max(widest, out)
         if not known:

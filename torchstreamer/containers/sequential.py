@@ -1,5 +1,8 @@
 """Layers one behind the other. TorchScript compiles this file."""
 
+# A ModuleList does not tell the type of its modules.
+# mypy: disable-error-code="operator, union-attr"
+
 import math
 from typing import Optional, Sequence, Tuple
 
@@ -40,7 +43,10 @@ class Sequential1dStream(BaseStream):
         super().__init__()
         if not isinstance(net, nn.Sequential):
             raise UnsupportedModuleError(
-                "invalid_sequential", net, "Sequential1dStream takes a torch.nn.Sequential", "use pts.create_stream(net)"
+                "invalid_sequential",
+                net,
+                "Sequential1dStream takes a torch.nn.Sequential",
+                "use pts.create_stream(net)",
             )
         try:
             self.streams = nn.ModuleList([create_stream(module) for module in net])

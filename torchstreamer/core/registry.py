@@ -127,7 +127,7 @@ def create_stream(net: nn.Module) -> BaseStream:
 
     Example:
         >>> import torch, torchstreamer as pts
-        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AvgPool1d(2)).eval()
+        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AvgPool1d(2))
         >>> x = torch.randn(1, 1, 20)
         >>> stream = pts.create_stream(net)
         >>> pieces = [stream(x[..., :7]), stream(x[..., 7:]), stream.flush()]
@@ -141,11 +141,19 @@ def create_stream(net: nn.Module) -> BaseStream:
             "already_a_stream", net, "it is a stream already", "pass the network that it was made from"
         )
     try:
+        _refuse_lazy(net)
         _refuse_hooks(net)
         factory = find_handler(net) or _fallback[0]
         return factory(net)
     except UnsupportedModuleError as error:
         raise error.within(net) from None
+
+
+def _refuse_lazy(net: nn.Module) -> None:
+    if isinstance(net, nn.modules.lazy.LazyModuleMixin) and net.has_uninitialized_params():
+        raise UnsupportedModuleError(
+            "lazy_module", net, "its weight has no shape yet", "call the network once on an example before"
+        )
 
 
 def _refuse_hooks(net: nn.Module) -> None:

@@ -57,7 +57,6 @@ class RingBuffer(nn.Module):
         self.spacious = False  # `data` has room behind the held rows and is written in place
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self.unbatched = False
-        self.functional = False  # never write in place
 
     # ------------------------------------------------------------------ for handlers
 
@@ -139,7 +138,7 @@ class RingBuffer(nn.Module):
             x = self._pay(x)
         new = x.transpose(1, 2)
         # From some 64 samples on, copying the history costs more than the bookkeeping of spare room.
-        if self.held > 64 and new.size(1) * 4 <= self.held and not self.functional and not torch.is_grad_enabled():
+        if self.held > 64 and new.size(1) * 4 <= self.held and self._may_write():
             return self._write(new)
         if self.held == 0:
             self.borrowed = True
@@ -185,6 +184,13 @@ class RingBuffer(nn.Module):
         self.skip -= owed
         return x.narrow(2, owed, x.size(2) - owed)
 
+    def _may_write(self) -> bool:
+        if not torch.jit.is_scripting():
+            # A write position that changes with every chunk would be compiled, or exported, as a constant.
+            if torch.compiler.is_compiling():
+                return False
+        return not torch.is_grad_enabled()
+
     def _write(self, new: Tensor) -> Tensor:
         t = new.size(1)
         end = self.begin + self.held + t
@@ -216,9 +222,9 @@ class RingBuffer(nn.Module):
             fits = rows == held.size(0) and x.size(-2) == held.size(2)
             if not fits or x.dtype != held.dtype or x.device != held.device:
                 raise StreamInputError(
-                    f"invalid_chunk: a RingBuffer that holds {held.size(0)} rows of {held.size(2)} channels got a chunk "
-                    f"{x.size()} of another shape, dtype or device; a chunk must continue the signal; reset() first "
-                    "to begin another one"
+                    f"invalid_chunk: a RingBuffer that holds {held.size(0)} rows of {held.size(2)} channels got a "
+                    f"chunk {list(x.size())} of another shape, dtype or device; a chunk must continue the signal; "
+                    "reset() first to begin another one"
                 )
 
     # ------------------------------------------------------------------ the tree of streams calls these
@@ -253,13 +259,13 @@ class RingBuffer(nn.Module):
         data = state[name + ".data"]
         if data.dim() != 3 and not (data.dim() == 1 and data.numel() == 0):
             raise StreamInputError(
-                f"invalid_state: '{name}.data' has shape {data.size()}; expected [rows, samples, channels]; make the "
-                "state with get_state()"
+                f"invalid_state: '{name}.data' has shape {list(data.size())}; expected [rows, samples, channels]; make "
+                "the state with get_state()"
             )
         return 3 if name + ".unbatched" in state else 2
 
-    def _load_state(self, name: str, state: Dict[str, Tensor]) -> None:
-        data = state[name + ".data"].detach().to(self.data.device)
+    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
+        data = state[name + ".data"].detach().to(device)
         self.data = data.clone(memory_format=torch.contiguous_format)
         self.held = data.size(1) if data.dim() > 1 else 0
         self.skip = int(state[name + ".skip"].item())
@@ -269,7 +275,6 @@ class RingBuffer(nn.Module):
 
     def __prepare_scriptable__(self) -> "RingBuffer":
         ring = type(self)(self.debt)
-        ring.functional = self.functional
         ring.data = self.data.new_empty([0])
         return ring
 
@@ -324,7 +329,7 @@ class Counter(nn.Module):
             )
         return 1
 
-    def _load_state(self, name: str, state: Dict[str, Tensor]) -> None:
+    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         self.value = int(state[name].item())
 
     def __prepare_scriptable__(self) -> "Counter":

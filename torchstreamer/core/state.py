@@ -55,7 +55,9 @@ def stack_states(states: Sequence[State]) -> State:
                     f"unequal_phase: '{key}' of state {i} is {came}, of state 0 it is {expected}; states of equal "
                     "phase were expected; feed the streams until they agree, for instance to multiples of hop"
                 )
-    return {key: value.clone() if value.dim() == 0 else torch.cat([s[key] for s in states]) for key, value in first.items()}
+    return {
+        key: value.clone() if value.dim() == 0 else torch.cat([s[key] for s in states]) for key, value in first.items()
+    }
 
 
 def unstack_state(state: State, unbatched: bool = False) -> List[State]:

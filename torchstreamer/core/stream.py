@@ -39,7 +39,7 @@ def dtype_name(x: Tensor) -> str:
 
 
 def _describe(x: Tensor) -> str:
-    return f"shape {x.size()}, {dtype_name(x)}, on {x.device}"
+    return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}"
 
 
 class BaseStream(nn.Module):
@@ -156,9 +156,11 @@ class BaseStream(nn.Module):
                 f"invalid_state: the state has {len(state)} entries; this stream knows {used} of them; a state fits "
                 "the stream of the same network that it was taken from; make it with get_state()"
             )
+        anchor = self.anchor()
+        device = self._like.device if anchor is None else anchor.device
         for name, m in self.named_modules():
             if hasattr(m, "_load_state"):
-                m._load_state(name, state)
+                m._load_state(name, state, device)
         if self._unbatched:
             self._set_rank(True)
 
@@ -299,17 +301,18 @@ class BaseStream(nn.Module):
         like = state[prefix + "signal"]
         if like.dim() != 3:
             raise StreamInputError(
-                f"invalid_state: '{prefix}signal' has shape {like.size()}; expected [rows, channels, 0]; make the state "
-                "with get_state()"
+                f"invalid_state: '{prefix}signal' has shape {list(like.size())}; expected [rows, channels, 0]; make the "
+                "state with get_state()"
             )
-        self._check_signal(like.to(self._like.device))
+        anchor = self.anchor()
+        self._check_signal(like if anchor is None else like.to(anchor.device))
         return 2 if prefix + "unbatched" in state else 1
 
-    def _load_state(self, name: str, state: Dict[str, Tensor]) -> None:
+    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         prefix = name + "." if len(name) > 0 else ""
         self._clear()
         if prefix + "signal" in state:
-            self._like = state[prefix + "signal"].detach().to(self._like.device).clone()
+            self._like = state[prefix + "signal"].detach().to(device).clone()
             self._unbatched = prefix + "unbatched" in state
 
     # ------------------------------------------------------------------ Python only
@@ -319,7 +322,8 @@ class BaseStream(nn.Module):
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__ and "step" not in cls.__dict__:
             takes_none = _takes_none(cls.__dict__["forward"])
-            cls.step = _step_optional if takes_none else _step_required  # type: ignore[method-assign]
+            holder = _StepOfForward.MayBeNone if takes_none else _StepOfForward.NeverNone
+            cls.step = holder.step  # type: ignore[assignment, method-assign]
             cls.__call__ = _guarded_call  # type: ignore[assignment]
 
     def __prepare_scriptable__(self) -> "BaseStream":
@@ -327,22 +331,27 @@ class BaseStream(nn.Module):
         return _fresh_shell(self)  # type: ignore[return-value]
 
 
-def _step_required(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:  # type: ignore[no-untyped-def]
-    if x is None:
-        return None
-    y = self.forward(x.squeeze(0) if self._unbatched else x, final)
-    if y is not None and self._unbatched:
-        y = y.unsqueeze(0)
-    return y
+class _StepOfForward:
+    # `step` for handlers that override `forward`, for one whose chunk is never None and for one whose chunk may be.
+    # TorchScript names a method after its source, so both are called `step`.
 
+    class NeverNone:
+        def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+            if x is None:
+                return None
+            y = self.forward(x.squeeze(0) if self._unbatched else x, final)  # type: ignore[attr-defined]
+            if y is not None and self._unbatched:  # type: ignore[attr-defined]
+                y = y.unsqueeze(0)
+            return y
 
-def _step_optional(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:  # type: ignore[no-untyped-def]
-    if x is not None and self._unbatched:
-        x = x.squeeze(0)
-    y = self.forward(x, final)
-    if y is not None and self._unbatched:
-        y = y.unsqueeze(0)
-    return y
+    class MayBeNone:
+        def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+            if x is not None and self._unbatched:  # type: ignore[attr-defined]
+                x = x.squeeze(0)
+            y = self.forward(x, final)  # type: ignore[attr-defined]
+            if y is not None and self._unbatched:  # type: ignore[attr-defined]
+                y = y.unsqueeze(0)
+            return y
 
 
 def _guarded_call(self: BaseStream, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import StreamInputError
+from ..errors import StreamError, StreamInputError
 from .padding import conv_padding
 from .weights import GEMM_COLUMNS, PackedWeight, weight_source
 from .window import WindowStream, window_count
@@ -66,12 +66,11 @@ class Conv1dStream(WindowStream):
         self.weight: Union[_ConvWeight, _DepthwiseWeight]
         self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
         self.gemm_columns = GEMM_COLUMNS if self.depthwise or net.groups == 1 else 0
-        self.register_parameter("bias", net.bias)
+        self.register_parameter("bias", net.bias)  # type: ignore[arg-type]
         self.pad = conv_padding(net, kernel, dilation)
-        self.padded = self.pad.left != 0 or self.pad.right != 0
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if self.padded:
+        if self.pad is not None:
             x = self.pad.step(x, final)
         if x is None:
             return None
@@ -101,11 +100,15 @@ class Conv1dStream(WindowStream):
     def _product(self, rows: Tensor, count: int) -> Tensor:
         # Window t of row b is the K samples rows[b, t·s + k·d]: a view, and one of two axes where d = 1.
         b = rows.size(0)
-        c = self.in_channels
+        c = rows.size(2)
         k = self.kernel_size
         step = self.stride * c
         matrix = self.weight.matrix()
         bias = self.bias
+        if c != self.in_channels:  # behind a module whose channels were not known
+            raise StreamError(
+                f"invalid_channels: {c} channels reached a Conv1d; {self.in_channels} were expected; check the network"
+            )
         if self.depthwise:
             taps = rows.as_strided([b, count, k, c], [rows.stride(0), step, self.dilation * c, 1])
             y = (taps * matrix).sum(2)
@@ -123,7 +126,9 @@ class Conv1dStream(WindowStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        return window_count(self.pad.output_length(n, final), self.field, self.stride)
+        if self.pad is not None:
+            n = self.pad.output_length(n, final)
+        return window_count(n, self.field, self.stride)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
@@ -136,13 +141,14 @@ class Conv1dStream(WindowStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The weight that says dtype and device."""
-        return self.weight.source.anchor()
+        return self.weight.anchor()
 
     def __repr__(self) -> str:
-        text = f"Conv1dStream({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text = f"Conv1dStream({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
         for name, value, default in (("dilation", self.dilation, 1), ("groups", self.groups, 1)):
             if value != default:
                 text += f", {name}={value}"
-        if self.padded:
+        if self.pad is not None:
             text += f", padding=({self.pad.left}, {self.pad.right})"
         return text + ")"

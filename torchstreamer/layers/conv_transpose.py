@@ -84,7 +84,7 @@ class ConvTranspose1dStream(BaseStream):
         taps = self.history + 1
         self.weight = _TransposedWeight(weight_source(net), self.stride, self.dilation, taps)
         self.gemm_columns = GEMM_COLUMNS if net.groups == 1 and self.late == 0 else 0
-        self.register_parameter("bias", net.bias)
+        self.register_parameter("bias", net.bias)  # type: ignore[arg-type]
         self.ring = RingBuffer()
         self.lead = Counter(self.padding + self.late)  # outputs still to be cropped
 
@@ -123,8 +123,9 @@ class ConvTranspose1dStream(BaseStream):
 
     def _product(self, rows: Tensor, t: int) -> Tensor:
         b = rows.size(0)
-        width = (self.history + 1) * self.in_channels
-        flat = rows.as_strided([b, t, width], [rows.stride(0), self.in_channels, 1]).reshape(b * t, width)
+        c = rows.size(2)
+        width = (self.history + 1) * c
+        flat = rows.as_strided([b, t, width], [rows.stride(0), c, 1]).reshape(b * t, width)
         y = torch.mm(flat, self.weight.matrix()).view(b, t * self.stride, self.out_channels)
         bias = self.bias
         if bias is not None:
@@ -152,7 +153,7 @@ class ConvTranspose1dStream(BaseStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The weight that says dtype and device."""
-        return self.weight.source.anchor()
+        return self.weight.anchor()
 
     def __repr__(self) -> str:
         text = f"ConvTranspose1dStream({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"

@@ -82,7 +82,7 @@ class PReLUStream(PointwiseStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The slope says dtype and device."""
-        return self.net.weight
+        return self.net.weight  # type: ignore[return-value]
 
 
 class Elementwise1dStream(BaseStream):
@@ -131,8 +131,8 @@ class Elementwise1dStream(BaseStream):
         y = self.net(x.clone())
         if y.dim() < 2 or y.size(-1) != x.size(2):
             raise PointwiseError(
-                f"invalid_elementwise_output: for {x.size(2)} samples the module gave an output of shape {y.size()}; as "
-                "many samples were expected, time last; register a handler for its type with register_streamer"
+                f"invalid_elementwise_output: for {x.size(2)} samples the module gave an output of shape {list(y.size())}; "
+                "as many samples were expected, time last; register a handler for its type with register_streamer"
             )
         return y
 
@@ -154,8 +154,8 @@ class Elementwise1dStream(BaseStream):
             whole = self.net(probe.clone())
             if whole.dim() < 2 or whole.size(-1) != n:
                 raise PointwiseError(
-                    f"invalid_elementwise_output: for {n} samples the module gave an output of shape {whole.size()}; as "
-                    "many samples were expected, time last; register a handler for its type with register_streamer"
+                    f"invalid_elementwise_output: for {n} samples the module gave an output of shape {list(whole.size())}; "
+                    "as many samples were expected, time last; register a handler for its type with register_streamer"
                 )
             one = self.net(probe.narrow(2, 0, half).clone())
             two = self.net(probe.narrow(2, half, n - half).clone())

@@ -1,5 +1,8 @@
 """Where branches meet. TorchScript compiles this file."""
 
+# A ModuleList does not tell the type of its modules.
+# mypy: disable-error-code="operator, union-attr, assignment"
+
 from typing import List, Optional, Sequence
 
 import torch

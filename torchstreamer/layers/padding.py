@@ -184,7 +184,7 @@ def without_padding(net: nn.Module) -> nn.Module:
             module.padding_mode = "zeros"
             module._reversed_padding_repeated_twice = [0, 0] * len(zeros)
         elif isinstance(module, _POOLS):
-            module.padding = 0 if isinstance(padding, int) else (0,) * len(padding)
+            module.padding = 0 if isinstance(padding, int) else (0,) * len(padding)  # type: ignore[assignment]
     return net
 
 
@@ -212,8 +212,8 @@ def pad_stream(net: nn.Module) -> Pad1dStream:
     return Pad1dStream(int(left), int(right), mode, value)  # type: ignore[arg-type]
 
 
-def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Pad1dStream:
-    """What a convolution puts around the signal.
+def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Optional[Pad1dStream]:
+    """What a convolution puts around the signal, if anything.
 
     Raises:
         UnsupportedModuleError: circular padding
@@ -224,10 +224,10 @@ def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Pad1dStream:
     elif net.padding == "valid":
         left = right = 0
     else:
-        left = right = net.padding[0]  # type: ignore[index]
+        left = right = net.padding[0]  # type: ignore[index, assignment]
     mode = str(net.padding_mode)
-    if left == right == 0 or mode == "zeros":
-        mode = "constant"
+    if left == right == 0:
+        return None
     if mode == "circular":
         raise UnsupportedModuleError(
             "circular_padding",
@@ -235,4 +235,4 @@ def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Pad1dStream:
             "circular padding puts the end of the signal before its start",
             "use padding_mode 'zeros', 'reflect' or 'replicate', or pts.without_padding(net)",
         )
-    return Pad1dStream(left, right, mode)
+    return Pad1dStream(left, right, "constant" if mode == "zeros" else mode)

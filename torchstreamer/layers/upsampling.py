@@ -138,7 +138,9 @@ def _rational_scale(net: nn.Upsample) -> Fraction:
     if net.mode not in ("nearest", "nearest-exact", "linear"):
         raise refuse("upsample_mode", f"mode {net.mode!r} has no stream", "use 'nearest', 'nearest-exact' or 'linear'")
     if net.align_corners:
-        raise refuse("align_corners", "align_corners=True ties each output to the total length", "use align_corners=False")
+        raise refuse(
+            "align_corners", "align_corners=True ties each output to the total length", "use align_corners=False"
+        )
     factors = net.scale_factor if isinstance(net.scale_factor, tuple) else (net.scale_factor,)
     if len(factors) != 1:
         raise refuse("upsample_scale", f"scale_factor={factors} is of several axes", "use one number")

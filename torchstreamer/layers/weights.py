@@ -4,7 +4,10 @@ A stream holds the layer's own parameters, so it follows a training step; it nev
 and parametrizations do not script. TorchScript compiles this file.
 """
 
-from typing import List
+# A submodule's methods are not known to the type checker.
+# mypy: disable-error-code="operator, union-attr"
+
+from typing import Any, List
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +152,10 @@ class PackedWeight(nn.Module):
         """The weight as the layer has it, with its history for autograd."""
         return self.source()
 
+    def anchor(self) -> Tensor:
+        """A parameter that says dtype and device."""
+        return self.source.anchor()
+
     def matrix(self) -> Tensor:
         """The packed weight, without history."""
         anchor = self.source.anchor()
@@ -181,12 +188,8 @@ def weight_source(net: nn.Module) -> nn.Module:
     """The module that computes a layer's weight from the layer's own parameters.
 
     Raises:
-        UnsupportedModuleError: the weight is not materialised, or computed in a way that is not known
+        UnsupportedModuleError: the weight is computed in a way that is not known, or in training mode
     """
-    if isinstance(getattr(net, "weight", None), nn.parameter.UninitializedParameter):
-        raise UnsupportedModuleError(
-            "lazy_module", net, "its weight has no shape yet", "call the network once on an example before"
-        )
     if parametrize.is_parametrized(net):
         return _parametrized(net)
     for hook in net._forward_pre_hooks.values():
@@ -211,12 +214,14 @@ def _parametrized(net: nn.Module) -> nn.Module:
     module = type(steps[0]).__module__
     if module == "torch.nn.utils.parametrizations" and len(steps) == 1:
         if first == "_WeightNorm":
-            dim = steps[0].dim
+            dim: Any = steps[0].dim
             return WeightNormWeight(steps.original0, steps.original1, -1 if dim is None else dim)
         if first == "_SpectralNorm" and net.weight.dim() > 1:  # type: ignore[operator, union-attr]
             _refuse_training(net, steps[0].training)
-            return SpectralNormWeight(steps.original, steps[0]._u, steps[0]._v, steps[0].dim)
-    if not hasattr(steps, "original") or any(step.training and type(step).__name__ == "_SpectralNorm" for step in steps):
+            return SpectralNormWeight(steps.original, steps[0]._u, steps[0]._v, steps[0].dim)  # type: ignore[arg-type]
+    if not hasattr(steps, "original") or any(
+        step.training and type(step).__name__ == "_SpectralNorm" for step in steps
+    ):
         raise UnsupportedModuleError(
             "parametrization",
             net,
