@@ -279,3 +279,26 @@ def test_autocast_chunks_are_taken():
 def test_a_handler_must_define_something():
     with pytest.raises(pts.StreamError, match="^no_forward: "):
         pts.BaseStream()(torch.ones(1, 3))
+
+
+def test_the_steady_state_compiles_whole_and_not_again_with_every_chunk():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    net = nn.Sequential(
+        nn.Conv1d(2, 4, 3, padding=1),
+        pts.Residual1d(nn.Conv1d(4, 4, 3, dilation=50)),
+        nn.ConvTranspose1d(4, 2, 4, 2, 1),
+        nn.Upsample(scale_factor=1.5, mode="linear"),
+        nn.MaxPool1d(3, 2, 1),
+    )
+    stream, reference = pts.create_stream(net), pts.create_stream(net)
+    counter = CompileCounterWithBackend("eager")
+    with torch.no_grad():
+        for _ in range(60):
+            stream(torch.randn(1, 2, stream.hop * 2))
+        reference.set_state(stream.get_state())
+        compiled = torch.compile(stream, backend=counter, fullgraph=True)
+        for _ in range(20):
+            x = torch.randn(1, 2, stream.hop * 2)
+            torch.testing.assert_close(compiled(x), reference(x))
+    assert counter.frame_count <= 2

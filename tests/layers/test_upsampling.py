@@ -58,6 +58,17 @@ def test_right_after_a_million_samples(mode):
     torch.testing.assert_close(y, expected.double(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [4 / 3, 1.2, 1.05])
+def test_very_short_signals_are_copied_as_torch_does(scale):
+    net = nn.Upsample(scale_factor=scale, mode="linear")
+    stream = pts.create_stream(net)
+    for n in range(1, 40):
+        x = torch.randn(1, 2, n, dtype=torch.float64)
+        pieces = [stream(x[..., i : i + 1]) for i in range(n)] + [stream.flush()]
+        y = torch.cat([piece for piece in pieces if piece is not None], -1)
+        torch.testing.assert_close(y, net(x), rtol=0, atol=1e-12)
+
+
 def test_scale_given_as_tuple():
     net = nn.Upsample(scale_factor=(2.0,), mode="linear")
     x = torch.randn(1, 2, 9)

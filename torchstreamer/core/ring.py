@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from ..errors import StreamInputError
 
-__all__ = ["Counter", "RingBuffer"]
+__all__ = ["Counter", "RingBuffer", "plain_inference"]
+
+
+def plain_inference() -> bool:
+    """Whether memory may be written in place and weights may be copied: gradients are off and nothing is traced."""
+    if not torch.jit.is_scripting():
+        # A write position that changes with every chunk would be compiled, or exported, as a constant.
+        if torch.compiler.is_compiling():
+            return False
+    return not torch.is_grad_enabled()
 
 
 class RingBuffer(nn.Module):
@@ -138,7 +147,7 @@ class RingBuffer(nn.Module):
             x = self._pay(x)
         new = x.transpose(1, 2)
         # From some 64 samples on, copying the history costs more than the bookkeeping of spare room.
-        if self.held > 64 and new.size(1) * 4 <= self.held and self._may_write():
+        if self.held > 64 and new.size(1) * 4 <= self.held and plain_inference():
             return self._write(new)
         if self.held == 0:
             self.borrowed = True
@@ -183,13 +192,6 @@ class RingBuffer(nn.Module):
         owed = min(self.skip, x.size(2))
         self.skip -= owed
         return x.narrow(2, owed, x.size(2) - owed)
-
-    def _may_write(self) -> bool:
-        if not torch.jit.is_scripting():
-            # A write position that changes with every chunk would be compiled, or exported, as a constant.
-            if torch.compiler.is_compiling():
-                return False
-        return not torch.is_grad_enabled()
 
     def _write(self, new: Tensor) -> Tensor:
         t = new.size(1)

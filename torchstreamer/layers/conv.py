@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.ring import plain_inference
 from ..errors import StreamError, StreamInputError
 from .padding import conv_padding
 from .weights import GEMM_COLUMNS, PackedWeight, weight_source
@@ -78,7 +79,7 @@ class Conv1dStream(WindowStream):
         if count == 0:
             self.ring.push(x)
             return None
-        if x.size(0) * count <= self.gemm_columns and not torch.is_grad_enabled():
+        if x.size(0) * count <= self.gemm_columns and plain_inference():
             rows = self.ring.join_rows(x)
             y = self._product(rows, count)
             self.ring.keep_rows(rows, count * self.stride)

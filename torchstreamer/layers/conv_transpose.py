@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.ring import Counter, RingBuffer
+from ..core.ring import Counter, RingBuffer, plain_inference
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 from .weights import GEMM_COLUMNS, PackedWeight, weight_source
@@ -97,7 +97,7 @@ class ConvTranspose1dStream(BaseStream):
             self.ring.fill(x, self.history, 0.0)
         t = x.size(2)
         s = self.stride
-        gemm = not final and x.size(0) * t <= self.gemm_columns and not torch.is_grad_enabled()
+        gemm = not final and x.size(0) * t <= self.gemm_columns and plain_inference()
         if gemm:
             rows = self.ring.join_rows(x)
             y = self._product(rows, t)
@@ -108,8 +108,13 @@ class ConvTranspose1dStream(BaseStream):
             stop = (self.history + t - 1) * s + self.end if final else start + t * s
             if stop <= start:
                 return None
+            seen = window
+            if start < 0:  # a gap before the oldest input, where stride > field: it gets a zero in front
+                seen = F.pad(window, [1, 0])
+                start += s
+                stop += s
             y = F.conv_transpose1d(
-                window, self.weight(), self.bias, s, 0, self.output_padding, self.groups, self.dilation
+                seen, self.weight(), self.bias, s, 0, self.output_padding, self.groups, self.dilation
             )
             y = y.narrow(2, start, stop - start)
             self.ring.keep(window, t)

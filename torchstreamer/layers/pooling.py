@@ -127,7 +127,8 @@ class Pool1dStream(WindowStream):
             samples = end.clamp(max=n + self.padding) - begin
         else:
             samples = end.clamp(max=n) - begin.clamp(min=self.lead.value)
-        return (self.kernel_size / samples).to(y.dtype)
+        wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+        return (self.kernel_size / samples.to(wide)).to(y.dtype)
 
     def _root(self, y: Tensor) -> Tensor:
         # As torch.nn.functional.lp_pool1d: the mean becomes a sum again before the root.

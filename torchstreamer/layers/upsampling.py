@@ -18,7 +18,8 @@ class UpsampleStream(BaseStream):
 
     Output ``i`` stands at position ``i·q/p`` of the input (nearest) or ``(i + 1/2)·q/p - 1/2`` (linear, and rounded
     nearest-exact). These positions are computed in integers, so they are right however long the signal is; torch
-    itself computes them in float32 and goes astray after some 10,000 samples.
+    itself computes them in float32 and goes astray after some 10,000 samples. Linear upsampling of a signal so short that
+    it gets no longer is a copy, as in torch.
 
     Args:
         net: the upsampling layer, mode nearest, nearest-exact or linear
@@ -49,6 +50,8 @@ class UpsampleStream(BaseStream):
         self.hop = self.q
         self.ratio = (self.p, self.q)
         self.aliasing = 0
+        # Up to so many samples the output is no longer than the input, and torch's linear mode copies it as it is.
+        self.copied = (self.q - 1) // (self.p - self.q) if self.mode == "linear" and self.p > self.q else 0
         self.ring = RingBuffer()
         self.first = Counter()  # position of the first sample held
         self.next = Counter()  # next output; both wind back together by p outputs and q inputs
@@ -66,6 +69,8 @@ class UpsampleStream(BaseStream):
             return None
         window = self.ring.join(x)
         begin = n - window.size(2)
+        if final and n <= self.copied:
+            return window.narrow(2, i - begin, n - i).clone()
         y = self._interpolate(window, torch.arange(i, stop, device=x.device), begin)
         # Drop what lies before the first sample that the next output needs.
         position = self._numerator(stop) // (2 * self.p)
@@ -107,6 +112,8 @@ class UpsampleStream(BaseStream):
         length = n * self.p // self.q
         if final:
             return length
+        if n <= self.copied:
+            return 1 if n > 1 else 0  # the others depend on whether the signal ends here
         if self.mode == "linear":
             # Output i needs the input behind its position: (2i + 1)·q - p < 2p·(n - 1).
             inputs = (2 * n - 1) * self.p - self.q
