@@ -71,7 +71,7 @@ def test_a_new_stream_does_not_stack_with_one_that_began():
         pts.stack_states([])
 
 
-@pytest.mark.parametrize("spoil", ["missing", "unknown", "shape"])
+@pytest.mark.parametrize("spoil", ["missing", "signal", "unknown", "shape"])
 def test_a_spoilt_state_is_refused_and_nothing_is_written(spoil):
     net = network()
     x = torch.randn(1, 2, 40).double()
@@ -80,6 +80,8 @@ def test_a_spoilt_state_is_refused_and_nothing_is_written(spoil):
     state = stream.get_state()
     if spoil == "missing":
         del state["streams.0.ring.data"]
+    elif spoil == "signal":
+        del state["signal"]
     elif spoil == "unknown":
         state["streams.9.ring.data"] = torch.zeros(1, 2, 3)
     else:

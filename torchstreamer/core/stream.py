@@ -112,9 +112,11 @@ class BaseStream(nn.Module):
     @torch.jit.export
     def reset(self) -> None:
         """Forget the signal. The stream is as new."""
+        self._failed = True  # until it is done
         for _, m in self.named_modules():
             if hasattr(m, "_clear"):
                 m._clear()
+        self._mend()
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
@@ -147,6 +149,13 @@ class BaseStream(nn.Module):
         Raises:
             StreamInputError: the state belongs to another stream; nothing was written
         """
+        if "signal" not in state:
+            for key, value in state.items():
+                if value.dim() > 1:
+                    raise StreamInputError(
+                        f"invalid_state: the state has samples in '{key}', and no 'signal'; both or neither were "
+                        "expected; make it with get_state()"
+                    )
         used = 0
         for name, m in self.named_modules():
             if hasattr(m, "_check_state"):
@@ -158,11 +167,13 @@ class BaseStream(nn.Module):
             )
         anchor = self.anchor()
         device = self._like.device if anchor is None else anchor.device
+        self._failed = True  # until it is done
         for name, m in self.named_modules():
             if hasattr(m, "_load_state"):
                 m._load_state(name, state, device)
         if self._unbatched:
             self._set_rank(True)
+        self._mend()
 
     @torch.jit.export
     def detach_state(self) -> None:
@@ -222,6 +233,11 @@ class BaseStream(nn.Module):
         self._failed = False
         return out
 
+    def _mend(self) -> None:
+        for _, m in self.named_modules():
+            if hasattr(m, "_failed"):
+                m._failed = False
+
     def _ensure_sound(self) -> None:
         if self._failed:
             raise StreamStateError(
@@ -240,15 +256,9 @@ class BaseStream(nn.Module):
         if like.dim() == 1:
             self._begin(x)
         else:
-            ranks = 2 if self._unbatched else 3
-            rows = 1 if self._unbatched else x.size(0)
-            if (
-                x.dim() != ranks
-                or x.size(-2) != like.size(1)
-                or rows != like.size(0)
-                or x.dtype != like.dtype
-                or x.device != like.device
-            ):
+            fits = x.dim() == (2 if self._unbatched else 3) and x.dtype == like.dtype and x.device == like.device
+            fits = fits and x.size(-2) == like.size(1) and (self._unbatched or x.size(0) == like.size(0))
+            if not fits:
                 expected = f"[{like.size(1)}, T]" if self._unbatched else f"[{like.size(0)}, {like.size(1)}, T]"
                 raise StreamInputError(
                     f"invalid_chunk: a chunk came with {_describe(x)}; the signal goes on with {expected}, "
@@ -283,7 +293,6 @@ class BaseStream(nn.Module):
                 )
 
     def _clear(self) -> None:
-        self._failed = False
         self._unbatched = False
         self._like = self._like.new_empty([0])
 
@@ -390,4 +399,5 @@ def _fresh_shell(module: nn.Module) -> nn.Module:
                 shell._modules[name] = _fresh_shell(child)
     if isinstance(shell, BaseStream):
         shell._clear()
+        shell._failed = False
     return shell
