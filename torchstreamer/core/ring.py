@@ -22,6 +22,10 @@ def plain_inference() -> bool:
     return not torch.is_grad_enabled()
 
 
+# The attributes of a RingBuffer that are plain numbers.
+_NUMBERS = frozenset(["held", "skip", "begin", "spacious", "borrowed", "unbatched"])
+
+
 class RingBuffer(nn.Module):
     """The last samples of a stream, kept until they are no longer needed.
 
@@ -274,6 +278,15 @@ class RingBuffer(nn.Module):
         self.unbatched = name + ".unbatched" in state
         self.begin = 0
         self.spacious = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module searches all its tables first, which costs more than the rest of a short step.
+        if name in _NUMBERS:
+            object.__setattr__(self, name, value)
+        elif name == "data":
+            self._buffers["data"] = value
+        else:
+            super().__setattr__(name, value)
 
     def __prepare_scriptable__(self) -> "RingBuffer":
         ring = type(self)(self.debt)

@@ -161,14 +161,14 @@ class PackedWeight(nn.Module):
         anchor = self.source.anchor()
         version = self.source.version()
         stale = version < 0 or version != self.version
-        if not stale and self.first:
+        if self.first:
             # `parameter.data = …` leaves the version alone, so look once a signal whether the memory is the same.
-            stale = not self.seen.is_set_to(anchor)
+            stale = stale or not self.seen.is_set_to(anchor)
+            self.first = False
         if stale or self.packed.dtype != anchor.dtype or self.packed.device != anchor.device:
             self.packed = self.pack(self.source().detach())
             self.seen = anchor.detach()
             self.version = version
-        self.first = False
         return self.packed
 
     def _clear(self) -> None:
