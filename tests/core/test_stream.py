@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 import torchstreamer as pts
 
-BAD = [torch.randn(2, 3), torch.randn(3), torch.tensor(0.0), torch.randn(1, 1, 2, 3), torch.randn(1, 3, 5), torch.randn(2, 5).double()]
+BAD = [
+    torch.randn(2, 3),
+    torch.randn(3),
+    torch.tensor(0.0),
+    torch.randn(1, 1, 2, 3),
+    torch.randn(1, 3, 5),
+    torch.randn(2, 5).double(),
+]
 
 
 class Lag(nn.Module):
@@ -131,6 +138,49 @@ def test_a_users_handler_is_guarded_too(lag):
         stream(torch.randn(2, 5))
     stream.reset()
     assert stream(torch.randn(2, 5)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_the_script_of_a_users_handler_is_guarded(lag, save, tmp_path):
+    script = torch.jit.script(pts.create_stream(lag))
+    if save:
+        script.save(tmp_path / "lag.pt")
+        script = torch.jit.load(tmp_path / "lag.pt")
+    x = torch.randn(2, 20)
+    for _ in range(2):
+        first = script(x[:, :9])
+        with pytest.raises(torch.jit.Error, match="invalid_chunk: "):
+            script(x[:1])
+        torch.testing.assert_close(torch.cat([first, script(x[:, 9:], True)], -1), lag(x))
+
+
+class LouderConvStream(pts.Conv1dStream):
+    def forward(self, x: Optional[Tensor], final: bool = False) -> Optional[Tensor]:
+        y = super().forward(x, final)
+        return None if y is None else 2 * y
+
+
+class LoudestConvStream(LouderConvStream):
+    def forward(self, x: Optional[Tensor], final: bool = False) -> Optional[Tensor]:
+        y = super().forward(x, final)
+        return None if y is None else 3 * y
+
+
+class StepConvStream(pts.Conv1dStream):
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        y = super().step(x, final)
+        return None if y is None else 2 * y
+
+
+@pytest.mark.parametrize("kind, gain", [(LouderConvStream, 2), (LoudestConvStream, 6), (StepConvStream, 2)])
+@pytest.mark.parametrize("shape", [(2, 20), (3, 2, 20)])
+def test_a_built_in_stream_can_be_derived_from(kind, gain, shape):
+    conv = nn.Conv1d(2, 2, 3, padding=1)
+    x = torch.randn(shape)
+    stream = kind(conv)
+    for _ in range(2):
+        pieces = [stream(x[..., :7]), stream(x[..., 7:]), stream.flush()]
+        torch.testing.assert_close(torch.cat(pieces, -1), gain * conv(x))
 
 
 def test_a_users_container_whose_part_refuses_the_first_chunk_is_new(lag):

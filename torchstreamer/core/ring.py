@@ -296,7 +296,7 @@ class RingBuffer(nn.Module):
     def __deepcopy__(self, memo: Dict[int, Any]) -> "RingBuffer":
         ring = type(self).__new__(type(self))
         memo[id(self)] = ring
-        ring.__setstate__(self.__getstate__())
+        ring.__setstate__(self.__getstate__())  # type: ignore[no-untyped-call]
         ring.data = ring.data.clone(memory_format=torch.contiguous_format)
         return ring
 

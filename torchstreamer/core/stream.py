@@ -5,6 +5,7 @@ Python would rather catch.
 """
 
 import inspect
+import types
 import typing
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -82,6 +83,7 @@ class BaseStream(nn.Module):
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
         self.aliasing = 2
         self._failed = False
+        self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
         # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
         self.register_buffer("_like", torch.empty(0), persistent=False)
@@ -102,6 +104,9 @@ class BaseStream(nn.Module):
             StreamInputError: the chunk does not fit; the stream is as it was
             StreamStateError: an earlier call failed half-way
         """
+        if not torch.jit.is_scripting():
+            if self._inside:
+                return _inherited_step(self, x, final)
         return self._run(x, final)
 
     @torch.jit.export
@@ -293,6 +298,7 @@ class BaseStream(nn.Module):
                 )
 
     def _clear(self) -> None:
+        self._inside = False
         self._unbatched = False
         self._like = self._like.new_empty([0])
 
@@ -331,16 +337,17 @@ class BaseStream(nn.Module):
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__ and "step" not in cls.__dict__:
             takes_none = _takes_none(cls.__dict__["forward"])
-            holder = _StepOfForward.MayBeNone if takes_none else _StepOfForward.NeverNone
+            holder = _StepOfHandle.MayBeNone if takes_none else _StepOfHandle.NeverNone
+            cls.handle = _renamed(cls.__dict__["forward"], "handle")  # type: ignore[attr-defined]
             cls.step = holder.step  # type: ignore[assignment, method-assign]
-            cls.__call__ = _guarded_call  # type: ignore[assignment]
+            cls.__call__ = _guarded_call  # type: ignore[method-assign]
 
     def __prepare_scriptable__(self) -> "BaseStream":
         # `torch.jit.script` gets a copy with empty rings, so that the script and the original share weights alone.
         return _fresh_shell(self)  # type: ignore[return-value]
 
 
-class _StepOfForward:
+class _StepOfHandle:
     # `step` for handlers that override `forward`, for one whose chunk is never None and for one whose chunk may be.
     # TorchScript names a method after its source, so both are called `step`.
 
@@ -348,7 +355,9 @@ class _StepOfForward:
         def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
             if x is None:
                 return None
-            y = self.forward(x.squeeze(0) if self._unbatched else x, final)  # type: ignore[attr-defined]
+            self._inside = True
+            y = self.handle(x.squeeze(0) if self._unbatched else x, final)  # type: ignore[attr-defined]
+            self._inside = False
             if y is not None and self._unbatched:  # type: ignore[attr-defined]
                 y = y.unsqueeze(0)
             return y
@@ -357,10 +366,30 @@ class _StepOfForward:
         def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
             if x is not None and self._unbatched:  # type: ignore[attr-defined]
                 x = x.squeeze(0)
-            y = self.forward(x, final)  # type: ignore[attr-defined]
+            self._inside = True
+            y = self.handle(x, final)  # type: ignore[attr-defined]
+            self._inside = False
             if y is not None and self._unbatched:  # type: ignore[attr-defined]
                 y = y.unsqueeze(0)
             return y
+
+
+def _renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A copy of a function under another name, which is the name that TorchScript gives the method."""
+    twin = types.FunctionType(
+        function.__code__, function.__globals__, name, function.__defaults__, function.__closure__
+    )
+    twin.__annotations__ = function.__annotations__
+    twin.__doc__ = function.__doc__
+    return twin
+
+
+def _inherited_step(self: BaseStream, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+    """What ``super().forward(x, final)`` does in a handler that overrides the ``forward`` of a built-in stream."""
+    tables = [base.__dict__ for base in type(self).__mro__]
+    step = next(table["step"] for table in tables if "step" in table and "handle" not in table)
+    y = step(self, x.unsqueeze(0) if x is not None and self._unbatched else x, final)
+    return y.squeeze(0) if y is not None and self._unbatched else y
 
 
 def _guarded_call(self: BaseStream, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:
@@ -400,4 +429,9 @@ def _fresh_shell(module: nn.Module) -> nn.Module:
     if isinstance(shell, BaseStream):
         shell._clear()
         shell._failed = False
+        if hasattr(shell, "handle"):
+            # In a script `forward` is compiled as it stands, so there it must be the one that checks.
+            kind = type(shell)
+            methods: Dict[str, Any] = {"forward": BaseStream.forward, "step": kind.step, "__module__": kind.__module__}
+            shell.__class__ = type(kind.__name__, (kind,), methods)
     return shell

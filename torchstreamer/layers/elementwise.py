@@ -129,11 +129,7 @@ class Elementwise1dStream(BaseStream):
             self.checked = True
         # Whether the module works in place is not known.
         y = self.net(x.clone())
-        if y.dim() < 2 or y.size(-1) != x.size(2):
-            raise PointwiseError(
-                f"invalid_elementwise_output: for {x.size(2)} samples the module gave an output of shape {list(y.size())}; "
-                "as many samples were expected, time last; register a handler for its type with register_streamer"
-            )
+        _require_length(y, x.size(2))
         return y
 
     @torch.jit.unused
@@ -152,11 +148,7 @@ class Elementwise1dStream(BaseStream):
             probe = _probe_samples(x, n)
             half = n // 2
             whole = self.net(probe.clone())
-            if whole.dim() < 2 or whole.size(-1) != n:
-                raise PointwiseError(
-                    f"invalid_elementwise_output: for {n} samples the module gave an output of shape {list(whole.size())}; "
-                    "as many samples were expected, time last; register a handler for its type with register_streamer"
-                )
+            _require_length(whole, n)
             one = self.net(probe.narrow(2, 0, half).clone())
             two = self.net(probe.narrow(2, half, n - half).clone())
             same = one.size(-1) == half and two.size(-1) == n - half
@@ -179,6 +171,14 @@ class Elementwise1dStream(BaseStream):
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in."""
         return max(n, 0)
+
+
+def _require_length(y: Tensor, n: int) -> None:
+    if y.dim() < 2 or y.size(-1) != n:
+        raise PointwiseError(
+            f"invalid_elementwise_output: for {n} samples the module gave an output of shape {list(y.size())}; as many "
+            "samples were expected, time last; register a handler for its type with register_streamer"
+        )
 
 
 def _probe_samples(x: Tensor, n: int) -> Tensor:

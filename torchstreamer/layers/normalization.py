@@ -66,8 +66,8 @@ class BatchNorm1dStream(BaseStream):
         """Channels out for channels in."""
         if channels != self.net.num_features and channels != -1:
             raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; a BatchNorm1d takes {self.net.num_features}; check the axes, "
-                "a chunk is [B, C, T] or [C, T]"
+                f"invalid_chunk: {channels} channels came; a BatchNorm1d takes {self.net.num_features}; check the "
+                "axes, a chunk is [B, C, T] or [C, T]"
             )
         return self.net.num_features
 

@@ -196,7 +196,7 @@ def _is_padding(module: nn.Module) -> bool:
 
 
 def _without(module: nn.Module) -> nn.Module:
-    crops = tuple(min(amount, 0) for amount in module.padding)  # type: ignore[union-attr, arg-type]
+    crops = tuple(min(amount, 0) for amount in module.padding)  # type: ignore[union-attr]
     if not any(crops):
         return nn.Identity()
     module.padding = crops  # type: ignore[assignment]
@@ -209,7 +209,7 @@ def pad_stream(net: nn.Module) -> Pad1dStream:
     mode = next(mode for net_type, mode in modes.items() if isinstance(net, net_type))
     left, right = net.padding  # type: ignore[misc]
     value = float(net.value) if mode == "constant" else 0.0  # type: ignore[arg-type]
-    return Pad1dStream(int(left), int(right), mode, value)  # type: ignore[arg-type]
+    return Pad1dStream(int(left), int(right), mode, value)
 
 
 def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Optional[Pad1dStream]:

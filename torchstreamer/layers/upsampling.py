@@ -18,8 +18,8 @@ class UpsampleStream(BaseStream):
 
     Output ``i`` stands at position ``i·q/p`` of the input (nearest) or ``(i + 1/2)·q/p - 1/2`` (linear, and rounded
     nearest-exact). These positions are computed in integers, so they are right however long the signal is; torch
-    itself computes them in float32 and goes astray after some 10,000 samples. Linear upsampling of a signal so short that
-    it gets no longer is a copy, as in torch.
+    itself computes them in float32 and goes astray after some 10,000 samples. Linear upsampling of a signal so short
+    that it gets no longer is a copy, as in torch.
 
     Args:
         net: the upsampling layer, mode nearest, nearest-exact or linear

@@ -216,7 +216,7 @@ def _parametrized(net: nn.Module) -> nn.Module:
         if first == "_WeightNorm":
             dim: Any = steps[0].dim
             return WeightNormWeight(steps.original0, steps.original1, -1 if dim is None else dim)
-        if first == "_SpectralNorm" and net.weight.dim() > 1:  # type: ignore[operator, union-attr]
+        if first == "_SpectralNorm" and net.weight.dim() > 1:
             _refuse_training(net, steps[0].training)
             return SpectralNormWeight(steps.original, steps[0]._u, steps[0]._v, steps[0].dim)  # type: ignore[arg-type]
     if not hasattr(steps, "original") or any(
