@@ -111,7 +111,7 @@ def _over_dim(net: nn.Module) -> BaseStream:
     dim = net.dim
     half = isinstance(net, nn.GLU)
     if dim in (1, -2):
-        return PointwiseStream(net, out_channels=-2 if half else -1)
+        return PointwiseStream(net, groups=2 if half else 1, halves=half)
     if dim is None:
         reason = "without dim= its axis depends on the rank of the input"
     elif dim in (-1, 2):
@@ -168,7 +168,7 @@ def register_handlers() -> None:
         register_streamer(activation, _over_dim)
     register_streamer(nn.PReLU, PReLUStream)
     register_streamer(nn.RReLU, _rrelu)
-    register_streamer(nn.ChannelShuffle, lambda net: PointwiseStream(net, fresh=False))
+    register_streamer(nn.ChannelShuffle, lambda net: PointwiseStream(net, groups=net.groups, fresh=False))
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)

@@ -43,6 +43,15 @@ def _describe(x: Tensor) -> str:
     return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}"
 
 
+def _count_entries(state: Dict[str, Tensor]) -> int:
+    # Without those that say the rank, which stacking takes out, and without the count itself.
+    n = 0
+    for key in state.keys():
+        if key != "entries" and not key.endswith("unbatched"):
+            n += 1
+    return n
+
+
 class BaseStream(nn.Module):
     r"""A network that takes its input in pieces.
 
@@ -145,6 +154,7 @@ class BaseStream(nn.Module):
         for name, m in self.named_modules():
             if hasattr(m, "_save_state"):
                 m._save_state(name, state)
+        state["entries"] = torch.tensor(_count_entries(state))
         return state
 
     @torch.jit.export
@@ -154,14 +164,12 @@ class BaseStream(nn.Module):
         Raises:
             StreamInputError: the state belongs to another stream; nothing was written
         """
-        if "signal" not in state:
-            for key, value in state.items():
-                if value.dim() > 1:
-                    raise StreamInputError(
-                        f"invalid_state: the state has samples in '{key}', and no 'signal'; both or neither were "
-                        "expected; make it with get_state()"
-                    )
-        used = 0
+        if "entries" not in state or int(state["entries"].item()) != _count_entries(state):
+            raise StreamInputError(
+                "invalid_state: the state is not whole, entries are missing or were added; a state as get_state() gave "
+                "it was expected; take it anew"
+            )
+        used = 1
         for name, m in self.named_modules():
             if hasattr(m, "_check_state"):
                 used += m._check_state(name, state)
@@ -316,8 +324,8 @@ class BaseStream(nn.Module):
         like = state[prefix + "signal"]
         if like.dim() != 3:
             raise StreamInputError(
-                f"invalid_state: '{prefix}signal' has shape {list(like.size())}; expected [rows, channels, 0]; make the "
-                "state with get_state()"
+                f"invalid_state: '{prefix}signal' has shape {list(like.size())}; expected [rows, channels, 0]; make "
+                "the state with get_state()"
             )
         anchor = self.anchor()
         self._check_signal(like if anchor is None else like.to(anchor.device))

@@ -37,15 +37,19 @@ class PointwiseStream(BaseStream):
     Args:
         net: the module; in-place ones get a copy
         in_channels: channels that it takes, -1 for any
-        out_channels: channels that it gives, -1 for as many as came, -2 for half of them
+        groups: number that must divide the channels
+        halves: whether it gives half as many channels as it takes
         fresh: whether its output never shares memory with its input
     """
 
-    def __init__(self, net: nn.Module, in_channels: int = -1, out_channels: int = -1, fresh: bool = True) -> None:
+    def __init__(
+        self, net: nn.Module, in_channels: int = -1, groups: int = 1, halves: bool = False, fresh: bool = True
+    ) -> None:
         super().__init__()
         self.net = net
         self.in_channels = in_channels
-        self.channels = out_channels
+        self.groups = groups
+        self.halves = halves
         self.inplace = bool(getattr(net, "inplace", False))
         self.aliasing = 0 if fresh or self.inplace else 1
 
@@ -62,16 +66,14 @@ class PointwiseStream(BaseStream):
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
         if channels == -1:
-            return self.channels if self.channels >= 0 else -1
-        if (self.in_channels >= 0 and channels != self.in_channels) or (self.channels == -2 and channels % 2 != 0):
-            expected = f"{self.in_channels}" if self.in_channels >= 0 else "an even number"
+            return -1
+        if (self.in_channels >= 0 and channels != self.in_channels) or channels % self.groups != 0:
+            expected = f"{self.in_channels}" if self.in_channels >= 0 else f"a multiple of {self.groups}"
             raise StreamInputError(
                 f"invalid_chunk: {channels} channels came; {expected} were expected by a pointwise layer; check the "
                 "axes, a chunk is [B, C, T] or [C, T]"
             )
-        if self.channels == -2:
-            return channels // 2
-        return channels if self.channels < 0 else self.channels
+        return channels // 2 if self.halves else channels
 
 
 class PReLUStream(PointwiseStream):

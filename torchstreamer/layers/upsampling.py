@@ -44,7 +44,7 @@ class UpsampleStream(BaseStream):
     def __init__(self, net: nn.Upsample) -> None:
         super().__init__()
         scale = _rational_scale(net)
-        self.mode: str = net.mode
+        self.mode: str = net.mode if scale != 1 else "nearest"  # at scale 1 all modes copy
         self.p = scale.numerator
         self.q = scale.denominator
         self.hop = self.q
