@@ -1,5 +1,7 @@
 """Sequential, Residual1d and Parallel1d: exact, aligned, and as prompt as their parts allow."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -72,7 +74,13 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_container(name):
     torch.manual_seed(5)
-    verify_stream(NETS[name]().eval(), torch.randn(2, 4, 40))
+    net = NETS[name]().eval()
+    # Linear upsampling in torch's float32 is off by 1e-5 after 100 samples.
+    linear = any(isinstance(module, nn.Upsample) and module.mode == "linear" for module in net.modules())
+    verify_stream(net, (2, 4, 240 if "long" in name else 40), dtypes=[torch.float64] if linear else None)
+    if linear:
+        wide = copy.deepcopy(net).double()
+        verify_stream(net, (2, 4, 40), dtypes=[torch.float32], reference=lambda x: wide(x.double()).float())
 
 
 def test_rates_of_a_chain():

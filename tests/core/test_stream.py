@@ -247,6 +247,28 @@ def test_a_ring_is_all_that_a_handler_needs(lag, shape, script):
         torch.testing.assert_close(y, expected if x.dim() == 3 else expected[0], rtol=0, atol=1e-12)
 
 
+def test_a_ring_is_read_before_the_next_chunk_in_the_right_rank():
+    class Previous(pts.BaseStream):
+        """The last sample of the chunk before, once a chunk."""
+
+        def __init__(self):
+            super().__init__()
+            self.ring = pts.RingBuffer()
+
+        def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:
+            last = self.ring.window() if self.ring.length() else None
+            self.ring.drop(self.ring.append(x).shape[-1] - 1)
+            return last
+
+    one, two = Previous(), Previous()
+    assert one(torch.tensor([[1.0, 2.0], [3.0, 4.0]])) is None
+    both = pts.stack_states([one.get_state()] * 2)
+    one.set_state(pts.unstack_state(both, unbatched=True)[1])
+    assert torch.equal(one(torch.zeros(2, 1)), torch.tensor([[2.0], [4.0]]))
+    two.set_state(both)
+    assert torch.equal(two(torch.zeros(2, 2, 1)), torch.tensor([[[2.0], [4.0]]] * 2))
+
+
 def test_without_output_length_streaming_works_and_the_question_is_refused():
     class Plain(pts.BaseStream):
         def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:

@@ -188,9 +188,20 @@ TABLES = {
 CASES = [pytest.param(make, id=f"{table}-{name}") for table, rows in TABLES.items() for name, make in rows.items()]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("make", CASES)
 def test_layer(make):
-    verify_stream(seeded(make), torch.randn(2, 4, 24, generator=torch.Generator().manual_seed(0)))
+    net = seeded(make)
+    length = 120 if getattr(net, "dilation", 1) == (90,) else 24
+    # torch's orthogonal parametrization does not script.
+    script = not any("Orthogonal" in type(module).__name__ for module in net.modules())
+    if isinstance(net, nn.Upsample) and net.mode == "linear":
+        verify_stream(net, (2, 4, length), dtypes=[torch.float64])
+        # In float32 torch's own positions are off by 1e-5 after 100 samples; in float64 they are right.
+        for dtype in (torch.float32, torch.bfloat16):
+            verify_stream(net, (2, 4, length), dtypes=[dtype], reference=lambda x: net(x.double()).to(x.dtype))
+    else:
+        verify_stream(net, (2, 4, length), script=script)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
@@ -203,4 +214,4 @@ def test_layer(make):
     ],
 )
 def test_older_norms(make):
-    verify_stream(make().eval(), torch.randn(2, 4, 24, generator=torch.Generator().manual_seed(0)))
+    verify_stream(make().eval(), (2, 4, 24))

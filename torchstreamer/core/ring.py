@@ -100,7 +100,9 @@ class RingBuffer(nn.Module):
             self.keep_rows(self.rows(), n)
 
     def window(self) -> Tensor:
-        """All samples held, in the rank of the chunks that came; not to be written to."""
+        """All samples held, in the rank of the chunks that came; not to be written to. Of one axis if none came."""
+        if self.data.dim() == 1:
+            return self.data
         window = self.rows().transpose(1, 2)
         return window.squeeze(0) if self.unbatched else window
 
@@ -252,8 +254,6 @@ class RingBuffer(nn.Module):
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
         state[name + ".data"] = self.rows().detach().clone(memory_format=torch.contiguous_format)
         state[name + ".skip"] = torch.tensor(self.skip)
-        if self.unbatched:
-            state[name + ".unbatched"] = torch.tensor(1)
 
     def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
         for key in [name + ".data", name + ".skip"]:
@@ -268,14 +268,13 @@ class RingBuffer(nn.Module):
                 f"invalid_state: '{name}.data' has shape {list(data.size())}; expected [rows, samples, channels]; make "
                 "the state with get_state()"
             )
-        return 3 if name + ".unbatched" in state else 2
+        return 2
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         data = state[name + ".data"].detach().to(device)
         self.data = data.clone(memory_format=torch.contiguous_format)
         self.held = data.size(1) if data.dim() > 1 else 0
         self.skip = int(state[name + ".skip"].item())
-        self.unbatched = name + ".unbatched" in state
         self.begin = 0
         self.spacious = False
 

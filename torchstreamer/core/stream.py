@@ -184,8 +184,7 @@ class BaseStream(nn.Module):
         for name, m in self.named_modules():
             if hasattr(m, "_load_state"):
                 m._load_state(name, state, device)
-        if self._unbatched:
-            self._set_rank(True)
+        self._set_rank(self._unbatched)
         self._mend()
 
     @torch.jit.export
@@ -294,6 +293,10 @@ class BaseStream(nn.Module):
         for _, m in self.named_modules():
             if hasattr(m, "_unbatched"):
                 m._unbatched = unbatched
+            if hasattr(m, "handle"):  # whose rings hold chunks in the rank that it gets
+                for _, ring in m.named_modules():
+                    if hasattr(ring, "unbatched"):
+                        ring.unbatched = unbatched
 
     def _check_signal(self, x: Tensor) -> None:
         self.output_channels(x.size(-2))

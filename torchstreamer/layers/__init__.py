@@ -1,1 +1,1 @@
-
+"""Streams of single layers."""
