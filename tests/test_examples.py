@@ -1,0 +1,111 @@
+"""The examples run as a user runs them, and print what is true."""
+
+import os
+import re
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+
+import torchstreamer as pts
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-W", "error", *map(str, arguments)]
+    paths = {**os.environ, "PYTHONPATH": str(Path(pts.__file__).parents[1])}  # this package, installed or not
+    return subprocess.run(command, cwd=cwd, env=paths, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    done = run(EXAMPLES / "stream_speech.py", "voice.wav", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout, folder / "voice.wav"
+
+
+def figure(outcome, pattern):
+    found = re.search(pattern, outcome[0], re.MULTILINE)
+    assert found, f"{pattern!r} is not in\n{outcome[0]}"
+    return [float(group) for group in found.groups()]
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"stream_speech.py"}
+
+
+def test_speech_is_a_small_recording():
+    path = EXAMPLES / "speech.wav"
+    assert path.stat().st_size < 200_000
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16000)
+        assert file.getnframes() > 3 * 16000
+
+
+def test_streamed_speech_equals_the_whole(outcome):
+    (difference,) = figure(outcome, r"^largest difference +(\S+) of the output's scale$")
+    assert 0 <= difference < 1e-5
+    streamed, whole = figure(outcome, r"^output +(\d+) samples; the whole recording at once gives (\d+)$")
+    assert streamed == whole > 4 * 16000
+
+
+def test_latency_is_that_of_the_network(outcome):
+    # How much input decides the first sample, found by the gradient of the network on the whole signal.
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import stream_speech
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    import torch
+
+    x = torch.randn(1, 1, 1000, dtype=torch.float64, requires_grad=True)
+    stream_speech.build_net().double()(x)[0, 0, 0].backward()
+    last = int(x.grad[0, 0].nonzero().max())
+    samples, ms, chunk = figure(
+        outcome, r"^first output +after (\d+) samples \((\S+) ms\) of input, so with chunk (\d+)$"
+    )
+    assert samples >= last + 1  # not before its last input
+    assert samples <= last + 1 + 32  # and less than one frame of the network later
+    assert ms == pytest.approx(1000 * samples / 16000, abs=0.051)
+    assert chunk == -(-samples // 160)
+
+
+def test_state_and_speed(outcome):
+    (nbytes,) = figure(outcome, r"^state +(\d+) bytes before the end$")
+    assert 1_000 < nbytes < 100_000
+    (factor,) = figure(outcome, r"^real-time factor +(\S+) \(")
+    assert factor > 0
+
+
+def test_the_output_is_a_recording(outcome):
+    streamed, _ = figure(outcome, r"^output +(\d+) samples; .* gives (\d+)$")
+    with wave.open(str(outcome[1])) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16000)
+        assert file.getnframes() == streamed
+        samples = memoryview(file.readframes(file.getnframes())).cast("h")
+    assert max(samples) > 10_000  # as loud as fits
+    assert len(set(samples)) > 1_000  # and no constant
+
+
+def test_a_difference_is_an_error(tmp_path):
+    # The streamed output must not pass if it is wrong: shift what the stream gives.
+    code = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import stream_speech, torchstreamer as pts
+flush = pts.BaseStream.flush
+def wrong(self):
+    y = flush(self)
+    return y + 1
+pts.BaseStream.flush = wrong
+sys.argv = ["stream_speech.py", "voice.wav"]
+sys.exit(stream_speech.main())
+"""
+    done = run("-c", code, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "larger than" in done.stderr

@@ -1,0 +1,244 @@
+"""What the package shows to the outside, and what torch-streamer 0.0.2 promised of it."""
+
+import importlib
+import importlib.resources
+import importlib.util
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import torchstreamer as pts
+import torchstreamer.testing
+
+PUBLIC = {
+    "BaseStream",
+    "BatchNorm1dStream",
+    "Conv1dStream",
+    "ConvTranspose1dStream",
+    "Counter",
+    "Elementwise1dStream",
+    "Pad1dStream",
+    "Parallel1d",
+    "Parallel1dStream",
+    "PointwiseError",
+    "Pool1dStream",
+    "Residual1d",
+    "Residual1dStream",
+    "RingBuffer",
+    "Sequential1dStream",
+    "StreamError",
+    "StreamInputError",
+    "StreamStateError",
+    "UnsupportedModuleError",
+    "UpsampleStream",
+    "create_stream",
+    "is_streamable",
+    "register_streamer",
+    "stack_states",
+    "unstack_state",
+    "without_padding",
+}
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages(pts.__path__, "torchstreamer.")]
+
+
+def run_python(code: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code]
+    paths = {**os.environ, "PYTHONPATH": str(Path(pts.__file__).parents[1])}  # this package, installed or not
+    done = subprocess.run(command, env=paths, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+# --------------------------------------------------------------------------- names
+
+
+def test_all_lists_the_public_names():
+    assert set(pts.__all__) == PUBLIC
+    assert pts.__all__ == sorted(pts.__all__)
+
+
+def test_the_facade_holds_no_other_public_names():
+    others = {name for name, value in vars(pts).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert others == PUBLIC
+    modules = {name for name, value in vars(pts).items() if not name.startswith("_") and inspect.ismodule(value)}
+    assert all(vars(pts)[name].__name__ == f"torchstreamer.{name}" for name in modules)
+
+
+def test_torchstreamer_nn_does_not_exist():
+    assert not hasattr(pts, "nn")
+    assert not hasattr(pts, "torch")
+    assert importlib.util.find_spec("torchstreamer.nn") is None
+
+
+@pytest.mark.parametrize("name", ["torchstreamer", *MODULES])
+def test_every_module_is_documented_and_lists_what_exists(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for exported in getattr(module, "__all__", ()):
+        assert hasattr(module, exported), exported
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [getattr(module, name) for module in (pts, torchstreamer.testing) for name in module.__all__],
+    ids=lambda thing: getattr(thing, "__name__", str(thing)),
+)
+def test_every_exported_name_is_documented(thing):
+    if not inspect.isclass(thing) and not inspect.isfunction(thing):
+        return  # an alias of a type
+    assert thing.__doc__
+    if inspect.isclass(thing):
+        for name, method in vars(thing).items():
+            if not name.startswith("_") and inspect.isfunction(method) and name != "step":
+                assert inspect.getdoc(method), f"{thing.__name__}.{name}"
+
+
+def test_the_package_is_typed():
+    assert (importlib.resources.files(pts) / "py.typed").is_file()
+
+
+# --------------------------------------------------------------------------- import
+
+
+def test_import_has_no_side_effects():
+    out = run_python(
+        """
+import sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+before = set(sys.modules)
+def settings():
+    return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed(),
+            torch.get_rng_state().tolist(), torch.are_deterministic_algorithms_enabled(), list(warnings.filters))
+was = settings()
+import torchstreamer
+assert settings() == was
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+print(*sorted(name for name in sys.modules if name.startswith("torchstreamer.")))
+"""
+    )
+    imported, inside = out.splitlines()
+    third_party = set(imported.split()) - set(sys.stdlib_module_names) - {"torchstreamer"}
+    assert not third_party & {"numpy", "scipy", "matplotlib", "hypothesis", "pytest", "torchaudio"}
+    assert not any(name.startswith("torchstreamer.testing") for name in inside.split())
+
+
+def test_the_verifier_needs_no_test_framework():
+    out = run_python(
+        """
+import sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+from torchstreamer.testing import verify_stream
+print(*[name for name in ("pytest", "hypothesis", "scipy", "matplotlib") if name in sys.modules])
+"""
+    )
+    assert out.split() == []
+
+
+# --------------------------------------------------------------------------- the published API
+
+
+@pytest.mark.parametrize(
+    ("thing", "arguments"),
+    [
+        (pts.BaseStream, []),
+        (pts.Sequential1dStream, ["net"]),
+        (pts.Residual1d, ["net"]),
+        (pts.Residual1dStream, ["net"]),
+        (pts.Conv1dStream, ["net"]),
+        (pts.ConvTranspose1dStream, ["net"]),
+        (pts.Pool1dStream, ["net"]),
+        (pts.Elementwise1dStream, ["net"]),
+        (pts.create_stream, ["net"]),
+    ],
+)
+def test_published_arguments(thing, arguments):
+    assert list(inspect.signature(thing).parameters) == arguments
+
+
+def test_forward_takes_a_chunk_and_final():
+    parameters = inspect.signature(pts.BaseStream.forward).parameters
+    assert list(parameters) == ["self", "x", "final"]
+    assert parameters["final"].default is False
+    stream = pts.Conv1dStream(nn.Conv1d(2, 2, 3))
+    assert stream(torch.randn(2, 4), final=True).shape == (2, 2)
+    assert stream(x=torch.randn(2, 4), final=True).shape == (2, 2)
+
+
+def test_register_streamer_takes_a_type_and_a_factory():
+    class Twice(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    made = []
+
+    def factory(net):
+        made.append(net)
+        return pts.Elementwise1dStream(net)
+
+    assert pts.register_streamer(Twice, factory) is None
+    net = Twice()
+    assert isinstance(pts.create_stream(net), pts.Elementwise1dStream)
+    assert made == [net]
+
+
+@pytest.mark.parametrize(
+    ("stream", "beginning"),
+    [
+        (lambda: pts.Conv1dStream(nn.Conv1d(64, 128, 3, stride=2)), "Conv1dStream(64, 128, kernel_size=3, stride=2"),
+        (
+            lambda: pts.Conv1dStream(nn.Conv1d(4, 6, 3, padding=1, groups=2)),
+            "Conv1dStream(4, 6, kernel_size=3, stride=1",
+        ),
+        (
+            lambda: pts.ConvTranspose1dStream(nn.ConvTranspose1d(64, 32, 4, stride=2)),
+            "ConvTranspose1dStream(64, 32, kernel_size=4, stride=2",
+        ),
+        (lambda: pts.Pool1dStream(nn.AvgPool1d(2)), "AvgPool1dStream(kernel_size=2, stride=2"),
+        (lambda: pts.Pool1dStream(nn.MaxPool1d(3, stride=1)), "MaxPool1dStream(kernel_size=3, stride=1"),
+        (lambda: pts.Sequential1dStream(nn.Sequential(nn.ReLU())), "Sequential1dStream(\n  (streams): ModuleList("),
+        (lambda: pts.Residual1dStream(nn.Conv1d(2, 2, 3)), "Residual1dStream(\n  (stream): Conv1dStream(2, 2,"),
+        (lambda: pts.Elementwise1dStream(nn.ReLU()), "Elementwise1dStream(\n  (net): ReLU()"),
+    ],
+)
+def test_published_reprs(stream, beginning):
+    assert repr(stream()).startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "cause"),
+    [
+        ("invalid_residual_stride", ValueError, lambda: pts.Residual1d(nn.Conv1d(2, 2, 3, stride=2))),
+        ("invalid_pool_module", ValueError, lambda: pts.Pool1dStream(nn.Conv1d(2, 2, 3))),
+        (
+            "invalid_elementwise_output",
+            RuntimeError,
+            lambda: pts.Elementwise1dStream(nn.Conv1d(2, 2, 3))(torch.randn(2, 10)),
+        ),
+    ],
+)
+def test_published_error_codes(code, kind, cause):
+    with pytest.raises(kind, match=f"^{code}: ") as caught:
+        cause()
+    assert isinstance(caught.value, pts.StreamError)
+    assert caught.value.code == code
+
+
+def test_streams_keep_the_published_bases():
+    for name in pts.__all__:
+        thing = getattr(pts, name)
+        if name.endswith("Stream"):
+            assert issubclass(thing, pts.BaseStream)
+            assert issubclass(thing, nn.Module)
