@@ -1,7 +1,7 @@
 """Ways of cutting a signal.
 
-A chunking is a tuple of lengths, one a call; ``None`` stands for a call without a chunk. The last call is the final one,
-so ``(3, 0, 4)`` ends with a chunk of 4 samples, and ``(3, 4, None)`` with ``flush()``.
+A chunking is a tuple of lengths, one a call; ``None`` stands for a call without a chunk. The last call is the final
+one, so ``(3, 0, 4)`` ends with a chunk of 4 samples, and ``(3, 4, None)`` with ``flush()``.
 """
 
 import random
@@ -167,7 +167,7 @@ def chunkings(n: int, seed: int = 0, pieces: int = 64, thorough: bool = False) -
     return sorted(dict.fromkeys(found), key=len)
 
 
-def shrink_chunking(chunking: Chunking, fails: Callable[[Chunking], bool], attempts: int = 400) -> Chunking:
+def shrink_chunking(chunking: Chunking, fails: Callable[[Chunking], object], attempts: int = 400) -> Chunking:
     """The smallest chunking found that still fails.
 
     Chunkings of the same signal into one and two pieces are tried first; then pieces are left out, joined and shortened

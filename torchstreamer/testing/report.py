@@ -12,8 +12,8 @@ class VerificationError(AssertionError):
     """A stream breaks the contract. The message opens with the rule that it breaks.
 
     Args:
-        rule: ``"exact"``, ``"prompt"``, ``"none"``, ``"final"``, ``"isolated"``, ``"safe"``, ``"bounded"``, ``"state"``,
-            ``"scriptable"``, ``"trainable"`` or ``"live"``
+        rule: ``"exact"``, ``"prompt"``, ``"none"``, ``"final"``, ``"isolated"``, ``"safe"``, ``"bounded"``,
+            ``"state"``, ``"scriptable"``, ``"trainable"`` or ``"live"``
         detail: what came and what was expected
         chunking: the smallest chunking that shows it, if it depends on one
 
