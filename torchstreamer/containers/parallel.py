@@ -13,6 +13,7 @@ from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..errors import StreamError, StreamInputError, UnsupportedModuleError
 from ..layers.merge import Merge1d
+from .composite import CompositeStream
 
 __all__ = ["Parallel1d", "Parallel1dStream"]
 
@@ -73,7 +74,7 @@ class Parallel1d(nn.Module):
         return f"merge={self.merge!r}"
 
 
-class Parallel1dStream(BaseStream):
+class Parallel1dStream(CompositeStream):
     """Stream of a `Parallel1d`: its branches, met by position.
 
     Args:
@@ -85,12 +86,11 @@ class Parallel1dStream(BaseStream):
     """
 
     def __init__(self, net: Parallel1d) -> None:
-        super().__init__()
         try:
             streams = [create_stream(branch) for branch in net.branches]
         except UnsupportedModuleError as error:
             raise error.within(net) from None
-        self.streams = nn.ModuleList(streams)
+        super().__init__(streams)
         self.hop = math.lcm(*(stream.hop for stream in streams))
         self.ratio = streams[0].ratio
         if any(stream.ratio != self.ratio for stream in streams):
@@ -140,14 +140,6 @@ class Parallel1dStream(BaseStream):
         if not known:
             return -1
         return total if self.merge.merge == "cat" else widest
-
-    def anchor(self) -> Optional[Tensor]:
-        """The first weight says dtype and device."""
-        for stream in self.streams:
-            anchor = stream.anchor()
-            if anchor is not None:
-                return anchor
-        return None
 
 
 def left_crops(net: nn.Module, streams: Sequence[BaseStream], hop: int) -> List[int]:

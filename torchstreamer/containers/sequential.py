@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
+from .composite import CompositeStream
 
 __all__ = ["Sequential1dStream"]
 
 
-class Sequential1dStream(BaseStream):
+class Sequential1dStream(CompositeStream):
     """Stream of a `torch.nn.Sequential`.
 
     Args:
@@ -40,7 +41,6 @@ class Sequential1dStream(BaseStream):
     """
 
     def __init__(self, net: nn.Sequential) -> None:
-        super().__init__()
         if not isinstance(net, nn.Sequential):
             raise UnsupportedModuleError(
                 "invalid_sequential",
@@ -49,10 +49,10 @@ class Sequential1dStream(BaseStream):
                 "use pts.create_stream(net)",
             )
         try:
-            self.streams = nn.ModuleList([create_stream(module) for module in net])
+            streams = [create_stream(module) for module in net]
         except UnsupportedModuleError as error:
             raise error.within(net) from None
-        streams: Sequence[BaseStream] = list(self.streams)  # type: ignore[arg-type]
+        super().__init__(streams)
         self.hop, self.ratio = chain_rates(streams)
         self.aliasing = 1
         for stream in streams:
@@ -76,14 +76,6 @@ class Sequential1dStream(BaseStream):
         for stream in self.streams:
             channels = stream.output_channels(channels)
         return channels
-
-    def anchor(self) -> Optional[Tensor]:
-        """The first weight says dtype and device."""
-        for stream in self.streams:
-            anchor = stream.anchor()
-            if anchor is not None:
-                return anchor
-        return None
 
 
 def chain_rates(streams: Sequence[BaseStream]) -> Tuple[int, Tuple[int, int]]:

@@ -4,15 +4,13 @@ TorchScript compiles this file, so it uses no postponed annotations and no keywo
 Python would rather catch.
 """
 
-import inspect
-import types
-import typing
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
+from .handle import adopt_forward, inherited_step
 from .ring import Counter, RingBuffer
 
 __all__ = ["BaseStream", "dtype_name"]
@@ -115,7 +113,7 @@ class BaseStream(nn.Module):
         """
         if not torch.jit.is_scripting():
             if self._inside:
-                return _inherited_step(self, x, final)
+                return inherited_step(self, x, final)
         return self._run(x, final)
 
     @torch.jit.export
@@ -347,84 +345,11 @@ class BaseStream(nn.Module):
         """Let a handler that overrides ``forward`` stand in containers, which call ``step``."""
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__ and "step" not in cls.__dict__:
-            takes_none = _takes_none(cls.__dict__["forward"])
-            holder = _StepOfHandle.MayBeNone if takes_none else _StepOfHandle.NeverNone
-            cls.handle = _renamed(cls.__dict__["forward"], "handle")  # type: ignore[attr-defined]
-            cls.step = holder.step  # type: ignore[assignment, method-assign]
-            cls.__call__ = _guarded_call  # type: ignore[method-assign]
+            adopt_forward(cls)
 
     def __prepare_scriptable__(self) -> "BaseStream":
         # `torch.jit.script` gets a copy with empty rings, so that the script and the original share weights alone.
         return _fresh_shell(self)  # type: ignore[return-value]
-
-
-class _StepOfHandle:
-    # `step` for handlers that override `forward`, for one whose chunk is never None and for one whose chunk may be.
-    # TorchScript names a method after its source, so both are called `step`.
-
-    class NeverNone:
-        def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-            if x is None:
-                return None
-            self._inside = True
-            y = self.handle(x.squeeze(0) if self._unbatched else x, final)  # type: ignore[attr-defined]
-            self._inside = False
-            if y is not None and self._unbatched:  # type: ignore[attr-defined]
-                y = y.unsqueeze(0)
-            return y
-
-    class MayBeNone:
-        def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-            if x is not None and self._unbatched:  # type: ignore[attr-defined]
-                x = x.squeeze(0)
-            self._inside = True
-            y = self.handle(x, final)  # type: ignore[attr-defined]
-            self._inside = False
-            if y is not None and self._unbatched:  # type: ignore[attr-defined]
-                y = y.unsqueeze(0)
-            return y
-
-
-def _renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A copy of a function under another name, which is the name that TorchScript gives the method."""
-    twin = types.FunctionType(
-        function.__code__, function.__globals__, name, function.__defaults__, function.__closure__
-    )
-    twin.__annotations__ = function.__annotations__
-    twin.__doc__ = function.__doc__
-    return twin
-
-
-def _inherited_step(self: BaseStream, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-    """What ``super().forward(x, final)`` does in a handler that overrides the ``forward`` of a built-in stream."""
-    tables = [base.__dict__ for base in type(self).__mro__]
-    step = next(table["step"] for table in tables if "step" in table and "handle" not in table)
-    y = step(self, x.unsqueeze(0) if x is not None and self._unbatched else x, final)
-    return y.squeeze(0) if y is not None and self._unbatched else y
-
-
-def _guarded_call(self: BaseStream, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:
-    """What ``stream(x, final)`` does for a handler that overrides ``forward``: the same checks as for all others."""
-    first = self._like.dim() == 1
-    try:
-        return self._run(x, final)
-    except StreamInputError:
-        # An inner stream refused the first chunk of a signal: nothing came before, so a new stream is as it was.
-        if first:
-            self.reset()
-        raise
-
-
-def _takes_none(forward: Callable[..., Any]) -> bool:
-    """Whether the first argument of a handler's ``forward`` is annotated as one that may be ``None``."""
-    name = list(inspect.signature(forward).parameters)[1]
-    try:
-        hint = typing.get_type_hints(forward).get(name)
-    except NameError:  # a name of the annotation that exists only for type checkers
-        hint = forward.__annotations__.get(name)
-    if isinstance(hint, str):
-        return "Optional" in hint or "None" in hint
-    return type(None) in typing.get_args(hint)
 
 
 def _fresh_shell(module: nn.Module) -> nn.Module:
