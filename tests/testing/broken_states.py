@@ -196,3 +196,17 @@ class LengthWhenScripted(StridedStream):
     def output_length(self, n: int, final: bool = True) -> int:
         length = max((n - 1) // 2, 0)
         return length + 1 if torch.jit.is_scripting() and final and n == 9 else length
+
+
+class GoesOnWhenScripted(OtherWhenScripted):
+    def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:
+        window = self.ring.append(x)
+        count = (window.size(-1) - 1) // 2
+        if count <= 0:
+            return None
+        self.ring.drop(2 * count)
+        return self.net(window[..., : 2 * count + 1])
+
+    def _ensure_sound(self) -> None:
+        if self._failed and not torch.jit.is_scripting():
+            raise pts.StreamStateError("failed_stream: an earlier call failed; call reset()")

@@ -50,6 +50,7 @@ from broken_states import (
     CopyIsItself,
     DetachedState,
     Diary,
+    GoesOnWhenScripted,
     InStateDict,
     LengthWhenScripted,
     LiveState,
@@ -206,6 +207,7 @@ BROKEN: List[Row] = [
     (StaleWeight, PADDED, "live", "does not see changed weights"),
     (OtherWhenScripted, STRIDED, "scriptable", "is wrong"),
     (CannotBeScripted, STRIDED, "scriptable", "torch.jit.script raised"),
+    (GoesOnWhenScripted, STRIDED, "scriptable", "failed_stream"),
     (LengthWhenScripted, STRIDED, "scriptable", "output_length(9, True)"),
 ]
 

@@ -3,10 +3,10 @@
 import io
 import warnings
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .chunkings import Chunking, chunkings, even_chunks, random_chunks
 from .rejection import rejected_chunks
@@ -24,8 +24,17 @@ def script_quietly(stream: Any) -> Any:
         return torch.jit.script(stream)
 
 
-def check_scripted(subject: Subject, recorder: Recorder, chunks: int = 10_000) -> None:
-    """The scripted stream, and the one saved and loaded again, against every rule that they share with the stream."""
+def check_scripted(
+    subject: Subject, recorder: Recorder, weights: Sequence[nn.Parameter] = (), chunks: int = 10_000
+) -> None:
+    """The scripted stream, and the one saved and loaded again, against every rule that they share with the stream.
+
+    Args:
+        subject: what is verified
+        recorder: takes the checks down
+        weights: the weights that stream and script share
+        chunks: how many chunks the steady state must last
+    """
     stream = subject.make()
     with torch.no_grad():
         stream(subject.signal(subject.settled))
@@ -52,6 +61,11 @@ def check_scripted(subject: Subject, recorder: Recorder, chunks: int = 10_000) -
             _check_geometry(subject, stream, scripted, name)
             recorder.ran(f"state, {name}", "scriptable", _check_state(subject, scripted, name))
             recorder.ran(f"rejected chunks, {name}", "scriptable", _check_rejected(subject, scripted, name))
+        broken = _check_broken_step(subject, script, weights)
+        if broken > 0:
+            recorder.ran("errors inside a step, scripted", "scriptable", broken)
+        else:
+            recorder.skip("errors inside a step, scripted", "scriptable", "no step fails for weights of another rank")
         _check_bounded(subject, script, chunks)
         recorder.ran("memory in the steady state, scripted", "scriptable", chunks)
     with torch.enable_grad():
@@ -206,6 +220,36 @@ def _check_rejected(subject: Subject, script: Any, name: str) -> int:
                 raise VerificationError("scriptable", f"{name}: {what} was rejected, but changed the state")
             count += 1
         script.reset()
+    return count
+
+
+def _check_broken_step(subject: Subject, script: Any, weights: Sequence[nn.Parameter]) -> int:
+    # Nothing can be injected into a script, but weights of another rank make its step fail.
+    count = 0
+    for size in (subject.settled, subject.long):
+        script.reset()
+        kept = [weight.data for weight in weights]
+        try:
+            for weight in weights:
+                weight.data = weight.data.unsqueeze(0)
+            message = _error(script, subject.signal(size))
+        finally:
+            for weight, value in zip(weights, kept, strict=True):
+                weight.data = value
+        if message == "no error":
+            continue
+        for method in (script.flush, script.get_state):
+            later = _error(method)
+            if "failed_stream" not in later:
+                raise VerificationError(
+                    "scriptable",
+                    f"safe: after a step that failed {later!r} came; a torch.jit.Error 'failed_stream' was expected",
+                )
+        script.reset()
+        failure = walk(subject, script, (subject.settled, 2))
+        if failure is not None:
+            raise VerificationError("scriptable", f"safe: after a step that failed, and reset(), {failure.detail}")
+        count += 1
     return count
 
 

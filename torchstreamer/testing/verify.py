@@ -108,7 +108,7 @@ def verify_stream(
             assert reference is not None
             made = _Maker(net_or_factory, reference, reference if isinstance(reference, nn.Module) else None)
         else:
-            made = _of_module(module, dtype, reference)
+            made = _of_module(module, dtype, device, reference)
         if i > 0 and not _supported(made, shape, recorder):
             continue
         with torch.no_grad():
@@ -159,7 +159,7 @@ def _check_all(
     exactness.check_grad_modes(subject, recorder)
     gradient_checks.check_live_weights(subject, recorder, made.weights())
     if script:
-        scripting.check_scripted(subject, recorder, 10_000 if single or subject.thorough else 3_000)
+        scripting.check_scripted(subject, recorder, made.weights(), 10_000 if single or subject.thorough else 3_000)
     else:
         recorder.skip("scripting", "scriptable", "script=False")
 
@@ -177,10 +177,10 @@ class _Maker:
         return [weight for weight in self.module.parameters() if weight.is_floating_point() or weight.is_complex()]
 
 
-def _of_module(module: nn.Module, dtype: torch.dtype, reference: Optional[Reference]) -> _Maker:
+def _of_module(module: nn.Module, dtype: torch.dtype, device: torch.device, reference: Optional[Reference]) -> _Maker:
     if reference is not None:
         return _Maker(lambda: create_stream(module), reference, module if reference is module else None)
-    net = copied(module).to(dtype)
+    net = copied(module).to(device=device, dtype=dtype)
     return _Maker(lambda: create_stream(net), net, net)
 
 
