@@ -3,8 +3,7 @@
 TorchScript compiles the streams of this file.
 """
 
-import copy
-from typing import Any, Dict, Optional
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from ..core.ring import Counter, RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
+from .weights import copy_network
 
 __all__ = ["Pad1dStream", "without_padding"]
 
@@ -161,13 +161,7 @@ def without_padding(net: nn.Module) -> nn.Module:
         >>> pts.without_padding(net)(torch.zeros(1, 1, 20)).shape
         torch.Size([1, 1, 16])
     """
-    memo: Dict[int, Any] = {}
-    for module in net.modules():
-        for value in vars(module).values():
-            # The weight that the older weight_norm leaves on a module has a history, which deepcopy refuses.
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    net = copy.deepcopy(net, memo)
+    net = copy_network(net)
     if _is_padding(net):
         return _without(net)
     for module in list(net.modules()):

@@ -7,7 +7,8 @@ and parametrizations do not script. TorchScript compiles this file.
 # A submodule's methods are not known to the type checker.
 # mypy: disable-error-code="operator, union-attr"
 
-from typing import Any, List
+import copy
+from typing import Any, Dict, List
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import UnsupportedModuleError
 
-__all__ = ["GEMM_COLUMNS", "PackedWeight", "PlainWeight", "weight_source"]
+__all__ = ["GEMM_COLUMNS", "PackedWeight", "PlainWeight", "copy_network", "weight_source"]
 
 # Up to so many columns (rows times samples) one product on unfolded rows beats torch's convolution, which copies its
 # windows. Measured on 64 to 512 channels.
@@ -182,6 +183,19 @@ class PackedWeight(nn.Module):
     def __prepare_scriptable__(self) -> "PackedWeight":
         self._refresh()  # so that the script packs for itself
         return self
+
+
+def copy_network(net: nn.Module) -> nn.Module:
+    """A deep copy of a network, also of one with the weight that the older ``weight_norm`` computed.
+
+    That weight has a history, which `copy.deepcopy` refuses; the copy gets one without.
+    """
+    memo: Dict[int, Any] = {}
+    for module in net.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(net, memo)
 
 
 def weight_source(net: nn.Module) -> nn.Module:

@@ -1,6 +1,5 @@
 """The verifier of streams: every rule of the contract, on any stream."""
 
-import copy
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 import torch
@@ -11,6 +10,7 @@ from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
+from ..layers.weights import copy_network
 from . import copies, exactness, isolation, memory, promptness, rejection, scripting, snapshots
 from . import gradients as gradient_checks
 from .report import Recorder, VerificationReport
@@ -180,19 +180,8 @@ class _Maker:
 def _of_module(module: nn.Module, dtype: torch.dtype, device: torch.device, reference: Optional[Reference]) -> _Maker:
     if reference is not None:
         return _Maker(lambda: create_stream(module), reference, module if reference is module else None)
-    net = copied(module).to(device=device, dtype=dtype)
+    net = copy_network(module).to(device=device, dtype=dtype)
     return _Maker(lambda: create_stream(net), net, net)
-
-
-def copied(module: nn.Module) -> nn.Module:
-    """A deep copy of a module, also of one whose weight was computed by a hook."""
-    memo: Dict[int, Any] = {}
-    for part in module.modules():
-        for value in vars(part).values():
-            # The weight that the older weight_norm leaves on a module has a history, which deepcopy refuses.
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(module, memo)
 
 
 def _supported(made: _Maker, shape: Mapping[str, Any], recorder: Recorder) -> bool:
