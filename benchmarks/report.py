@@ -21,6 +21,7 @@ LOOKS = {
     OURS_EAGER: ("#56B4E9", "o", "--"),
     OURS: ("#0072B2", "o", "-"),
 }
+LABELS = {"offline": "offline, as many samples", OURS_EAGER: "ours", OURS: "ours scripted"}
 
 
 def _median_us(case: "Case", name: str) -> float:
@@ -46,8 +47,8 @@ def markdown(cases: "list[Case]", facts: dict[str, str | int]) -> str:
         f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} thread; torch {facts['torch']}, "
         f"Python {facts['python']}, {facts['system']}; {facts['rounds']} rounds.",
         "",
-        "| stack | batch | chunk | offline, µs | torch-streamer, µs | scripted, µs | ours, µs | scripted, µs "
-        "| eager ratio | scripted ratio |",
+        "| stack | batch | chunk | offline, µs | torch-streamer, µs | its script, µs | ours, µs | our script, µs "
+        "| ratio | ratio of scripts |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for case in cases:
@@ -97,7 +98,7 @@ def picture(cases: "list[Case]", path: Path) -> None:
         group = [case for case in cases if (case.stack, case.batch) == (stack, batch)]
         chunks = [case.chunk for case in group]
         for name, (colour, marker, dash) in LOOKS.items():
-            label = "offline, as many samples" if name == "offline" else name
+            label = LABELS.get(name, name)
             values = [_median_us(case, name) for case in group]
             axis.plot(chunks, values, color=colour, marker=marker, linestyle=dash, markersize=4, label=label)
         axis.set_xscale("log", base=2)

@@ -45,14 +45,14 @@ def build_net() -> nn.Sequential:
     channels = 16
     layers: list[nn.Module] = [nn.Conv1d(1, channels, 7, padding="same")]
     for stride in STRIDES:
-        layers += [residual_block(channels, 1), residual_block(channels, 3), nn.GELU()]
+        layers += [residual_block(channels, 3), nn.GELU()]
         layers.append(nn.Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=stride // 2))
         channels *= 2
     for stride in reversed(STRIDES):
         layers.append(nn.GELU())
         layers.append(nn.ConvTranspose1d(channels, channels // 2, 2 * stride, stride=stride, padding=stride // 2))
         channels //= 2
-        layers += [residual_block(channels, 3), residual_block(channels, 1)]
+        layers += [residual_block(channels, 3)]
     layers += [nn.ELU(), nn.Conv1d(channels, 1, 7, padding="same")]
     return nn.Sequential(*layers).eval()
 
