@@ -9,7 +9,7 @@ from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.registry import (
     base_with_handler,
-    changed_method,
+    changed_forward,
     register_container,
     register_fallback,
     register_streamer,
@@ -18,7 +18,7 @@ from .core.stream import BaseStream
 from .errors import UnsupportedModuleError
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
-from .layers.elementwise import Elementwise1dStream, IdentityStream, PointwiseStream, PReLUStream
+from .layers.elementwise import DROPOUT, Elementwise1dStream, IdentityStream, PointwiseStream, PReLUStream
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
@@ -48,8 +48,6 @@ _POINTWISE: Tuple[Type[nn.Module], ...] = (
     nn.Tanhshrink,
     nn.Threshold,
 )
-
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 _OVER_DIM = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
 
@@ -127,25 +125,11 @@ def _without_handler(net: nn.Module) -> BaseStream:
             raise UnsupportedModuleError("time_mixing", net, reason, remedy)
     base = base_with_handler(net)
     if base is not None:
-        raise UnsupportedModuleError(
-            "changed_forward",
-            net,
-            f"it is a {base.__name__} that overrides {changed_method(net, base)}, so the handler of {base.__name__} "
-            "does not fit",
-            f"register a handler for it with register_streamer({type(net).__name__}, …)",
-        )
+        raise changed_forward(net, base)
     if type(net).__module__.startswith("torch.nn.modules."):
         raise UnsupportedModuleError(
             "no_handler", net, "this module of torch.nn has no stream", "register a handler with register_streamer"
         )
-    for module in net.modules():
-        if module.training and isinstance(module, (*_DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)):
-            raise UnsupportedModuleError(
-                "training_mode",
-                module,
-                "in training mode it depends on the whole batch, or on chance",
-                "call eval() first",
-            )
     return Elementwise1dStream(net)
 
 
@@ -160,7 +144,7 @@ def register_handlers() -> None:
     register_streamer(nn.Upsample, UpsampleStream)
     register_streamer(nn.BatchNorm1d, BatchNorm1dStream)
     register_streamer(nn.Identity, lambda net: IdentityStream())
-    for dropout in _DROPOUT:
+    for dropout in DROPOUT:
         register_streamer(dropout, _dropout)
     for activation in _POINTWISE:
         register_streamer(activation, _pointwise)

@@ -81,7 +81,7 @@ def test_a_spoilt_state_is_refused_and_nothing_is_written(spoil):
     if spoil == "missing":
         del state["streams.0.ring.data"]
     elif spoil == "signal":
-        del state["signal"]
+        del state["@signal"]
     elif spoil == "unknown":
         state["streams.9.ring.data"] = torch.zeros(1, 2, 3)
     else:

@@ -29,4 +29,6 @@ class CompositeStream(BaseStream):
             anchor = stream.anchor()
             if anchor is not None:
                 return anchor
+            if not stream.keeps_dtype:
+                return None
         return None

@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.registry import create_stream
+from ..core.registry import create_stream, require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamError, StreamInputError, UnsupportedModuleError
 from ..layers.merge import Merge1d
@@ -19,8 +19,11 @@ __all__ = ["Parallel1d", "Parallel1dStream"]
 
 
 def works_in_place(net: nn.Module) -> bool:
-    """Whether a module of the network says that it writes to its input."""
-    return any(getattr(module, "inplace", False) for module in net.modules())
+    """Whether a module of the network may write to its input: one that says so, or one that is not known."""
+    known = ("torch.nn.", "torchstreamer.")
+    return any(
+        getattr(module, "inplace", False) or not type(module).__module__.startswith(known) for module in net.modules()
+    )
 
 
 class Parallel1d(nn.Module):
@@ -86,6 +89,7 @@ class Parallel1dStream(CompositeStream):
     """
 
     def __init__(self, net: Parallel1d) -> None:
+        require_plain(net, Parallel1d)
         try:
             streams = [create_stream(branch) for branch in net.branches]
         except UnsupportedModuleError as error:
@@ -104,6 +108,7 @@ class Parallel1dStream(CompositeStream):
         self.leads = left_crops(net, streams, self.hop)
         self.merge = Merge1d(self.leads, net.merge)
         self.aliasing = 2 if len(streams) == 1 else 0
+        self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         chunks: List[Optional[Tensor]] = []

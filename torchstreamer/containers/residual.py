@@ -5,7 +5,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor, nn
 
-from ..core.registry import create_stream
+from ..core.registry import create_stream, require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..layers.elementwise import IdentityStream
@@ -81,6 +81,8 @@ class Residual1dStream(BaseStream):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
+        if isinstance(net, Residual1d):
+            require_plain(net, Residual1d)
         inner = net.net if isinstance(net, Residual1d) else net
         try:
             self.stream = create_stream(inner)
@@ -91,13 +93,14 @@ class Residual1dStream(BaseStream):
         self.lead = left_crops(net, [IdentityStream(), self.stream], 1)[0]
         n = 1
         while self.stream.output_length(n, True) == 0:
-            n += 1
+            n *= 2
         if self.stream.output_length(n, True) > n:
             raise UnsupportedModuleError(
                 "invalid_residual_length", inner, "its output is longer than its input", "reduce its padding"
             )
         self.merge = Merge1d([0, self.lead])
         self.aliasing = 0
+        self.keeps_dtype = self.stream.keeps_dtype
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         chunks: List[Optional[Tensor]] = [self.stream.step(x, final), x]

@@ -9,7 +9,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..core.registry import create_stream
+from ..core.registry import create_stream, require_plain
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from .composite import CompositeStream
@@ -48,6 +48,7 @@ class Sequential1dStream(CompositeStream):
                 "Sequential1dStream takes a torch.nn.Sequential",
                 "use pts.create_stream(net)",
             )
+        require_plain(net, nn.Sequential)
         try:
             streams = [create_stream(module) for module in net]
         except UnsupportedModuleError as error:
@@ -55,6 +56,7 @@ class Sequential1dStream(CompositeStream):
         super().__init__(streams)
         self.hop, self.ratio = chain_rates(streams)
         self.aliasing = 1
+        self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
         for stream in streams:
             self.aliasing = self.aliasing if stream.aliasing == 1 else stream.aliasing
 

@@ -7,8 +7,6 @@ from typing import Any, Callable, Optional
 
 from torch import Tensor
 
-from ..errors import StreamInputError
-
 __all__ = ["adopt_forward", "inherited_step"]
 
 
@@ -36,9 +34,9 @@ class _StepOfHandle:
             self._inside = True
             y = self.handle(x.squeeze(0) if self._unbatched else x, final)  # type: ignore[attr-defined]
             self._inside = False
-            if y is not None and self._unbatched:  # type: ignore[attr-defined]
-                y = y.unsqueeze(0)
-            return y
+            if y is None or y.size(-1) == 0:
+                return None
+            return y.unsqueeze(0) if self._unbatched else y  # type: ignore[attr-defined]
 
     class MayBeNone:
         def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -47,9 +45,9 @@ class _StepOfHandle:
             self._inside = True
             y = self.handle(x, final)  # type: ignore[attr-defined]
             self._inside = False
-            if y is not None and self._unbatched:  # type: ignore[attr-defined]
-                y = y.unsqueeze(0)
-            return y
+            if y is None or y.size(-1) == 0:
+                return None
+            return y.unsqueeze(0) if self._unbatched else y  # type: ignore[attr-defined]
 
 
 def _renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -57,6 +55,7 @@ def _renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     twin = types.FunctionType(
         function.__code__, function.__globals__, name, function.__defaults__, function.__closure__
     )
+    twin.__kwdefaults__ = function.__kwdefaults__
     twin.__annotations__ = function.__annotations__
     twin.__doc__ = function.__doc__
     return twin
@@ -72,14 +71,7 @@ def inherited_step(self: Any, x: Optional[Tensor], final: bool) -> Optional[Tens
 
 def _guarded_call(self: Any, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:
     """What ``stream(x, final)`` does for a handler that overrides ``forward``: the same checks as for all others."""
-    first = self._like.dim() == 1
-    try:
-        return self._run(x, final)
-    except StreamInputError:
-        # An inner stream refused the first chunk of a signal: nothing came before, so a new stream is as it was.
-        if first:
-            self.reset()
-        raise
+    return self._run(x, final)
 
 
 def _takes_none(forward: Callable[..., Any]) -> bool:

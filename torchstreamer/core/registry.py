@@ -103,6 +103,34 @@ def changed_method(net: nn.Module, base: Type[nn.Module]) -> str:
     return ""
 
 
+def require_plain(net: nn.Module, *bases: Type[nn.Module]) -> None:
+    """Refuse what is not one of ``bases``, or computes something else, or has hooks that a stream would not run.
+
+    Raises:
+        UnsupportedModuleError: with the reason
+    """
+    base = next((base for base in type(net).__mro__ if base in bases), None)
+    if base is None:
+        names = " or ".join(base.__name__ for base in bases)
+        raise UnsupportedModuleError("wrong_module", net, f"a {names} was expected", "use pts.create_stream(net)")
+    _refuse_lazy(net)
+    _refuse_hooks(net)
+    # Who registers a handler for a changed type knows what it computes.
+    if changed_method(net, base) and type(net) not in _factories:
+        raise changed_forward(net, base)
+
+
+def changed_forward(net: nn.Module, base: Type[nn.Module]) -> UnsupportedModuleError:
+    """The error for a module that derives from ``base`` and computes something else."""
+    return UnsupportedModuleError(
+        "changed_forward",
+        net,
+        f"it is a {base.__name__} that overrides {changed_method(net, base)}, so the handler of {base.__name__} does "
+        "not fit",
+        f"register a handler for it with register_streamer({type(net).__name__}, …)",
+    )
+
+
 def base_with_handler(net: nn.Module) -> Optional[Type[nn.Module]]:
     """The registered type that a module derives from, changed or not."""
     return next((net_type for net_type in type(net).__mro__ if net_type in _factories), None)
@@ -157,15 +185,16 @@ def _refuse_lazy(net: nn.Module) -> None:
 
 
 def _refuse_hooks(net: nn.Module) -> None:
-    # The hooks of weight_norm and spectral_norm only compute a weight, which the handlers do themselves.
-    known = ("WeightNorm", "SpectralNorm")
+    # The hooks of weight_norm and spectral_norm only compute a weight, which the handlers of convolutions do too.
+    known = ("WeightNorm", "SpectralNorm") if isinstance(net, (nn.Conv1d, nn.ConvTranspose1d)) else ()
     hooks = [*net._forward_pre_hooks.values(), *net._forward_hooks.values()]
+    hooks += [*net._backward_pre_hooks.values(), *net._backward_hooks.values()]
     unknown = [hook for hook in hooks if type(hook).__name__ not in known]
     if unknown:
         raise UnsupportedModuleError(
             "forward_hook",
             net,
-            f"it has a forward hook, {unknown[0]!r}, that a stream would not run",
+            f"it has a hook, {unknown[0]!r}, that a stream would not run",
             "remove the hook before the stream is made",
         )
 
@@ -226,6 +255,11 @@ def _reports(net: nn.Module, path: str) -> Iterator[ModuleReport]:
         for child_name, child in net._modules.items():
             if child is not None:
                 inner += _reports(child, f"{path}.{child_name}" if path else child_name)
+    if isinstance(net, nn.ModuleList):  # a table of modules, not a layer
+        for child_name, child in net._modules.items():
+            if child is not None:
+                yield from _reports(child, f"{path}.{child_name}")
+        return
     try:
         stream = create_stream(net)
     except UnsupportedModuleError as error:

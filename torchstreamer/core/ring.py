@@ -10,20 +10,33 @@ from torch import Tensor, nn
 
 from ..errors import StreamInputError
 
-__all__ = ["Counter", "RingBuffer", "plain_inference"]
+__all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference"]
 
 
-def plain_inference() -> bool:
-    """Whether memory may be written in place and weights may be copied: gradients are off and nothing is traced."""
+def autocasting(x: Tensor) -> bool:
+    """Whether torch may change the dtype of what is computed from ``x``."""
+    if torch.jit.is_scripting():
+        # A script can ask for the mode on CUDA only, so look at what a product gives.
+        one = torch.ones([1, 1], device=x.device)
+        return torch.mm(one, one).dtype != one.dtype
+    else:
+        return torch.is_autocast_enabled(x.device.type)
+
+
+def plain_inference(x: Tensor) -> bool:
+    """Whether memory may be written in place and weights may be copied.
+
+    Gradients must be off and nothing traced; unscripted, torch must not choose dtypes either.
+    """
     if not torch.jit.is_scripting():
         # A write position that changes with every chunk would be compiled, or exported, as a constant.
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or autocasting(x):
             return False
     return not torch.is_grad_enabled()
 
 
 # The attributes of a RingBuffer that are plain numbers.
-_NUMBERS = frozenset(["held", "skip", "begin", "spacious", "borrowed", "unbatched"])
+_NUMBERS = frozenset(["held", "skip", "begin", "room", "spacious", "borrowed", "_rank_two"])
 
 
 class RingBuffer(nn.Module):
@@ -67,9 +80,10 @@ class RingBuffer(nn.Module):
         self.debt = skip  # samples owed at the start of a signal
         self.skip = skip  # samples owed
         self.begin = 0  # first held row in `data`, when `spacious`
+        self.room = 0  # rows of the memory under `data`
         self.spacious = False  # `data` has room behind the held rows and is written in place
         self.borrowed = False  # the window handed out last may be somebody else's memory
-        self.unbatched = False
+        self._rank_two = False
 
     # ------------------------------------------------------------------ for handlers
 
@@ -86,8 +100,8 @@ class RingBuffer(nn.Module):
             StreamInputError: ``x`` does not continue what the ring holds; nothing was written
         """
         self._check(x)
-        self.unbatched = x.dim() == 2
-        rows = self.join_rows(x.unsqueeze(0) if self.unbatched else x)
+        self._rank_two = x.dim() == 2
+        rows = self.join_rows(x.unsqueeze(0) if self._rank_two else x)
         self.keep_rows(rows, 0)
         return self.window()
 
@@ -97,14 +111,14 @@ class RingBuffer(nn.Module):
             self.skip += n
         else:
             self.borrowed = False
-            self.keep_rows(self.rows(), n)
+            self._keep(self.rows(), n, self.room)
 
     def window(self) -> Tensor:
         """All samples held, in the rank of the chunks that came; not to be written to. Of one axis if none came."""
         if self.data.dim() == 1:
             return self.data
         window = self.rows().transpose(1, 2)
-        return window.squeeze(0) if self.unbatched else window
+        return window.squeeze(0) if self._rank_two else window
 
     def length(self) -> int:
         """Number of samples held."""
@@ -130,6 +144,7 @@ class RingBuffer(nn.Module):
         """Start with ``n`` samples of ``value``, shaped as those of ``x``."""
         self.data = x.new_full([x.size(0), n, x.size(1)], value)
         self.held = n
+        self.room = n
         self.spacious = False
 
     def join(self, x: Tensor) -> Tensor:
@@ -153,7 +168,7 @@ class RingBuffer(nn.Module):
             x = self._pay(x)
         new = x.transpose(1, 2)
         # From some 64 samples on, copying the history costs more than the bookkeeping of spare room.
-        if self.held > 64 and new.size(1) * 4 <= self.held and plain_inference():
+        if self.held > 64 and new.size(1) * 4 <= self.held and plain_inference(x):
             return self._write(new)
         if self.held == 0:
             self.borrowed = True
@@ -166,24 +181,30 @@ class RingBuffer(nn.Module):
 
     def keep_rows(self, rows: Tensor, drop: int) -> None:
         """Keep what `join_rows` returned but for its first ``drop`` rows."""
-        n = rows.size(1)
-        left = n - drop
+        self._keep(rows, drop, rows.size(1))
+
+    def _keep(self, rows: Tensor, drop: int, room: int) -> None:
+        left = rows.size(1) - drop
         if left <= 0:
             self.skip -= left
             self.held = 0
             if self.spacious or self.data.dim() == 1 or self.data.size(1) > 0:
                 self.data = rows.new_empty([rows.size(0), 0, rows.size(2)])
             self.spacious = False
-        elif self.spacious:
+            self.room = 0
+        elif self.spacious and self.data.size(1) <= 4 * left:
             self.begin += drop
             self.held = left
         else:
             kept = rows.narrow(1, drop, left)
-            # State stays small: no window is kept for the sake of its last few samples.
-            if self.borrowed or n > 4 * left:
+            # State stays small: no memory is kept for the sake of its last few samples.
+            if self.spacious or self.borrowed or room > 4 * left:
                 kept = kept.clone(memory_format=torch.contiguous_format)
+                room = left
             self.data = kept
             self.held = left
+            self.room = room
+            self.spacious = False
 
     def push(self, x: Tensor) -> None:
         """Add a chunk."""
@@ -242,8 +263,9 @@ class RingBuffer(nn.Module):
         self.held = 0
         self.skip = self.debt
         self.begin = 0
+        self.room = 0
         self.spacious = False
-        self.unbatched = False
+        self._rank_two = False
 
     def _detach(self) -> None:
         self.data = self.data.detach()
@@ -255,7 +277,7 @@ class RingBuffer(nn.Module):
         state[name + ".data"] = self.rows().detach().clone(memory_format=torch.contiguous_format)
         state[name + ".skip"] = torch.tensor(self.skip)
 
-    def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
+    def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
         for key in [name + ".data", name + ".skip"]:
             if key not in state:
                 raise StreamInputError(
@@ -268,12 +290,20 @@ class RingBuffer(nn.Module):
                 f"invalid_state: '{name}.data' has shape {list(data.size())}; expected [rows, samples, channels]; make "
                 "the state with get_state()"
             )
+        skip = state[name + ".skip"]
+        sound = skip.dim() == 0 and skip.dtype == torch.int64 and int(skip.item()) >= 0
+        if not sound or (data.dim() == 3 and data.size(0) != rows):
+            raise StreamInputError(
+                f"invalid_state: '{name}' has shape {list(data.size())}; {rows} rows, as the signal has, and a whole "
+                "number of samples owed were expected; make the state with get_state()"
+            )
         return 2
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         data = state[name + ".data"].detach().to(device)
         self.data = data.clone(memory_format=torch.contiguous_format)
         self.held = data.size(1) if data.dim() > 1 else 0
+        self.room = self.held
         self.skip = int(state[name + ".skip"].item())
         self.begin = 0
         self.spacious = False
@@ -301,11 +331,11 @@ class RingBuffer(nn.Module):
 
     def __getstate__(self) -> Dict[str, Any]:
         entries = dict(self.__dict__)
-        entries.update(spacious=False, begin=0, borrowed=False, _buffers={"data": self.rows().detach()})
+        entries.update(spacious=False, begin=0, room=self.held, borrowed=False, _buffers={"data": self.rows().detach()})
         return entries
 
     def extra_repr(self) -> str:
-        return f"held={self.held}" + (f", owed={self.skip}" if self.skip else "")
+        return f"skip={self.debt}" if self.debt else ""
 
 
 class Counter(nn.Module):
@@ -335,11 +365,11 @@ class Counter(nn.Module):
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
         state[name] = torch.tensor(self.value)
 
-    def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
-        if name not in state:
+    def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
+        if name not in state or state[name].dim() != 0 or state[name].dtype != torch.int64:
             raise StreamInputError(
-                f"invalid_state: the state has no '{name}'; a state fits the stream of the same network that it was "
-                "taken from; make it with get_state()"
+                f"invalid_state: the state has no whole number '{name}'; a state fits the stream of the same network "
+                "that it was taken from; make it with get_state()"
             )
         return 1
 
@@ -350,4 +380,4 @@ class Counter(nn.Module):
         return type(self)(self.start)
 
     def extra_repr(self) -> str:
-        return f"value={self.value}"
+        return f"start={self.start}"

@@ -85,10 +85,10 @@ def unstack_state(state: State, unbatched: bool = False) -> List[State]:
     if unbatched:
         for one in states:
             for key in list(one):
-                if key == "signal" or key.endswith(".signal"):
+                if key.endswith("@signal"):
                     one[key[: -len("signal")] + "unbatched"] = torch.tensor(1)
     return states
 
 
 def _is_rank(key: str) -> bool:
-    return key == "unbatched" or key.endswith(".unbatched")
+    return key.endswith("@unbatched")

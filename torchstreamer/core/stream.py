@@ -4,6 +4,7 @@ TorchScript compiles this file, so it uses no postponed annotations and no keywo
 Python would rather catch.
 """
 
+import zlib
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
 from .handle import adopt_forward, inherited_step
-from .ring import Counter, RingBuffer
+from .ring import Counter, RingBuffer, autocasting
 
 __all__ = ["BaseStream", "dtype_name"]
 
@@ -45,7 +46,7 @@ def _count_entries(state: Dict[str, Tensor]) -> int:
     # Without those that say the rank, which stacking takes out, and without the count itself.
     n = 0
     for key in state.keys():
-        if key != "entries" and not key.endswith("unbatched"):
+        if key != "@entries" and not key.endswith("@unbatched"):
             n += 1
     return n
 
@@ -89,6 +90,9 @@ class BaseStream(nn.Module):
         self.ratio = (1, 1)
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
         self.aliasing = 2
+        # Whether the output has the dtype of the input, so that a weight behind this stream tells what must come in.
+        self.keeps_dtype = False
+        self._layout = -1
         self._failed = False
         self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
@@ -152,7 +156,8 @@ class BaseStream(nn.Module):
         for name, m in self.named_modules():
             if hasattr(m, "_save_state"):
                 m._save_state(name, state)
-        state["entries"] = torch.tensor(_count_entries(state))
+        state["@layout"] = torch.tensor(self._layout_code())
+        state["@entries"] = torch.tensor(_count_entries(state))
         return state
 
     @torch.jit.export
@@ -162,15 +167,21 @@ class BaseStream(nn.Module):
         Raises:
             StreamInputError: the state belongs to another stream; nothing was written
         """
-        if "entries" not in state or int(state["entries"].item()) != _count_entries(state):
+        if "@entries" not in state or int(state["@entries"].item()) != _count_entries(state):
             raise StreamInputError(
                 "invalid_state: the state is not whole, entries are missing or were added; a state as get_state() gave "
                 "it was expected; take it anew"
             )
-        used = 1
+        if "@layout" not in state or int(state["@layout"].item()) != self._layout_code():
+            raise StreamInputError(
+                "invalid_state: the state is that of a stream with other layers; a state fits the stream of the same "
+                "network that it was taken from; make it with get_state()"
+            )
+        rows = state["@signal"].size(0) if "@signal" in state else 0
+        used = 2
         for name, m in self.named_modules():
             if hasattr(m, "_check_state"):
-                used += m._check_state(name, state)
+                used += m._check_state(name, state, rows)
         if used != len(state):
             raise StreamInputError(
                 f"invalid_state: the state has {len(state)} entries; this stream knows {used} of them; a state fits "
@@ -182,7 +193,6 @@ class BaseStream(nn.Module):
         for name, m in self.named_modules():
             if hasattr(m, "_load_state"):
                 m._load_state(name, state, device)
-        self._set_rank(self._unbatched)
         self._mend()
 
     @torch.jit.export
@@ -230,10 +240,14 @@ class BaseStream(nn.Module):
 
     def _run(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         self._ensure_sound()
+        first = self._like.dim() == 1
         if x is not None:
             x = self._accept(x)
         self._failed = True
-        y = self.step(x, final)
+        if torch.jit.is_scripting():
+            y = self.step(x, final)
+        else:
+            y = self._step_or_forget(x, final, first)
         out: Optional[Tensor] = None
         if y is not None and y.size(-1) > 0:
             y = y.clone() if self.aliasing != 0 else y.contiguous()
@@ -243,10 +257,27 @@ class BaseStream(nn.Module):
         self._failed = False
         return out
 
+    def _layout_code(self) -> int:
+        # A number for the layers and their geometry. A script has it from the stream that it was made of.
+        if not torch.jit.is_scripting():
+            if self._layout < 0:
+                self._layout = zlib.crc32(repr(self).encode())
+        return self._layout
+
     def _mend(self) -> None:
         for _, m in self.named_modules():
             if hasattr(m, "_failed"):
                 m._failed = False
+
+    @torch.jit.unused
+    def _step_or_forget(self, x: Optional[Tensor], final: bool, first: bool) -> Optional[Tensor]:
+        try:
+            return self.step(x, final)
+        except StreamInputError:
+            # A part refused the first chunk of a signal: nothing came before, so a new stream is as it was.
+            if first:
+                self.reset()
+            raise
 
     def _ensure_sound(self) -> None:
         if self._failed:
@@ -276,6 +307,8 @@ class BaseStream(nn.Module):
                 )
         if x.size(-1) == 0:
             return None
+        if torch.is_grad_enabled():
+            x = x.clone()  # autograd may keep it, and the caller may overwrite it
         return x.unsqueeze(0) if self._unbatched else x
 
     def _begin(self, x: Tensor) -> None:
@@ -293,14 +326,14 @@ class BaseStream(nn.Module):
                 m._unbatched = unbatched
             if hasattr(m, "handle"):  # whose rings hold chunks in the rank that it gets
                 for _, ring in m.named_modules():
-                    if hasattr(ring, "unbatched"):
-                        ring.unbatched = unbatched
+                    if hasattr(ring, "_rank_two"):
+                        ring._rank_two = unbatched
 
     def _check_signal(self, x: Tensor) -> None:
         self.output_channels(x.size(-2))
         anchor = self.anchor()
         if anchor is not None:
-            if x.device != anchor.device or (x.dtype != anchor.dtype and not torch.is_autocast_enabled()):
+            if x.device != anchor.device or (x.dtype != anchor.dtype and not autocasting(x)):
                 raise StreamInputError(
                     f"invalid_chunk: a chunk came with {_describe(x)}; the weights are {dtype_name(anchor)} on "
                     f"{anchor.device}; convert the chunk or the stream with .to()"
@@ -314,30 +347,31 @@ class BaseStream(nn.Module):
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
         if self._like.dim() == 3:
             prefix = name + "." if len(name) > 0 else ""
-            state[prefix + "signal"] = self._like.clone()
+            state[prefix + "@signal"] = self._like.clone()
             if self._unbatched:
-                state[prefix + "unbatched"] = torch.tensor(1)
+                state[prefix + "@unbatched"] = torch.tensor(1)
 
-    def _check_state(self, name: str, state: Dict[str, Tensor]) -> int:
+    def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
         prefix = name + "." if len(name) > 0 else ""
-        if prefix + "signal" not in state:
+        if prefix + "@signal" not in state:
             return 0
-        like = state[prefix + "signal"]
+        like = state[prefix + "@signal"]
         if like.dim() != 3:
             raise StreamInputError(
-                f"invalid_state: '{prefix}signal' has shape {list(like.size())}; expected [rows, channels, 0]; make "
+                f"invalid_state: '{prefix}@signal' has shape {list(like.size())}; expected [rows, channels, 0]; make "
                 "the state with get_state()"
             )
         anchor = self.anchor()
         self._check_signal(like if anchor is None else like.to(anchor.device))
-        return 2 if prefix + "unbatched" in state else 1
+        return 2 if prefix + "@unbatched" in state else 1
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         prefix = name + "." if len(name) > 0 else ""
         self._clear()
-        if prefix + "signal" in state:
-            self._like = state[prefix + "signal"].detach().to(device).clone()
-            self._unbatched = prefix + "unbatched" in state
+        if prefix + "@signal" in state:
+            self._like = state[prefix + "@signal"].detach().to(device).clone()
+            # Streams inside that have a signal of their own come later, and set their own rank.
+            self._set_rank(prefix + "@unbatched" in state)
 
     # ------------------------------------------------------------------ Python only
 
@@ -363,6 +397,7 @@ def _fresh_shell(module: nn.Module) -> nn.Module:
             if any(isinstance(m, (BaseStream, RingBuffer, Counter)) for m in child.modules()):
                 shell._modules[name] = _fresh_shell(child)
     if isinstance(shell, BaseStream):
+        shell._layout_code()
         shell._clear()
         shell._failed = False
         if hasattr(shell, "handle"):

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.registry import require_plain
 from ..core.ring import plain_inference
-from ..errors import StreamError, StreamInputError
+from ..errors import StreamInputError
 from .padding import conv_padding
-from .weights import GEMM_COLUMNS, PackedWeight, weight_source
+from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, weight_source
 from .window import WindowStream, window_count
 
 __all__ = ["Conv1dStream"]
@@ -55,6 +56,7 @@ class Conv1dStream(WindowStream):
     bias: Optional[Tensor]
 
     def __init__(self, net: nn.Conv1d) -> None:
+        require_plain(net, nn.Conv1d)
         kernel, dilation = net.kernel_size[0], net.dilation[0]
         super().__init__((kernel - 1) * dilation + 1, net.stride[0])
         self.in_channels = net.in_channels
@@ -67,7 +69,7 @@ class Conv1dStream(WindowStream):
         self.weight: Union[_ConvWeight, _DepthwiseWeight]
         self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
         self.gemm_columns = GEMM_COLUMNS if self.depthwise or net.groups == 1 else 0
-        self.register_parameter("bias", net.bias)  # type: ignore[arg-type]
+        self.register_parameter("bias", plain_bias(net))
         self.pad = conv_padding(net, kernel, dilation)
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -75,11 +77,12 @@ class Conv1dStream(WindowStream):
             x = self.pad.step(x, final)
         if x is None:
             return None
+        self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
         count = self.ready(x.size(2))
         if count == 0:
             self.ring.push(x)
             return None
-        if x.size(0) * count <= self.gemm_columns and plain_inference():
+        if x.size(0) * count <= self.gemm_columns and plain_inference(x):
             rows = self.ring.join_rows(x)
             y = self._product(rows, count)
             self.ring.keep_rows(rows, count * self.stride)
@@ -106,15 +109,15 @@ class Conv1dStream(WindowStream):
         step = self.stride * c
         matrix = self.weight.matrix()
         bias = self.bias
-        if c != self.in_channels:  # behind a module whose channels were not known
-            raise StreamError(
-                f"invalid_channels: {c} channels reached a Conv1d; {self.in_channels} were expected; check the network"
-            )
         if self.depthwise:
             taps = rows.as_strided([b, count, k, c], [rows.stride(0), step, self.dilation * c, 1])
             y = (taps * matrix).sum(2)
             if bias is not None:
                 y = y + bias
+            if torch.jit.is_scripting():
+                # A sum keeps its dtype under autocast, a convolution does not; a product tells which it would have.
+                one = matrix.narrow(0, 0, 1).narrow(1, 0, 1)
+                y = y.to(torch.mm(one, one))
             return y.transpose(1, 2)
         if self.dilation == 1:
             taps = rows.as_strided([b, count, k * c], [rows.stride(0), step, 1])

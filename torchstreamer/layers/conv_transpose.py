@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.registry import require_plain
 from ..core.ring import Counter, RingBuffer, plain_inference
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
-from .weights import GEMM_COLUMNS, PackedWeight, weight_source
+from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, weight_source
 
 __all__ = ["ConvTranspose1dStream"]
 
@@ -61,6 +62,7 @@ class ConvTranspose1dStream(BaseStream):
     bias: Optional[Tensor]
 
     def __init__(self, net: nn.ConvTranspose1d) -> None:
+        require_plain(net, nn.ConvTranspose1d)
         super().__init__()
         self.in_channels = net.in_channels
         self.out_channels = net.out_channels
@@ -73,6 +75,7 @@ class ConvTranspose1dStream(BaseStream):
         self.field = (self.kernel_size - 1) * self.dilation + 1
         self.ratio = (self.stride, 1)
         self.aliasing = 0
+        self.keeps_dtype = True
         # Let n inputs have come. Position j of the uncropped output is complete when j < n·s, and is known to exist
         # when j < (n - 1)·s + end. What is complete but may still be cropped waits: `late` positions.
         self.end = self.field - self.padding + self.output_padding
@@ -84,7 +87,7 @@ class ConvTranspose1dStream(BaseStream):
         taps = self.history + 1
         self.weight = _TransposedWeight(weight_source(net), self.stride, self.dilation, taps)
         self.gemm_columns = GEMM_COLUMNS if net.groups == 1 and self.late == 0 else 0
-        self.register_parameter("bias", net.bias)  # type: ignore[arg-type]
+        self.register_parameter("bias", plain_bias(net))
         self.ring = RingBuffer()
         self.lead = Counter(self.padding + self.late)  # outputs still to be cropped
 
@@ -93,11 +96,12 @@ class ConvTranspose1dStream(BaseStream):
             if not final or not self.ring.started():
                 return None
             x = self.ring.data.new_empty([self.ring.data.size(0), self.in_channels, 0])
+        self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
         if not self.ring.started():
             self.ring.fill(x, self.history, 0.0)
         t = x.size(2)
         s = self.stride
-        gemm = not final and x.size(0) * t <= self.gemm_columns and plain_inference()
+        gemm = not final and x.size(0) * t <= self.gemm_columns and plain_inference(x)
         if gemm:
             rows = self.ring.join_rows(x)
             y = self._product(rows, t)
@@ -131,11 +135,10 @@ class ConvTranspose1dStream(BaseStream):
         c = rows.size(2)
         width = (self.history + 1) * c
         flat = rows.as_strided([b, t, width], [rows.stride(0), c, 1]).reshape(b * t, width)
-        y = torch.mm(flat, self.weight.matrix()).view(b, t * self.stride, self.out_channels)
+        matrix = self.weight.matrix()
         bias = self.bias
-        if bias is not None:
-            y = y + bias
-        return y.transpose(1, 2)
+        y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias.repeat(self.stride), flat, matrix)
+        return y.view(b, t * self.stride, self.out_channels).transpose(1, 2)
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:

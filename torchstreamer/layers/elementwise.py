@@ -6,9 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from ..core.stream import BaseStream
-from ..errors import PointwiseError, StreamInputError
+from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError
 
-__all__ = ["Elementwise1dStream", "IdentityStream", "PReLUStream", "PointwiseStream"]
+__all__ = ["DROPOUT", "Elementwise1dStream", "IdentityStream", "PReLUStream", "PointwiseStream"]
+
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+# Modules that compute something else in training mode.
+_MODES = (*DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)
 
 
 class IdentityStream(BaseStream):
@@ -17,6 +23,7 @@ class IdentityStream(BaseStream):
     def __init__(self) -> None:
         super().__init__()
         self.aliasing = 1
+        self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         return x
@@ -52,6 +59,7 @@ class PointwiseStream(BaseStream):
         self.halves = halves
         self.inplace = bool(getattr(net, "inplace", False))
         self.aliasing = 0 if fresh or self.inplace else 1
+        self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
@@ -116,13 +124,29 @@ class Elementwise1dStream(BaseStream):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
+        modes = [module for module in net.modules() if isinstance(module, _MODES)]
+        for module in modes:
+            if module.training:
+                raise UnsupportedModuleError(
+                    "training_mode",
+                    module,
+                    "in training mode it depends on the whole batch, or on chance",
+                    "call eval() first",
+                ).within(net)
         self.net = net
+        # Such a module inside must stay as it is; `train()` of the network would change it.
+        self.eval_only = len(modes) > 0 and not net.training
         self.aliasing = 0
         self.checked = False
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
             return None
+        if self.eval_only and self.net.training:
+            raise StreamError(
+                "training_mode: a module with normalisation or dropout inside was put into training mode after its "
+                "stream was made; the eval form was expected; call eval() and reset()"
+            )
         if not self.checked:
             if torch.jit.is_scripting():
                 self._check(x)
@@ -176,6 +200,12 @@ class Elementwise1dStream(BaseStream):
 
 
 def _require_length(y: Tensor, n: int) -> None:
+    if not torch.jit.is_scripting():
+        if not isinstance(y, Tensor):
+            raise PointwiseError(
+                f"invalid_elementwise_output: the module gave a {type(y).__name__}; a tensor with as many samples as "
+                "came was expected; register a handler for its type with register_streamer"
+            )
     if y.dim() < 2 or y.size(-1) != n:
         raise PointwiseError(
             f"invalid_elementwise_output: for {n} samples the module gave an output of shape {list(y.size())}; as many "
@@ -185,9 +215,10 @@ def _require_length(y: Tensor, n: int) -> None:
 
 def _probe_samples(x: Tensor, n: int) -> Tensor:
     # Scattered values without a random generator, which a script could not fork: between -2 and 2, or 0 and 1.
-    count = x.size(0) * x.size(1) * n
+    rows = max(x.size(0), 1)
+    count = rows * x.size(1) * n
     wave = torch.sin(torch.arange(count, device=x.device, dtype=torch.float64) * 12.9898 + 0.5) * 43758.5453
-    noise = (wave - torch.floor(wave)).view(x.size(0), x.size(1), n)
+    noise = (wave - torch.floor(wave)).view(rows, x.size(1), n)
     if x.is_floating_point() or x.is_complex():
         return (noise * 4 - 2).to(x.dtype)
     return (noise * 2).to(x.dtype)

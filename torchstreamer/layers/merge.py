@@ -49,7 +49,9 @@ class Merge1d(nn.Module):
             if x is None:
                 ring.borrowed = True
                 rows = ring.rows()
-                parts.append(rows.narrow(1, 0, ready).transpose(1, 2))
+                part = rows.narrow(1, 0, ready).transpose(1, 2)
+                # Autograd may keep the part, and the ring may be written to later.
+                parts.append(part.clone() if torch.is_grad_enabled() else part)
                 ring.keep_rows(rows, ready)
             elif even:
                 parts.append(x)

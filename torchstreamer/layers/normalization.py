@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.registry import require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 
@@ -33,6 +34,7 @@ class BatchNorm1dStream(BaseStream):
     """
 
     def __init__(self, net: nn.BatchNorm1d) -> None:
+        require_plain(net, nn.BatchNorm1d)
         super().__init__()
         if net.running_mean is None or net.running_var is None:
             raise UnsupportedModuleError(
@@ -49,6 +51,7 @@ class BatchNorm1dStream(BaseStream):
                 "call eval() first",
             )
         self.aliasing = 0
+        self.keeps_dtype = True
         self.net = net
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.registry import require_plain
 from ..core.ring import Counter, RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
@@ -32,6 +33,7 @@ class Pad1dStream(BaseStream):
 
     def __init__(self, left: int, right: int, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
+        self.keeps_dtype = True
         self.left = left
         self.right = right
         self.mode = mode
@@ -186,7 +188,7 @@ _POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, 
 
 
 def _is_padding(module: nn.Module) -> bool:
-    return type(module).__module__ == "torch.nn.modules.padding"
+    return any(base.__module__ == "torch.nn.modules.padding" for base in type(module).__mro__)
 
 
 def _without(module: nn.Module) -> nn.Module:
@@ -199,6 +201,7 @@ def _without(module: nn.Module) -> nn.Module:
 
 def pad_stream(net: nn.Module) -> Pad1dStream:
     """The stream of a padding module of torch.nn."""
+    require_plain(net, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.ConstantPad1d, nn.ZeroPad1d)
     modes = {nn.ReflectionPad1d: "reflect", nn.ReplicationPad1d: "replicate", nn.ConstantPad1d: "constant"}
     mode = next(mode for net_type, mode in modes.items() if isinstance(net, net_type))
     left, right = net.padding  # type: ignore[misc]
@@ -220,6 +223,9 @@ def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Optional[Pad1dSt
     else:
         left = right = net.padding[0]  # type: ignore[index, assignment]
     mode = str(net.padding_mode)
+    if mode != "zeros" and not isinstance(net.padding, str):
+        # What the module pads by in these modes; some networks change it to pad on one side only.
+        left, right = net._reversed_padding_repeated_twice  # type: ignore[misc]
     if left == right == 0:
         return None
     if mode == "circular":

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.registry import require_plain
 from ..core.ring import Counter
 from ..errors import UnsupportedModuleError
 from .window import WindowStream, window_count
@@ -52,6 +53,7 @@ class Pool1dStream(WindowStream):
                 "Pool1dStream takes AvgPool1d, MaxPool1d and LPPool1d",
                 "use pts.create_stream(net), or register a handler",
             )
+        require_plain(net, *kinds)
         if getattr(net, "return_indices", False):
             raise UnsupportedModuleError(
                 "return_indices",

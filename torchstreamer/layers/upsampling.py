@@ -6,6 +6,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from ..core.registry import require_plain
 from ..core.ring import Counter, RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
@@ -42,6 +43,7 @@ class UpsampleStream(BaseStream):
     """
 
     def __init__(self, net: nn.Upsample) -> None:
+        require_plain(net, nn.Upsample)
         super().__init__()
         scale = _rational_scale(net)
         self.mode: str = net.mode if scale != 1 else "nearest"  # at scale 1 all modes copy
@@ -50,6 +52,7 @@ class UpsampleStream(BaseStream):
         self.hop = self.q
         self.ratio = (self.p, self.q)
         self.aliasing = 0
+        self.keeps_dtype = True
         # Up to so many samples the output is no longer than the input, and torch's linear mode copies it as it is.
         self.copied = (self.q - 1) // (self.p - self.q) if self.mode == "linear" and self.p > self.q else 0
         self.ring = RingBuffer()

@@ -8,7 +8,7 @@ and parametrizations do not script. TorchScript compiles this file.
 # mypy: disable-error-code="operator, union-attr"
 
 import copy
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,9 @@ def _version(x: Tensor) -> int:
 class PlainWeight(nn.Module):
     """A parameter, used as it is."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
-        self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
+        self.weight = weight
 
     def forward(self) -> Tensor:
         return self.weight
@@ -73,7 +73,7 @@ class WeightNormWeight(nn.Module):
     def version(self) -> int:
         g = _version(self.weight_g)
         v = _version(self.weight_v)
-        return -1 if g < 0 or v < 0 else g + v
+        return -1 if g < 0 or v < 0 else 1_000_003 * g + v
 
 
 class SpectralNormWeight(nn.Module):
@@ -94,7 +94,8 @@ class SpectralNormWeight(nn.Module):
 
     def forward(self) -> Tensor:
         matrix = self.weight.movedim(self.dim, 0).flatten(1)
-        return self.weight / torch.dot(self.u, torch.mv(matrix, self.v))
+        u = self.u.to(self.weight)
+        return self.weight / torch.dot(u, torch.mv(matrix, self.v.to(self.weight)))
 
     def anchor(self) -> Tensor:
         return self.weight
@@ -103,7 +104,7 @@ class SpectralNormWeight(nn.Module):
         w = _version(self.weight)
         u = _version(self.u)
         v = _version(self.v)
-        return -1 if w < 0 or u < 0 or v < 0 else w + u + v
+        return -1 if w < 0 or u < 0 or v < 0 else 1_000_003 * (u + v) + w
 
 
 class ParametrizedWeight(nn.Module):
@@ -161,7 +162,8 @@ class PackedWeight(nn.Module):
         """The packed weight, without history."""
         anchor = self.source.anchor()
         version = self.source.version()
-        stale = version < 0 or version != self.version
+        # A copied or loaded weight counts its changes anew; `seen`, which does not follow it then, tells.
+        stale = version < 0 or version != self.version or _version(self.seen) != _version(anchor)
         if self.first:
             # `parameter.data = …` leaves the version alone, so look once a signal whether the memory is the same.
             stale = stale or not self.seen.is_set_to(anchor)
@@ -179,6 +181,10 @@ class PackedWeight(nn.Module):
         self.version = -1
         self.packed = self.packed.new_empty([0])
         self.seen = self.seen.new_empty([0])
+
+    def __getstate__(self) -> Dict[str, Any]:
+        empty = {"packed": torch.empty(0), "seen": torch.empty(0)}
+        return {**self.__dict__, "version": -1, "first": True, "_buffers": empty}
 
     def __prepare_scriptable__(self) -> "PackedWeight":
         self._refresh()  # so that the script packs for itself
@@ -207,12 +213,37 @@ def weight_source(net: nn.Module) -> nn.Module:
     if parametrize.is_parametrized(net):
         return _parametrized(net)
     for hook in net._forward_pre_hooks.values():
+        if isinstance(hook, (WeightNorm, SpectralNorm)) and hook.name != "weight":
+            raise _computed(net, hook.name)
         if isinstance(hook, WeightNorm):
             return WeightNormWeight(net.weight_g, net.weight_v, hook.dim)  # type: ignore[arg-type]
         if isinstance(hook, SpectralNorm):
             _refuse_training(net, net.training)
             return SpectralNormWeight(net.weight_orig, net.weight_u, net.weight_v, hook.dim)  # type: ignore[arg-type]
-    return PlainWeight(net.weight)  # type: ignore[arg-type]
+    if not isinstance(net.weight, nn.Parameter):
+        raise _computed(net, "weight")
+    return PlainWeight(net.weight)
+
+
+def plain_bias(net: nn.Module) -> Optional[nn.Parameter]:
+    """The bias of a layer.
+
+    Raises:
+        UnsupportedModuleError: the bias is no parameter
+    """
+    bias = net.bias
+    if bias is not None and not isinstance(bias, nn.Parameter):
+        raise _computed(net, "bias")
+    return bias
+
+
+def _computed(net: nn.Module, name: str) -> UnsupportedModuleError:
+    return UnsupportedModuleError(
+        "computed_parameter",
+        net,
+        f"its {name} is computed from something else, in a way that a stream cannot follow",
+        "make it a parameter, or use torch.nn.utils.parametrize on the weight",
+    )
 
 
 def _parametrized(net: nn.Module) -> nn.Module:

@@ -30,6 +30,7 @@ class WindowStream(BaseStream):
         self.hop = stride
         self.ratio = (1, stride)
         self.aliasing = 0
+        self.keeps_dtype = True
         self.ring = RingBuffer()
 
     def ready(self, t: int) -> int:

@@ -74,7 +74,7 @@ def check_foreign_states(subject: Subject, recorder: Recorder) -> None:
             good = stream.get_state()
             foreign: Dict[str, State] = {"an unknown entry": {**good, "no_such.entry": torch.tensor(1)}}
             for key in good:
-                if key != "unbatched" and not key.endswith(".unbatched"):
+                if not key.endswith("@unbatched"):
                     foreign[f"no '{key}'"] = {other: value for other, value in good.items() if other != key}
                 if good[key].dim() > 1:
                     foreign[f"'{key}' of another rank"] = {**good, key: good[key][None]}
