@@ -38,6 +38,8 @@ def test_function_and_decorator_register():
         pass
 
     assert isinstance(pts.create_stream(Gain()), Other)
+    pts.register_streamer(module=Gain, streamer=GainStream)
+    assert type(pts.create_stream(Gain())) is GainStream
 
 
 def test_registered_subclass_beats_its_base():

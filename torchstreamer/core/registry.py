@@ -22,20 +22,20 @@ _containers: List[Type[nn.Module]] = []
 
 
 @overload
-def register_streamer(net_type: Type[nn.Module], factory: Factory) -> None: ...
+def register_streamer(module: Type[nn.Module], streamer: Factory) -> None: ...
 @overload
-def register_streamer(net_type: Type[nn.Module]) -> Callable[[StreamType], StreamType]: ...
+def register_streamer(module: Type[nn.Module]) -> Callable[[StreamType], StreamType]: ...
 def register_streamer(
-    net_type: Type[nn.Module], factory: Optional[Factory] = None
+    module: Type[nn.Module], streamer: Optional[Factory] = None
 ) -> Union[None, Callable[[StreamType], StreamType]]:
     """Say how modules of a type are streamed.
 
     Args:
-        net_type: type of the modules. Subclasses that keep its ``forward`` are streamed alike
-        factory: makes the stream of a module. It replaces an earlier one; without it, this is a class decorator
+        module: type of the modules. Subclasses that keep its ``forward`` are streamed alike
+        streamer: makes the stream of a module. It replaces an earlier one; without it, this is a class decorator
 
     Raises:
-        TypeError: ``net_type`` is no module type, or ``factory`` cannot be called
+        TypeError: ``module`` is no module type, or ``streamer`` cannot be called
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -52,24 +52,24 @@ def register_streamer(
         >>> pts.create_stream(Gain())(torch.ones(1, 3))
         tensor([[2., 2., 2.]])
     """
-    if not (isinstance(net_type, type) and issubclass(net_type, nn.Module)):
+    if not (isinstance(module, type) and issubclass(module, nn.Module)):
         raise TypeError(
-            f"register_streamer got {net_type!r} as the module type; a subclass of torch.nn.Module was expected; "
+            f"register_streamer got {module!r} as the module type; a subclass of torch.nn.Module was expected; "
             "pass the type, not an instance"
         )
-    if factory is None:
+    if streamer is None:
 
         def register(stream_type: StreamType) -> StreamType:
-            register_streamer(net_type, stream_type)
+            register_streamer(module, stream_type)
             return stream_type
 
         return register
-    if not callable(factory):
+    if not callable(streamer):
         raise TypeError(
-            f"register_streamer got {factory!r} as the factory; a callable that takes the module and returns a "
+            f"register_streamer got {streamer!r} as the streamer; a callable that takes the module and returns a "
             "BaseStream was expected"
         )
-    _factories[net_type] = factory
+    _factories[module] = streamer
     return None
 
 

@@ -10,7 +10,7 @@ from ..core.registry import require_plain
 from ..core.ring import plain_inference
 from ..errors import StreamInputError
 from .padding import conv_padding
-from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, weight_source
+from .weights import DEPTHWISE_PRODUCTS, GEMM_COLUMNS, PackedWeight, plain_bias, weight_source
 from .window import WindowStream, window_count
 
 __all__ = ["Conv1dStream"]
@@ -68,7 +68,11 @@ class Conv1dStream(WindowStream):
         self.depthwise = net.groups == net.in_channels == net.out_channels and net.groups > 1
         self.weight: Union[_ConvWeight, _DepthwiseWeight]
         self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
-        self.gemm_columns = GEMM_COLUMNS if self.depthwise or net.groups == 1 else 0
+        self.gemm_columns = 0
+        if self.weight.steady() and self.depthwise:
+            self.gemm_columns = DEPTHWISE_PRODUCTS // (net.in_channels * kernel)
+        elif self.weight.steady() and net.groups == 1:
+            self.gemm_columns = GEMM_COLUMNS
         self.register_parameter("bias", plain_bias(net))
         self.pad = conv_padding(net, kernel, dilation)
 

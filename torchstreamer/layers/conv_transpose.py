@@ -1,5 +1,6 @@
 """Streams of transposed convolutions. TorchScript compiles this file."""
 
+import sys
 from typing import Optional
 
 import torch
@@ -86,7 +87,11 @@ class ConvTranspose1dStream(BaseStream):
             self.history = max(self.history, 1)  # output padding reaches further than the last input
         taps = self.history + 1
         self.weight = _TransposedWeight(weight_source(net), self.stride, self.dilation, taps)
-        self.gemm_columns = GEMM_COLUMNS if net.groups == 1 and self.late == 0 else 0
+        # The product beats torch's transposed convolution at every size, unless dilation fills the weight with zeros.
+        self.gemm_columns = 0
+        if net.groups == 1 and self.late == 0 and self.weight.steady():
+            dense = taps * self.stride <= 2 * self.kernel_size
+            self.gemm_columns = sys.maxsize if dense else GEMM_COLUMNS * self.kernel_size // (taps * self.stride)
         self.register_parameter("bias", plain_bias(net))
         self.ring = RingBuffer()
         self.lead = Counter(self.padding + self.late)  # outputs still to be cropped
