@@ -31,7 +31,7 @@ class _DepthwiseWeight(PackedWeight):
 class Conv1dStream(WindowStream):
     """Stream of a `torch.nn.Conv1d`, with all its arguments but circular padding.
 
-    Short chunks take one matrix product on rows unfolded without a copy, long ones `torch.nn.functional.conv1d`.
+    Short chunks take one matrix product on unfolded rows, long ones `torch.nn.functional.conv1d`.
 
     Args:
         net: the convolution; weight norm of either API, and spectral norm in eval mode, are computed from their own
