@@ -63,7 +63,8 @@ def compare(pieces: List[Tensor], expected: Optional[Tensor], scale: float) -> N
         return
     y = torch.cat(pieces, -1)
     assert y.shape == expected.shape and y.dtype == expected.dtype
-    assert float((y - expected).abs().max()) <= 1e-10 * scale
+    other = y != expected  # a maximum over padding alone is -inf, in both
+    assert not other.any() or float((y - expected)[other].abs().max()) <= 1e-10 * scale
 
 
 def check(net: nn.Module, data: st.DataObject, script: bool) -> None:
@@ -75,7 +76,8 @@ def check(net: nn.Module, data: st.DataObject, script: bool) -> None:
         expected = offline(net, x)
         whole = offline(net, signal(least + 300, rows, 0))
         assert whole is not None
-        scale = float(whole.abs().max()) or 1.0
+        finite = whole[whole.isfinite()]
+        scale = float(finite.abs().max()) or 1.0 if finite.numel() else 1.0
         stream: Any = pts.create_stream(net)
         assert stream.output_length(n, True) == (0 if expected is None else expected.shape[-1])
         if script:
