@@ -213,3 +213,19 @@ def test_custom_activation_streams_integers_too():
     x = torch.arange(-6, 6).view(2, 6)
     stream = pts.create_stream(Mask())
     assert torch.equal(torch.cat([stream(x[:, :1]), stream(x[:, 1:])], -1), Mask()(x))
+
+
+def test_a_batch_of_no_rows_does_not_pass_the_check():
+    stream = pts.create_stream(Cumulative())
+    with pytest.raises(pts.PointwiseError, match="^not_pointwise: "):
+        stream(torch.zeros(0, 1, 4))
+
+
+@pytest.mark.parametrize("result", [None, "tuple"])
+def test_a_pointwise_module_must_give_a_tensor(result):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return None if result is None else (x, x)
+
+    with pytest.raises(pts.PointwiseError, match="^invalid_elementwise_output: .*(NoneType|tuple)"):
+        pts.create_stream(Odd())(torch.ones(1, 3))

@@ -3,11 +3,10 @@
 import copy
 import io
 import pickle
-from typing import Optional
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import spectral_norm, weight_norm
 
 import torchstreamer as pts
@@ -113,27 +112,6 @@ def test_constructors_refuse_what_create_stream_refuses(code, make, net):
     """honest."""
     with pytest.raises(pts.UnsupportedModuleError, match=f"^{code}: "):
         make(net())
-
-
-class Cumulative(nn.Module):
-    def forward(self, x):
-        return x.cumsum(-1)
-
-
-def test_a_batch_of_no_rows_does_not_pass_the_check():
-    stream = pts.create_stream(Cumulative())
-    with pytest.raises(pts.PointwiseError, match="^not_pointwise: "):
-        stream(torch.zeros(0, 1, 4))
-
-
-@pytest.mark.parametrize("result", [None, "tuple"])
-def test_a_pointwise_module_must_give_a_tensor(result):
-    class Odd(nn.Module):
-        def forward(self, x):
-            return None if result is None else (x, x)
-
-    with pytest.raises(pts.PointwiseError, match="^invalid_elementwise_output: .*(NoneType|tuple)"):
-        pts.create_stream(Odd())(torch.ones(1, 3))
 
 
 @pytest.mark.parametrize(
@@ -269,47 +247,6 @@ def test_autocast_gives_the_dtype_of_the_network(net, script):
     torch.testing.assert_close(y, expected, rtol=2e-2, atol=2e-2)
 
 
-class Wrapped(pts.BaseStream):
-    """A handler that feeds its child in another rank, as the published example does."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.child = pts.create_stream(net)
-
-    def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:
-        y = self.child(x.unsqueeze(0), final)
-        return None if y is None else y.squeeze(0)
-
-
-def test_a_child_in_another_rank_goes_on_from_a_state():
-    """state is data."""
-    net = nn.Conv1d(2, 2, 3)
-    one, other = Wrapped(net), Wrapped(net)
-    x = torch.randn(2, 20)
-    first = one(x[:, :10])
-    other.set_state(one.get_state())
-    torch.testing.assert_close(joined(first, other(x[:, 10:])), net(x))
-
-
-class Named(pts.BaseStream):
-    def __init__(self):
-        super().__init__()
-        self.signal, self.entries, self.layout = pts.Counter(5), pts.Counter(5), pts.Counter(5)
-        self.unbatched, self.data = pts.Counter(1), pts.RingBuffer()
-
-    def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:
-        self.data.append(x)
-        return x
-
-
-def test_a_handler_may_call_its_parts_what_it_likes():
-    stream = Named()
-    stream(torch.ones(1, 3))
-    state = stream.get_state()
-    stream.set_state(state)
-    assert stream(torch.ones(1, 3)).shape == (1, 3)
-
-
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("k", [0, 2])
 def test_gradients_survive_chunks_without_them(k, mode):
@@ -343,40 +280,6 @@ def test_rings_keep_no_more_memory_than_promised():
             if ring.length() >= 1025:
                 ring.drop(1024)
             assert ring.data.untyped_storage().nbytes() <= 4 * (4 * ring.length() + 17)
-
-
-class Keyworded(pts.BaseStream):
-    def forward(self, x: Tensor, final: bool = False, *, gain: float = 2.0) -> Optional[Tensor]:
-        return gain * x
-
-
-class Emptying(pts.BaseStream):
-    def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:
-        return x[..., :0]
-
-
-class Fussy(pts.BaseStream):
-    def forward(self, x: Tensor, final: bool = False) -> Optional[Tensor]:
-        assert x.shape[-1] > 0
-        return x
-
-
-class Mark(nn.Module):
-    pass
-
-
-class Sign(nn.Module):
-    pass
-
-
-def test_handlers_get_keywords_and_no_empty_chunks(monkeypatch):
-    from torchstreamer.core import registry
-
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
-    assert torch.equal(Keyworded()(torch.ones(1, 2)), torch.full((1, 2), 2.0))
-    pts.register_streamer(Mark, lambda net: Emptying())
-    pts.register_streamer(Sign, lambda net: Fussy())
-    assert pts.create_stream(nn.Sequential(Mark(), Sign()))(torch.ones(1, 2)) is None
 
 
 def test_padding_changed_to_one_side_is_followed():

@@ -130,10 +130,6 @@ class RingBuffer(nn.Module):
         """Whether any sample has ever come."""
         return self.data.dim() > 1
 
-    def balance(self) -> int:
-        """Samples held less samples owed."""
-        return self.held - self.skip
-
     def rows(self) -> Tensor:
         """What is held, ``[B, n, C]``; a view."""
         if self.spacious:

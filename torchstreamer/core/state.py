@@ -90,5 +90,17 @@ def unstack_state(state: State, unbatched: bool = False) -> List[State]:
     return states
 
 
+def count_entries(state: Dict[str, Tensor]) -> int:
+    """Entries of a state, without those that say the rank, which stacking takes out, and without the count itself.
+
+    TorchScript compiles this function.
+    """
+    n = 0
+    for key in state.keys():
+        if key != "@entries" and not _is_rank(key):
+            n += 1
+    return n
+
+
 def _is_rank(key: str) -> bool:
     return key.endswith("@unbatched")

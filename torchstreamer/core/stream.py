@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import StreamError, StreamInputError, StreamStateError
 from .handle import adopt_forward, inherited_step
 from .ring import Counter, RingBuffer, autocasting
+from .state import count_entries
 
 __all__ = ["BaseStream", "dtype_name"]
 
@@ -40,15 +41,6 @@ def dtype_name(x: Tensor) -> str:
 
 def _describe(x: Tensor) -> str:
     return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}"
-
-
-def _count_entries(state: Dict[str, Tensor]) -> int:
-    # Without those that say the rank, which stacking takes out, and without the count itself.
-    n = 0
-    for key in state.keys():
-        if key != "@entries" and not key.endswith("@unbatched"):
-            n += 1
-    return n
 
 
 class BaseStream(nn.Module):
@@ -157,7 +149,7 @@ class BaseStream(nn.Module):
             if hasattr(m, "_save_state"):
                 m._save_state(name, state)
         state["@layout"] = torch.tensor(self._layout_code())
-        state["@entries"] = torch.tensor(_count_entries(state))
+        state["@entries"] = torch.tensor(count_entries(state))
         return state
 
     @torch.jit.export
@@ -167,7 +159,7 @@ class BaseStream(nn.Module):
         Raises:
             StreamInputError: the state belongs to another stream; nothing was written
         """
-        if "@entries" not in state or int(state["@entries"].item()) != _count_entries(state):
+        if "@entries" not in state or int(state["@entries"].item()) != count_entries(state):
             raise StreamInputError(
                 "invalid_state: the state is not whole, entries are missing or were added; a state as get_state() gave "
                 "it was expected; take it anew"

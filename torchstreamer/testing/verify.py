@@ -159,7 +159,7 @@ def _check_all(
     exactness.check_grad_modes(subject, recorder)
     gradient_checks.check_live_weights(subject, recorder, made.weights())
     if script:
-        scripting.check_scripted(subject, recorder, made.weights(), 10_000 if single or subject.thorough else 3_000)
+        scripting.check_scripted(subject, recorder, made.weights())
     else:
         recorder.skip("scripting", "scriptable", "script=False")
 
