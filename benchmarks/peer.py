@@ -1,19 +1,39 @@
-"""torch-streamer 0.0.2, the library whose API ours continues.
+"""The libraries that ours is compared with, each in a folder of its own.
 
-Its package has our package's name, so it is loaded from a folder of its own under another one.
+torch-streamer 0.0.2, whose API ours continues, has our package's name, so it is loaded under another one.
+torchstream-lib 1.0.2 streams any model as a black box.
 """
 
+import importlib
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["load_peer"]
+__all__ = ["load_black_box", "load_peer"]
 
+FOLDERS = Path(__file__).parent.parent / ".benchmarks"
 REQUIREMENT = "torch-streamer==0.0.2"
-CACHE = Path(__file__).parent.parent / ".benchmarks" / "torch-streamer-0.0.2"
+CACHE = FOLDERS / "torch-streamer-0.0.2"
 NAME = "torch_streamer_peer"
+BLACK_BOX = "torchstream-lib==1.0.2"
+BLACK_BOX_CACHE = FOLDERS / "torchstream-lib-1.0.2"
+# What it imports besides torch, by module; fetched where it is not installed.
+BLACK_BOX_NEEDS = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "z3": "z3-solver",
+    "opentelemetry": "opentelemetry-api",
+    "typing_extensions": "typing_extensions",
+    "colorama": "colorama",
+}
+
+
+def _fetch(folder: Path, *requirements: str) -> bool:
+    # Nothing that they depend on, torch above all.
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    return subprocess.run([*command, *requirements]).returncode == 0
 
 
 def load_peer(folder: Path | None = None) -> ModuleType:
@@ -24,10 +44,8 @@ def load_peer(folder: Path | None = None) -> ModuleType:
     """
     if folder is None:
         folder = CACHE
-        if not (folder / "torchstreamer").is_dir():
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-            if subprocess.run([*command, REQUIREMENT]).returncode != 0:
-                raise SystemExit(f"{REQUIREMENT} could not be fetched; unpack it by hand and pass its folder as --peer")
+        if not (folder / "torchstreamer").is_dir() and not _fetch(folder, REQUIREMENT):
+            raise SystemExit(f"{REQUIREMENT} could not be fetched; unpack it by hand and pass its folder as --peer")
     package = folder / "torchstreamer"
     spec = importlib.util.spec_from_file_location(
         NAME, package / "__init__.py", submodule_search_locations=[str(package)]
@@ -38,3 +56,25 @@ def load_peer(folder: Path | None = None) -> ModuleType:
     sys.modules[NAME] = module  # TorchScript looks the source up by the module's name
     spec.loader.exec_module(module)
     return module
+
+
+def load_black_box(folder: Path | None = None) -> ModuleType | None:
+    """The package of torchstream-lib, or ``None``, with a message, where it cannot be had.
+
+    Args:
+        folder: where it and what it needs are unpacked; without it, pip fetches them from PyPI once
+    """
+    if folder is None:
+        folder = BLACK_BOX_CACHE
+        if not (folder / "torchstream").is_dir():
+            needed = [name for module, name in BLACK_BOX_NEEDS.items() if importlib.util.find_spec(module) is None]
+            _fetch(folder, BLACK_BOX, *needed)
+    if not (folder / "torchstream").is_dir():
+        print(f"without {BLACK_BOX}: it could not be fetched; unpack it by hand and pass its folder as --peer")
+        return None
+    sys.path.append(str(folder))  # behind everything else, so that it shadows nothing
+    try:
+        return importlib.import_module("torchstream")
+    except ImportError as error:
+        print(f"without {BLACK_BOX}: {error}; install it into {folder} with pip install --no-deps --target")
+        return None

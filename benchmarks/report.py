@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["markdown", "picture", "targets", "write_between_markers"]
 
-BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 OURS, PEER = "torchstreamer scripted", "torch-streamer scripted"
 OURS_EAGER, PEER_EAGER = "torchstreamer", "torch-streamer"
 # Okabe and Ito's colours; the marker and the dash say the same again.
@@ -115,8 +114,9 @@ def picture(cases: "list[Case]", path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between the markers of a file."""
-    head, rest = path.read_text().split(BEGIN)
-    _, tail = rest.split(END)
-    path.write_text(f"{head}{BEGIN}\n{text}{END}{tail}")
+def write_between_markers(path: Path, text: str, name: str = "generated") -> None:
+    """Replace what stands between the markers of a file that have this name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, rest = path.read_text().split(begin)
+    _, tail = rest.split(end)
+    path.write_text(f"{head}{begin}\n{text}{end}{tail}")

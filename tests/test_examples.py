@@ -36,7 +36,7 @@ def figure(outcome, pattern):
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"stream_speech.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"stream_any_model.py", "stream_speech.py"}
 
 
 def test_speech_is_a_small_recording():
@@ -109,3 +109,36 @@ sys.exit(stream_speech.main())
     done = run("-c", code, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "larger than" in done.stderr
+
+
+# --------------------------------------------------------------------------- a model class
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("any_model")
+    done = run(EXAMPLES / "stream_any_model.py", "voice.wav", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout, folder / "voice.wav"
+
+
+def test_a_captured_model_equals_the_whole(captured):
+    (difference,) = figure(captured, r"^largest difference +(\S+) of the output's scale$")
+    assert 0 <= difference < 1e-5
+    streamed, whole = figure(captured, r"^output +(\d+) samples; the whole recording at once gives (\d+)$")
+    assert streamed == whole > 4 * 16000
+    with wave.open(str(captured[1])) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (1, 16000, streamed)
+
+
+def test_a_captured_model_has_its_latency_and_state(captured):
+    samples, ms, chunk = figure(
+        captured, r"^first output +after (\d+) samples \((\S+) ms\) of input, so with chunk (\d+)$"
+    )
+    # The features of a frame need the next one, and a frame is 64 samples.
+    assert samples == 2 * 64
+    assert ms == pytest.approx(1000 * samples / 16000, abs=0.051)
+    assert chunk == -(-samples // 160)
+    (nbytes,) = figure(captured, r"^state +(\d+) bytes before the end$")
+    assert 1_000 < nbytes < 20_000

@@ -24,6 +24,7 @@ PUBLIC = {
     "ConvTranspose1dStream",
     "Counter",
     "Elementwise1dStream",
+    "GraphStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
@@ -165,7 +166,9 @@ print(*[name for name in ("pytest", "hypothesis", "scipy", "matplotlib") if name
     ],
 )
 def test_published_arguments(thing, arguments):
-    assert list(inspect.signature(thing).parameters) == arguments
+    parameters = list(inspect.signature(thing).parameters.values())
+    assert [parameter.name for parameter in parameters[: len(arguments)]] == arguments
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in parameters[len(arguments) :])
 
 
 def test_forward_takes_a_chunk_and_final():

@@ -158,9 +158,18 @@ class NormedInside(nn.Module):
         return self.norm(x)
 
 
+def test_training_mode_after_creation_changes_nothing_in_a_capture():
+    net, x = NormedInside().eval(), torch.randn(1, 2, 20)
+    stream = pts.create_stream(net)
+    expected = net(x)
+    net.train()
+    torch.testing.assert_close(stream(x, final=True), expected)
+    assert net.norm.num_batches_tracked == 0
+
+
 def test_training_mode_after_creation_is_noticed():
     net = NormedInside().eval()
-    stream = pts.create_stream(net)
+    stream = pts.Elementwise1dStream(net)
     net.train()
     with pytest.raises(pts.StreamError, match="^training_mode: "):
         stream(torch.randn(1, 2, 20))

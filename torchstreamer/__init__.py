@@ -17,6 +17,7 @@ from .core.ring import Counter, RingBuffer
 from .core.state import stack_states, unstack_state
 from .core.stream import BaseStream
 from .errors import PointwiseError, StreamError, StreamInputError, StreamStateError, UnsupportedModuleError
+from .graph.stream import GraphStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import Elementwise1dStream
@@ -34,6 +35,7 @@ __all__ = [
     "ConvTranspose1dStream",
     "Counter",
     "Elementwise1dStream",
+    "GraphStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",

@@ -1,8 +1,9 @@
 """The one table: which module of torch.nn becomes which stream, and what becomes of the others."""
 
-from typing import Dict, Tuple, Type
+from typing import Any, Dict, Optional, Tuple, Type
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
@@ -10,6 +11,8 @@ from .containers.sequential import Sequential1dStream
 from .core.registry import (
     base_with_handler,
     changed_forward,
+    mark_built_in,
+    register_capture,
     register_container,
     register_fallback,
     register_streamer,
@@ -18,7 +21,7 @@ from .core.stream import BaseStream
 from .errors import UnsupportedModuleError
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
-from .layers.elementwise import DROPOUT, Elementwise1dStream, IdentityStream, PointwiseStream, PReLUStream
+from .layers.elementwise import DROPOUT, MODES, Elementwise1dStream, IdentityStream, PointwiseStream, PReLUStream
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
@@ -124,6 +127,10 @@ def _without_handler(net: nn.Module) -> BaseStream:
         if isinstance(net, net_type):
             raise UnsupportedModuleError("time_mixing", net, reason, remedy)
     base = base_with_handler(net)
+    if not type(net).__module__.startswith("torch.nn.modules."):
+        example = _made_up_example(net)
+        if example is not None:
+            return _captured(net, example, -1, 1)
     if base is not None:
         raise changed_forward(net, base)
     if type(net).__module__.startswith("torch.nn.modules."):
@@ -131,6 +138,47 @@ def _without_handler(net: nn.Module) -> BaseStream:
             "no_handler", net, "this module of torch.nn has no stream", "register a handler with register_streamer"
         )
     return Elementwise1dStream(net)
+
+
+# Lengths at which a model is tried, in samples.
+_LENGTHS = (64, 256, 1024, 4096, 16384)
+
+
+def _made_up_example(net: nn.Module) -> Optional[Tensor]:
+    """An input for a module whose first layer says how many channels it takes; ``None`` if none does, or none works."""
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)):
+            channels = layer.num_features if isinstance(layer, nn.BatchNorm1d) else layer.in_channels
+            weight = next(
+                (value for value in [*layer.parameters(), *layer.buffers()] if value.is_floating_point()), None
+            )
+            if weight is None or any(isinstance(module, MODES) and module.training for module in net.modules()):
+                return None
+            generator = torch.Generator().manual_seed(channels)
+            for length in _LENGTHS:
+                x = torch.randn(1, channels, length, generator=generator).to(weight)
+                try:
+                    with torch.no_grad():
+                        y = net(x.clone())
+                except Exception:  # too short, or not the first layer after all
+                    continue
+                if isinstance(y, Tensor) and y.dim() == 3:
+                    return x
+            return None
+    return None
+
+
+def _captured(net: nn.Module, example: Any, time_dim: Any, length_multiple: int) -> BaseStream:
+    # The exporter takes a while to import, and most streams need none of it.
+    from .graph.creation import graph_stream
+
+    return graph_stream(net, example, time_dim, length_multiple)
+
+
+def _operations(net: nn.Module, example: Any, time_dim: Any, length_multiple: int) -> Any:
+    from .graph.report import operation_reports
+
+    return operation_reports(net, example, time_dim, length_multiple)
 
 
 def register_handlers() -> None:
@@ -159,6 +207,8 @@ def register_handlers() -> None:
     for container in (nn.Sequential, Residual1d, Parallel1d):
         register_container(container)
     register_fallback(_without_handler)
+    register_capture(_captured, _operations)
+    mark_built_in()
 
 
 register_handlers()

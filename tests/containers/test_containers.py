@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.containers.sequential import chain_rates
+from torchstreamer.core.rates import chain_rates
 from torchstreamer.testing import verify_stream
 
 
@@ -84,7 +84,10 @@ def test_container(name):
 
 
 def test_rates_of_a_chain():
-    rates = lambda *nets: chain_rates([pts.create_stream(net) for net in nets])  # noqa: E731
+    def rates(*nets):
+        streams = [pts.create_stream(net) for net in nets]
+        return chain_rates([(stream.hop, stream.ratio) for stream in streams])
+
     down2, down3 = nn.Conv1d(1, 1, 2, 2), nn.Conv1d(1, 1, 3, 3)
     up2, up3 = nn.ConvTranspose1d(1, 1, 2, 2), nn.Upsample(scale_factor=3)
     assert rates() == (1, (1, 1))

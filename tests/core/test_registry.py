@@ -61,9 +61,15 @@ def test_a_subclass_that_computes_something_else_is_not_its_base():
         def forward(self, x):
             return x + super().forward(x)
 
-    for net in (CausalConv1d(2, 2, 3), Skip(nn.Conv1d(2, 2, 1))):
-        with pytest.raises(pts.UnsupportedModuleError, match="^changed_forward: .*overrides forward"):
-            pts.create_stream(net)
+    class Weighted(nn.Sequential):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    x = torch.randn(1, 2, 12)
+    for net in (CausalConv1d(2, 2, 3), Skip(nn.Conv1d(2, 2, 1))):  # captured as they are
+        torch.testing.assert_close(pts.create_stream(net)(x, final=True), net(x))
+    with pytest.raises(pts.UnsupportedModuleError, match="^changed_forward: .*overrides forward"):
+        pts.create_stream(Weighted(nn.ReLU()))  # nothing tells its channels
     net = nn.Conv1d(2, 2, 3)
     net.forward = lambda x: x
     with pytest.raises(pts.UnsupportedModuleError, match="^changed_forward: "):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer.core.handle import _renamed as renamed
 
 
 def strided() -> nn.Conv1d:
@@ -89,3 +90,128 @@ class PaddedStream(pts.BaseStream):
 
     def anchor(self) -> Optional[Tensor]:
         return self.weight
+
+
+class Pyramid(nn.Module):
+    """A convolution, and what pooling by 2 and upsampling by 2 leave of the signal; odd lengths raise."""
+
+    def __init__(self, channels: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + F.interpolate(F.avg_pool1d(x, 2), scale_factor=2.0)
+
+
+def pyramid() -> Pyramid:
+    torch.manual_seed(2)
+    return Pyramid().double().eval()
+
+
+class PyramidStream(pts.BaseStream):
+    """The stream of ``Pyramid``, whose whole signals have even lengths."""
+
+    checked_run = renamed(pts.BaseStream._run, "checked_run")
+
+    def __init__(self, net: Pyramid) -> None:
+        super().__init__()
+        self.conv = net.conv
+        self.hop = 2
+        self.length_multiple = 2
+        self.ring = pts.RingBuffer()
+        self.begun = pts.Counter()
+        self.odd = pts.Counter()  # samples that came, modulo 2
+
+    def _run(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        self._ensure_sound()
+        if final:
+            self.check_end(x)
+        return self.checked_run(x, final)
+
+    def check_end(self, x: Optional[Tensor]) -> None:
+        if torch.jit.is_scripting() or x is None or isinstance(x, Tensor):
+            n = self.odd.value
+            if x is not None and x.dim() > 1:
+                n += x.size(-1)
+            if n % 2 != 0:
+                raise pts.StreamInputError("length_multiple: an odd length came; an even one was expected; go on first")
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None and self.begun.value == 0:
+            return None
+        if x is not None:
+            last = (self.odd.value + x.size(-1)) % 2
+            if self.begun.value == 0:
+                x = F.pad(x, [1, 0])
+                self.begun.value = 1
+            window = self.ring.append(x)
+            self.odd.value = last
+        else:
+            window = self.ring.window()
+        # Of n samples L are held, from the one before output n - L + 1 on.
+        first = (self.odd.value + window.size(-1) + 1) % 2
+        if final:
+            window = F.pad(window, [0, 1])
+        count = window.size(-1) - 2
+        if count <= 0:
+            return None
+        self.ring.drop(count)
+        here, before, after = window[..., 1:-1], window[..., :-2], window[..., 2:]
+        even = (torch.arange(count, device=window.device) + first) % 2 == 0
+        pair = torch.where(even, after, before)
+        return F.conv1d(window, self.conv.weight, self.conv.bias) + (here + pair) / 2
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        if final and n % 2 != 0:
+            raise pts.StreamInputError("length_multiple: an odd length came; an even one was expected; go on first")
+        return n if final else max(n - 1, 0)
+
+    def output_channels(self, channels: int) -> int:
+        if channels != self.conv.in_channels:
+            raise pts.StreamInputError(f"invalid_chunk: {channels} channels came; others were expected; check the axes")
+        return channels
+
+    def anchor(self) -> Optional[Tensor]:
+        return self.conv.weight
+
+
+class Tokens(nn.Module):
+    """An embedding of whole numbers ``[B, 1, T]``, and a convolution behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(8, 3)
+        self.conv = nn.Conv1d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.emb(x[:, 0]).transpose(1, 2))
+
+
+def tokens() -> Tokens:
+    torch.manual_seed(3)
+    return Tokens().double().eval()
+
+
+class TokensStream(pts.BaseStream):
+    """The stream of ``Tokens``."""
+
+    def __init__(self, net: Tokens) -> None:
+        super().__init__()
+        self.emb = net.emb
+        self.conv = net.conv
+        self.ring = pts.RingBuffer()
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        window = self.ring.append(x)
+        count = window.size(-1) - 2
+        if count <= 0:
+            return None
+        self.ring.drop(count)
+        return self.conv(self.emb(window[:, 0]).transpose(1, 2))
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        return max(n - 2, 0)

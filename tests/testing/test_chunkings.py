@@ -86,6 +86,21 @@ def test_failures_shrink(fails: object, smallest: Chunking) -> None:
     assert len(found) == len(smallest) and total_length(found) == total_length(smallest)
 
 
+@pytest.mark.parametrize("multiple", [2, 3, 4])
+def test_failures_shrink_to_totals_that_are_multiples(multiple: int) -> None:
+    start = (3, 1, 9, None, 7, 0, 1, 20, None, 7)
+    assert total_length(start) % multiple == 0
+    tried = []
+
+    def fails(chunking: Chunking) -> bool:
+        tried.append(total_length(chunking))
+        return any(a == 1 and (b or 0) > 4 for a, b in zip(chunking, chunking[1:], strict=False))
+
+    found = shrink_chunking(start, fails, multiple=multiple)
+    assert fails(found) and all(n % multiple == 0 for n in tried)
+    assert len(found) <= 3 and total_length(found) <= 8
+
+
 def test_shrinking_keeps_what_nothing_smaller_shows() -> None:
     chunking = (3, 4, 5)
     assert shrink_chunking(chunking, lambda smaller: smaller == chunking) == chunking

@@ -3,14 +3,13 @@
 # A ModuleList does not tell the type of its modules.
 # mypy: disable-error-code="operator, union-attr"
 
-import math
-from typing import Optional, Sequence, Tuple
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
+from ..core.rates import chain_rates
 from ..core.registry import create_stream, require_plain
-from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from .composite import CompositeStream
 
@@ -54,7 +53,7 @@ class Sequential1dStream(CompositeStream):
         except UnsupportedModuleError as error:
             raise error.within(net) from None
         super().__init__(streams)
-        self.hop, self.ratio = chain_rates(streams)
+        self.hop, self.ratio = chain_rates([(stream.hop, stream.ratio) for stream in streams])
         self.aliasing = 1
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
         for stream in streams:
@@ -78,20 +77,3 @@ class Sequential1dStream(CompositeStream):
         for stream in self.streams:
             channels = stream.output_channels(channels)
         return channels
-
-
-def chain_rates(streams: Sequence[BaseStream]) -> Tuple[int, Tuple[int, int]]:
-    """Hop and ratio of streams one behind the other.
-
-    The hop is the smallest input period that brings every stream a multiple of its own hop.
-    """
-    hop, up, down = 1, 1, 1
-    for stream in streams:
-        # hop · up / down samples reach this stream in a period; it wants a multiple of its hop.
-        arriving = hop * up
-        wanted = stream.hop * down
-        hop *= wanted // math.gcd(arriving, wanted)
-        up, down = up * stream.ratio[0], down * stream.ratio[1]
-        common = math.gcd(up, down)
-        up, down = up // common, down // common
-    return hop, (up, down)

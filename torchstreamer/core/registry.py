@@ -4,20 +4,34 @@ The registry starts empty; `torchstreamer.handlers` fills it and says what becom
 """
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, TypeVar, Union, overload
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
 from .stream import BaseStream
 
-__all__ = ["ModuleReport", "StreamabilityReport", "create_stream", "find_handler", "is_streamable", "register_streamer"]
+__all__ = [
+    "Example",
+    "ModuleReport",
+    "OperationReport",
+    "StreamabilityReport",
+    "TimeDim",
+    "create_stream",
+    "find_handler",
+    "is_streamable",
+    "register_streamer",
+]
 
 Factory = Callable[[Any], BaseStream]
+Example = Union[Tensor, Sequence[Tensor]]
+TimeDim = Union[int, Sequence[Optional[int]]]
 StreamType = TypeVar("StreamType", bound=Type[BaseStream])
 
 _factories: Dict[Type[nn.Module], Factory] = {}
+_builtin: Dict[Type[nn.Module], Factory] = {}
 _fallback: List[Factory] = []
+_capture: List[Callable[..., Any]] = []
 _containers: List[Type[nn.Module]] = []
 
 
@@ -78,6 +92,25 @@ def register_fallback(factory: Factory) -> None:
     _fallback[:] = [factory]
 
 
+def mark_built_in() -> None:
+    """Say that all handlers so far are the package's own."""
+    _builtin.update(_factories)
+
+
+def custom_factory(net: nn.Module) -> Optional[Factory]:
+    """The factory that a user registered for a module, or ``None`` if it has a handler of the package, or none."""
+    for net_type in type(net).__mro__:
+        if net_type in _factories:
+            own = _factories[net_type] is not _builtin.get(net_type)
+            return _factories[net_type] if own and not changed_method(net, net_type) else None
+    return None
+
+
+def register_capture(factory: Callable[..., BaseStream], report: Callable[..., Any]) -> None:
+    """Say how a model with an example becomes a stream, and how its operations are reported."""
+    _capture[:] = [factory, report]
+
+
 def register_container(net_type: Type[nn.Module]) -> None:
     """Say that a module's children are modules of the network of their own, for `is_streamable`."""
     _containers.append(net_type)
@@ -136,22 +169,36 @@ def base_with_handler(net: nn.Module) -> Optional[Type[nn.Module]]:
     return next((net_type for net_type in type(net).__mro__ if net_type in _factories), None)
 
 
-def create_stream(net: nn.Module) -> BaseStream:
+def create_stream(
+    net: nn.Module, example: Optional[Example] = None, time_dim: TimeDim = -1, length_multiple: int = 1
+) -> BaseStream:
     """Make the stream of a module.
 
-    A handler registered for the module's type, or for the nearest type it derives from, makes it. Modules without
-    one are refused if they are known to mix samples in a way that cannot be streamed; others are taken as pointwise,
-    and checked with the first chunk.
+    A handler registered for the module's type, or for the nearest type it derives from, makes it. A module without one
+    is captured with the example through `torch.export`, and every operation of its ``forward`` becomes a stream, or is
+    refused by name. Inside, modules with a handler of your own stay whole and use it. Without an example one is made up
+    where the first layer says how many channels come in; otherwise, a module that is not known to mix samples is taken
+    as pointwise, and checked with the first chunk.
 
     Args:
         net: the module, in its eval form
+        example: an input, or a tuple of all inputs, of a length at which the model works. The batch may have one row
+        time_dim: the axis of time, or a tuple with one for each input; ``None`` for a static input, which is given with
+            the first call of a signal
+        length_multiple: what the total length of a signal is a multiple of (that of the first input with a time axis).
+            Needed by models that are defined, or the same, for such lengths only: centre crops, U-Nets. A signal
+            that ends elsewhere raises `StreamInputError`
 
     Returns:
-        a new stream. It shares the module's weights, and nothing with other streams
+        a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
+        another layout than ``[B, C, T]``, it is called as ``stream(*chunks, final=False)``, and gives the model's own
+        structure of outputs
 
     Raises:
-        UnsupportedModuleError: the module, or one inside it, cannot be streamed exactly; the message names it
+        UnsupportedModuleError: the module, or one inside it, cannot be streamed exactly; the message names it, the
+            operation and the line of its source
         TypeError: ``net`` is not a module
+        ValueError: ``example``, ``time_dim`` and ``length_multiple`` do not fit each other
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -170,11 +217,28 @@ def create_stream(net: nn.Module) -> BaseStream:
         )
     try:
         _refuse_lazy(net)
-        _refuse_hooks(net)
-        factory = find_handler(net) or _fallback[0]
-        return factory(net)
+        if example is None:
+            if time_dim != -1 or length_multiple != 1:
+                raise ValueError(
+                    "no_example: time_dim or length_multiple came without an example; pass example=, an input of the "
+                    "model"
+                )
+            _refuse_hooks(net)
+            return (find_handler(net) or _fallback[0])(net)
+        if _takes_plain(net, example, time_dim, length_multiple):
+            try:
+                _refuse_hooks(net)
+                factory = find_handler(net)
+                assert factory is not None
+                return factory(net)
+            except UnsupportedModuleError:
+                pass  # what a handler refuses may be a matter of layout; the operations inside tell
+        return _capture[0](net, example, time_dim, length_multiple)
     except UnsupportedModuleError as error:
-        raise error.within(net) from None
+        path = error.path
+        error = error.within(net)
+        error.path = error.path or path
+        raise error from None
 
 
 def _refuse_lazy(net: nn.Module) -> None:
@@ -213,8 +277,25 @@ class ModuleReport:
 
 
 @dataclass(frozen=True)
+class OperationReport(ModuleReport):
+    """One operation of a captured model: also its name and the line of the model's source that made it.
+
+    ``path`` and ``module_type`` are those of the module in whose ``forward`` it stands.
+    """
+
+    operation: str
+    source: str
+
+    def __str__(self) -> str:
+        where = f"{self.path or '(net)'}: {self.operation}"
+        line = f"   [{self.source}]" if self.source else ""
+        return f"{where} -> {self.handler or 'refused, ' + self.reason}{line}"
+
+
+@dataclass(frozen=True)
 class StreamabilityReport:
-    """What `is_streamable` found: true if the whole network can be streamed; iterates over `ModuleReport`."""
+    """What `is_streamable` found: true if the whole network can be streamed; iterates over `ModuleReport`, or
+    `OperationReport` for a captured model."""
 
     modules: Tuple[ModuleReport, ...]
 
@@ -228,14 +309,19 @@ class StreamabilityReport:
         return "\n".join(str(module) for module in self.modules)
 
 
-def is_streamable(net: nn.Module) -> StreamabilityReport:
-    """Tell for every module of a network whether it can be streamed.
+def is_streamable(
+    net: nn.Module, example: Optional[Example] = None, time_dim: TimeDim = -1, length_multiple: int = 1
+) -> StreamabilityReport:
+    """Tell for every module of a network, or every operation of a captured model, whether it can be streamed.
 
     Args:
         net: the network
+        example: an input, as for `create_stream`. Where the network needs to be captured, its operations are listed
+        time_dim: as for `create_stream`
+        length_multiple: as for `create_stream`
 
     Returns:
-        a report that is true or false, lists the modules in order, and prints as a table
+        a report that is true or false, lists the modules or operations in order, and prints as a table
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -245,7 +331,16 @@ def is_streamable(net: nn.Module) -> StreamabilityReport:
         >>> [module.path for module in report if module.handler is None]
         ['', '1']
     """
-    return StreamabilityReport(tuple(_reports(net, "")))
+    modules = tuple(_reports(net, ""))
+    if example is None or (_takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None):
+        return StreamabilityReport(modules)
+    return StreamabilityReport(tuple(_capture[1](net, example, time_dim, length_multiple)))
+
+
+def _takes_plain(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> bool:
+    """Whether a handler's stream takes chunks like the example."""
+    plain = time_dim == -1 and length_multiple == 1 and isinstance(example, Tensor) and example.dim() == 3
+    return plain and find_handler(net) is not None
 
 
 def _reports(net: nn.Module, path: str) -> Iterator[ModuleReport]:

@@ -36,7 +36,7 @@ def plain_inference(x: Tensor) -> bool:
 
 
 # The attributes of a RingBuffer that are plain numbers.
-_NUMBERS = frozenset(["held", "skip", "begin", "room", "spacious", "borrowed", "_rank_two"])
+_NUMBERS = frozenset(["held", "skip", "begin", "room", "spacious", "borrowed", "_rank_two", "fold"])
 
 
 class RingBuffer(nn.Module):
@@ -84,6 +84,7 @@ class RingBuffer(nn.Module):
         self.spacious = False  # `data` has room behind the held rows and is written in place
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self._rank_two = False
+        self.fold = 1  # entries of the batch axis per row of the signal, where a network merged another axis into it
 
     # ------------------------------------------------------------------ for handlers
 
@@ -151,7 +152,8 @@ class RingBuffer(nn.Module):
             self.borrowed = True
             return x
         self.borrowed = False
-        return torch.cat([self.rows().transpose(1, 2), x], 2)
+        # `cat` is fast only if all are contiguous, and the history is short.
+        return torch.cat([self.rows().transpose(1, 2).contiguous(), x], 2)
 
     def keep(self, window: Tensor, drop: int) -> None:
         """Keep what `join` returned but for its first ``drop`` samples."""
@@ -202,6 +204,20 @@ class RingBuffer(nn.Module):
             self.held = left
             self.room = room
             self.spacious = False
+
+    def add_behind(self, ahead: Tensor, other: Tensor) -> Tensor:
+        """The sum of ``other`` and of what is held with ``ahead`` behind it, which need not be joined for that.
+
+        As much of ``ahead`` is kept as goes beyond. Gradients must be off, and ``other`` longer than what is held.
+        """
+        n = self.held
+        t = other.size(2)
+        y = torch.empty_like(other)
+        torch.add(self.rows().transpose(1, 2), other.narrow(2, 0, n), out=y.narrow(2, 0, n))
+        torch.add(ahead.narrow(2, 0, t - n), other.narrow(2, n, t - n), out=y.narrow(2, n, t - n))
+        self.borrowed = True
+        self.keep(ahead, t - n)
+        return y
 
     def push(self, x: Tensor) -> None:
         """Add a chunk."""
@@ -271,7 +287,12 @@ class RingBuffer(nn.Module):
         return self.rows().numel() * self.data.element_size()
 
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
-        state[name + ".data"] = self.rows().detach().clone(memory_format=torch.contiguous_format)
+        rows = self.rows().detach()
+        if self.fold > 1 and rows.dim() == 3:
+            # Rows of the signal first: [B·k, n, C] -> [B, n, k·C].
+            shape = [rows.size(0) // self.fold, self.fold, rows.size(1), rows.size(2)]
+            rows = rows.reshape(shape).transpose(1, 2).flatten(2)
+        state[name + ".data"] = rows.clone(memory_format=torch.contiguous_format)
         state[name + ".skip"] = torch.tensor(self.skip)
 
     def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
@@ -298,6 +319,9 @@ class RingBuffer(nn.Module):
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         data = state[name + ".data"].detach().to(device)
+        if self.fold > 1 and data.dim() == 3:
+            shape = [data.size(0), data.size(1), self.fold, data.size(2) // self.fold]
+            data = data.reshape(shape).transpose(1, 2).flatten(0, 1)
         self.data = data.clone(memory_format=torch.contiguous_format)
         self.held = data.size(1) if data.dim() > 1 else 0
         self.room = self.held
@@ -316,6 +340,7 @@ class RingBuffer(nn.Module):
 
     def __prepare_scriptable__(self) -> "RingBuffer":
         ring = type(self)(self.debt)
+        ring.fold = self.fold
         ring.data = self.data.new_empty([0])
         return ring
 

@@ -235,6 +235,8 @@ class BaseStream(nn.Module):
         first = self._like.dim() == 1
         if x is not None:
             x = self._accept(x)
+        if final:
+            self._check_end(0 if x is None else x.size(2), first)
         self._failed = True
         if torch.jit.is_scripting():
             y = self.step(x, final)
@@ -248,6 +250,10 @@ class BaseStream(nn.Module):
             self.reset()
         self._failed = False
         return out
+
+    def _check_end(self, came: int, first: bool) -> None:
+        # A stream that takes only some lengths refuses here to end a signal, before anything is written.
+        pass
 
     def _layout_code(self) -> int:
         # A number for the layers and their geometry. A script has it from the stream that it was made of.
@@ -323,6 +329,9 @@ class BaseStream(nn.Module):
 
     def _check_signal(self, x: Tensor) -> None:
         self.output_channels(x.size(-2))
+        self._check_anchor(x)
+
+    def _check_anchor(self, x: Tensor) -> None:
         anchor = self.anchor()
         if anchor is not None:
             if x.device != anchor.device or (x.dtype != anchor.dtype and not autocasting(x)):

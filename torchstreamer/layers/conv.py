@@ -1,5 +1,6 @@
 """Streams of convolutions. TorchScript compiles this file."""
 
+import sys
 from typing import Optional, Union
 
 import torch
@@ -7,13 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.registry import require_plain
-from ..core.ring import plain_inference
+from ..core.ring import autocasting, plain_inference
 from ..errors import StreamInputError
-from .padding import conv_padding
-from .weights import DEPTHWISE_PRODUCTS, GEMM_COLUMNS, PackedWeight, plain_bias, weight_source
+from .padding import Pad1dStream, conv_padding
+from .weights import (
+    DEPTHWISE_PRODUCTS,
+    GEMM_COLUMNS,
+    TAP_CHANNELS,
+    TAP_COLUMNS,
+    PackedWeight,
+    plain_bias,
+    register_tensor,
+    weight_source,
+)
 from .window import WindowStream, window_count
 
-__all__ = ["Conv1dStream"]
+__all__ = ["Conv1dStream", "conv_stream"]
 
 
 class _ConvWeight(PackedWeight):
@@ -31,7 +41,8 @@ class _DepthwiseWeight(PackedWeight):
 class Conv1dStream(WindowStream):
     """Stream of a `torch.nn.Conv1d`, with all its arguments but circular padding.
 
-    Short chunks take one matrix product on unfolded rows, long ones `torch.nn.functional.conv1d`.
+    Short chunks take one matrix product on unfolded rows, long ones a product per tap, or
+    `torch.nn.functional.conv1d` where the channels are few or grouped.
 
     Args:
         net: the convolution; weight norm of either API, and spectral norm in eval mode, are computed from their own
@@ -58,23 +69,39 @@ class Conv1dStream(WindowStream):
     def __init__(self, net: nn.Conv1d) -> None:
         require_plain(net, nn.Conv1d)
         kernel, dilation = net.kernel_size[0], net.dilation[0]
-        super().__init__((kernel - 1) * dilation + 1, net.stride[0])
-        self.in_channels = net.in_channels
-        self.out_channels = net.out_channels
-        self.kernel_size = kernel
+        geometry = (net.in_channels, net.out_channels, net.groups, kernel, net.stride[0], dilation)
+        self._set_up(weight_source(net), plain_bias(net), *geometry, pad=conv_padding(net, kernel, dilation))
+
+    def _set_up(
+        self,
+        source: nn.Module,
+        bias: Optional[Tensor],
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        kernel_size: int,
+        stride: int,
+        dilation: int,
+        pad: Optional[Pad1dStream],
+    ) -> None:
+        super().__init__((kernel_size - 1) * dilation + 1, stride)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
         self.dilation = dilation
-        self.groups = net.groups
-        source = weight_source(net)
-        self.depthwise = net.groups == net.in_channels == net.out_channels and net.groups > 1
+        self.groups = groups
+        self.depthwise = groups == in_channels == out_channels and groups > 1
         self.weight: Union[_ConvWeight, _DepthwiseWeight]
         self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
         self.gemm_columns = 0
         if self.weight.steady() and self.depthwise:
-            self.gemm_columns = DEPTHWISE_PRODUCTS // (net.in_channels * kernel)
-        elif self.weight.steady() and net.groups == 1:
+            self.gemm_columns = DEPTHWISE_PRODUCTS // (in_channels * kernel_size)
+        elif self.weight.steady() and groups == 1:
             self.gemm_columns = GEMM_COLUMNS
-        self.register_parameter("bias", plain_bias(net))
-        self.pad = conv_padding(net, kernel, dilation)
+        taps = self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS
+        self.tap_columns = TAP_COLUMNS if taps else sys.maxsize
+        register_tensor(self, "bias", bias)
+        self.pad = pad
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if self.pad is not None:
@@ -89,6 +116,11 @@ class Conv1dStream(WindowStream):
         if x.size(0) * count <= self.gemm_columns and plain_inference(x):
             rows = self.ring.join_rows(x)
             y = self._product(rows, count)
+            self.ring.keep_rows(rows, count * self.stride)
+            return y
+        if count >= self.tap_columns and plain_inference(x) and not autocasting(x):
+            rows = self.ring.join_rows(x)
+            y = self._sum_of_products(rows, count)
             self.ring.keep_rows(rows, count * self.stride)
             return y
         window = self.ring.join(x)
@@ -131,6 +163,28 @@ class Conv1dStream(WindowStream):
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
         return y.view(b, count, self.out_channels).transpose(1, 2)
 
+    def _sum_of_products(self, rows: Tensor, count: int) -> Tensor:
+        # One product per tap, on shifted views of the rows: nothing is unfolded, and dilation costs nothing.
+        b = rows.size(0)
+        c = rows.size(2)
+        step = self.stride * c
+        matrix = self.weight.matrix()
+        bias = self.bias
+        y = rows.new_empty([b, count, self.out_channels])
+        for i in range(b):
+            row = rows.select(0, i)
+            out = y.select(0, i)
+            for k in range(self.kernel_size):
+                taps = row.as_strided([count, c], [step, 1], row.storage_offset() + k * self.dilation * c)
+                tap = matrix.narrow(0, k * c, c)
+                if k > 0:
+                    out.addmm_(taps, tap)
+                elif bias is None:
+                    torch.mm(taps, tap, out=out)
+                else:
+                    torch.addmm(bias, taps, tap, out=out)
+        return y.transpose(1, 2)
+
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
@@ -160,3 +214,20 @@ class Conv1dStream(WindowStream):
         if self.pad is not None:
             text += f", padding=({self.pad.left}, {self.pad.right})"
         return text + ")"
+
+
+def conv_stream(
+    source: nn.Module, bias: Optional[Tensor], *geometry: int, pad: Optional[Pad1dStream] = None
+) -> Conv1dStream:
+    """The stream of a convolution without a module.
+
+    Args:
+        source: computes the weight
+        bias: a parameter or a constant
+        geometry: in_channels, out_channels, groups, kernel_size, stride, dilation
+        pad: what stands around the signal
+    """
+    stream = Conv1dStream.__new__(Conv1dStream)
+    in_channels, out_channels, groups, kernel_size, stride, dilation = geometry
+    stream._set_up(source, bias, in_channels, out_channels, groups, kernel_size, stride, dilation, pad)
+    return stream

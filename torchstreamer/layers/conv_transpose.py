@@ -11,9 +11,9 @@ from ..core.registry import require_plain
 from ..core.ring import Counter, RingBuffer, plain_inference
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
-from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, weight_source
+from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, register_tensor, weight_source
 
-__all__ = ["ConvTranspose1dStream"]
+__all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream"]
 
 
 class _TransposedWeight(PackedWeight):
@@ -35,7 +35,101 @@ class _TransposedWeight(PackedWeight):
         return blocks.permute(2, 0, 3, 1).reshape(self.taps * c, self.stride * o).contiguous()
 
 
-class ConvTranspose1dStream(BaseStream):
+class TransposedStream(BaseStream):
+    """A layer that turns every sample into a frame and adds the frames where they overlap.
+
+    It keeps the last inputs that later outputs still overlap with, so its state is that of a convolution, and an
+    output is computed once, when its last input has come.
+
+    Args:
+        in_channels: channels of the input
+        kernel_size: taps of a frame
+        stride: samples from one frame to the next
+        dilation: samples between the taps
+        padding: samples cropped at both ends
+        output_padding: samples added to the end
+    """
+
+    def __init__(
+        self, in_channels: int, kernel_size: int, stride: int, dilation: int, padding: int, output_padding: int
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
+        self.padding = padding
+        self.output_padding = output_padding
+        self.field = (kernel_size - 1) * dilation + 1
+        self.ratio = (stride, 1)
+        self.aliasing = 0
+        self.keeps_dtype = True
+        # Let n inputs have come. Position j of the uncropped output is complete when j < n·s, and is known to exist
+        # when j < (n - 1)·s + end. What is complete but may still be cropped waits: `late` positions.
+        self.end = self.field - self.padding + self.output_padding
+        self.late = max(self.stride - self.end, 0)
+        # The first position not given, n·s - late, overlaps with so many earlier inputs.
+        self.history = (self.late + self.field - 1) // self.stride
+        if self.end > self.stride:
+            self.history = max(self.history, 1)  # output padding reaches further than the last input
+        self.ring = RingBuffer()
+        self.lead = Counter(self.padding + self.late)  # outputs still to be cropped
+
+    def overlap(self, x: Tensor) -> Tensor:
+        """The frames of ``[B, C, n]`` added, uncropped, with the output padding."""
+        raise NotImplementedError
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            if not final or not self.ring.started():
+                return None
+            x = self.ring.data.new_empty([self.ring.data.size(0), self.in_channels, 0])
+        self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
+        if not self.ring.started():
+            self.ring.fill(x, self.history, 0.0)
+        return self._crop(self._advance(x, final))
+
+    def _advance(self, x: Tensor, final: bool) -> Optional[Tensor]:
+        return self._overlapped(x, final)
+
+    def _overlapped(self, x: Tensor, final: bool) -> Optional[Tensor]:
+        s = self.stride
+        t = x.size(2)
+        window = self.ring.join(x)
+        start = self.history * s - self.late
+        stop = (self.history + t - 1) * s + self.end if final else start + t * s
+        if stop <= start:
+            return None
+        seen = window
+        if start < 0:  # a gap before the oldest input, where stride > field: it gets a zero in front
+            seen = F.pad(window, [1, 0])
+            start += s
+            stop += s
+        y = self.overlap(seen).narrow(2, start, stop - start)
+        self.ring.keep(window, t)
+        return y
+
+    def _crop(self, y: Optional[Tensor]) -> Optional[Tensor]:
+        if y is not None and self.lead.value > 0:
+            n = min(self.lead.value, y.size(2))
+            self.lead.value -= n
+            if n == y.size(2):
+                return None
+            y = y.narrow(2, n, y.size(2) - n)
+        return y
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        if n <= 0:
+            return 0
+        stop = (n - 1) * self.stride + self.end
+        if not final:
+            stop = min(n * self.stride, stop)
+        return max(stop - self.padding, 0)
+
+
+class ConvTranspose1dStream(TransposedStream):
     """Stream of a `torch.nn.ConvTranspose1d`, with all its arguments.
 
     It keeps the last inputs that later outputs still overlap with, so its state is that of a convolution, and an
@@ -64,75 +158,48 @@ class ConvTranspose1dStream(BaseStream):
 
     def __init__(self, net: nn.ConvTranspose1d) -> None:
         require_plain(net, nn.ConvTranspose1d)
-        super().__init__()
-        self.in_channels = net.in_channels
-        self.out_channels = net.out_channels
-        self.kernel_size = net.kernel_size[0]
-        self.stride = net.stride[0]
-        self.dilation = net.dilation[0]
-        self.groups = net.groups
-        self.padding = int(net.padding[0])
-        self.output_padding = net.output_padding[0]
-        self.field = (self.kernel_size - 1) * self.dilation + 1
-        self.ratio = (self.stride, 1)
-        self.aliasing = 0
-        self.keeps_dtype = True
-        # Let n inputs have come. Position j of the uncropped output is complete when j < n·s, and is known to exist
-        # when j < (n - 1)·s + end. What is complete but may still be cropped waits: `late` positions.
-        self.end = self.field - self.padding + self.output_padding
-        self.late = max(self.stride - self.end, 0)
-        # The first position not given, n·s - late, overlaps with so many earlier inputs.
-        self.history = (self.late + self.field - 1) // self.stride
-        if self.end > self.stride:
-            self.history = max(self.history, 1)  # output padding reaches further than the last input
+        geometry = (net.kernel_size[0], net.stride[0], net.dilation[0], int(net.padding[0]), net.output_padding[0])
+        channels = (net.in_channels, net.out_channels, net.groups)
+        self._set_up(weight_source(net), plain_bias(net), *channels, *geometry)
+
+    def _set_up(
+        self,
+        source: nn.Module,
+        bias: Optional[Tensor],
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        kernel_size: int,
+        stride: int,
+        dilation: int,
+        padding: int,
+        output_padding: int,
+    ) -> None:
+        super().__init__(in_channels, kernel_size, stride, dilation, padding, output_padding)
+        self.out_channels = out_channels
+        self.groups = groups
         taps = self.history + 1
-        self.weight = _TransposedWeight(weight_source(net), self.stride, self.dilation, taps)
+        self.weight = _TransposedWeight(source, self.stride, self.dilation, taps)
         # The product beats torch's transposed convolution at every size, unless dilation fills the weight with zeros.
         self.gemm_columns = 0
-        if net.groups == 1 and self.late == 0 and self.weight.steady():
+        if groups == 1 and self.late == 0 and self.weight.steady():
             dense = taps * self.stride <= 2 * self.kernel_size
             self.gemm_columns = sys.maxsize if dense else GEMM_COLUMNS * self.kernel_size // (taps * self.stride)
-        self.register_parameter("bias", plain_bias(net))
-        self.ring = RingBuffer()
-        self.lead = Counter(self.padding + self.late)  # outputs still to be cropped
+        register_tensor(self, "bias", bias)
 
-    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if x is None:
-            if not final or not self.ring.started():
-                return None
-            x = self.ring.data.new_empty([self.ring.data.size(0), self.in_channels, 0])
-        self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
-        if not self.ring.started():
-            self.ring.fill(x, self.history, 0.0)
+    def overlap(self, x: Tensor) -> Tensor:
+        """The frames added, uncropped."""
+        return F.conv_transpose1d(
+            x, self.weight(), self.bias, self.stride, 0, self.output_padding, self.groups, self.dilation
+        )
+
+    def _advance(self, x: Tensor, final: bool) -> Optional[Tensor]:
         t = x.size(2)
-        s = self.stride
-        gemm = not final and x.size(0) * t <= self.gemm_columns and plain_inference(x)
-        if gemm:
-            rows = self.ring.join_rows(x)
-            y = self._product(rows, t)
-            self.ring.keep_rows(rows, t)
-        else:
-            window = self.ring.join(x)
-            start = self.history * s - self.late
-            stop = (self.history + t - 1) * s + self.end if final else start + t * s
-            if stop <= start:
-                return None
-            seen = window
-            if start < 0:  # a gap before the oldest input, where stride > field: it gets a zero in front
-                seen = F.pad(window, [1, 0])
-                start += s
-                stop += s
-            y = F.conv_transpose1d(
-                seen, self.weight(), self.bias, s, 0, self.output_padding, self.groups, self.dilation
-            )
-            y = y.narrow(2, start, stop - start)
-            self.ring.keep(window, t)
-        if self.lead.value > 0:
-            n = min(self.lead.value, y.size(2))
-            self.lead.value -= n
-            if n == y.size(2):
-                return None
-            y = y.narrow(2, n, y.size(2) - n)
+        if final or x.size(0) * t > self.gemm_columns or not plain_inference(x):
+            return self._overlapped(x, final)
+        rows = self.ring.join_rows(x)
+        y = self._product(rows, t)
+        self.ring.keep_rows(rows, t)
         return y
 
     def _product(self, rows: Tensor, t: int) -> Tensor:
@@ -144,16 +211,6 @@ class ConvTranspose1dStream(BaseStream):
         bias = self.bias
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias.repeat(self.stride), flat, matrix)
         return y.view(b, t * self.stride, self.out_channels).transpose(1, 2)
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        if n <= 0:
-            return 0
-        stop = (n - 1) * self.stride + self.end
-        if not final:
-            stop = min(n * self.stride, stop)
-        return max(stop - self.padding, 0)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
@@ -181,3 +238,16 @@ class ConvTranspose1dStream(BaseStream):
             if value != default:
                 text += f", {name}={value}"
         return text + ")"
+
+
+def conv_transpose_stream(source: nn.Module, bias: Optional[Tensor], *geometry: int) -> ConvTranspose1dStream:
+    """The stream of a transposed convolution without a module.
+
+    Args:
+        source: computes the weight
+        bias: a parameter or a constant
+        geometry: in_channels, out_channels, groups, kernel_size, stride, dilation, padding, output_padding
+    """
+    stream = ConvTranspose1dStream.__new__(ConvTranspose1dStream)
+    stream._set_up(source, bias, *geometry)
+    return stream

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError
 
-__all__ = ["DROPOUT", "Elementwise1dStream", "IdentityStream", "PReLUStream", "PointwiseStream"]
+__all__ = ["DROPOUT", "MODES", "Elementwise1dStream", "IdentityStream", "PReLUStream", "PointwiseStream"]
 
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 # Modules that compute something else in training mode.
-_MODES = (*DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)
+MODES = (*DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)
 
 
 class IdentityStream(BaseStream):
@@ -124,7 +124,7 @@ class Elementwise1dStream(BaseStream):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        modes = [module for module in net.modules() if isinstance(module, _MODES)]
+        modes = [module for module in net.modules() if isinstance(module, MODES)]
         for module in modes:
             if module.training:
                 raise UnsupportedModuleError(

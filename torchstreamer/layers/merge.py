@@ -10,26 +10,31 @@ from torch import Tensor, nn
 
 from ..core.ring import RingBuffer
 
-__all__ = ["Merge1d"]
+__all__ = ["Align1d", "Merge1d"]
 
 
-class Merge1d(nn.Module):
-    """Joins branches by position: sample ``i`` of one with sample ``i`` of the others.
+class Align1d(nn.Module):
+    """Meets branches by position: sample ``i`` of one with sample ``i`` of the others.
 
     Branches run ahead of each other; what has no counterpart yet waits in a ring each.
 
     Args:
         leads: samples to crop from the start of each branch
-        merge: ``"add"``, ``"mul"`` or ``"cat"`` (along the channels)
     """
 
-    def __init__(self, leads: Sequence[int], merge: str = "add") -> None:
+    def __init__(self, leads: Sequence[int]) -> None:
         super().__init__()
-        self.merge = merge
         self.rings = nn.ModuleList([RingBuffer(lead) for lead in leads])
 
-    def forward(self, chunks: List[Optional[Tensor]]) -> Optional[Tensor]:
-        """Take a chunk, or ``None``, of every branch; give the merged samples that all branches have."""
+    def forward(self, chunks: List[Optional[Tensor]]) -> List[Tensor]:
+        """Take a chunk ``[B, C, T]``, or ``None``, of every branch; give the samples that all branches have, of each.
+
+        The list is empty if there are none.
+        """
+        return self._parts(chunks)
+
+    def _parts(self, chunks: List[Optional[Tensor]]) -> List[Tensor]:
+        parts: List[Tensor] = []
         ready = -1
         even = True  # nothing waits, and as many samples came from every branch
         for i, ring in enumerate(self.rings):
@@ -42,8 +47,7 @@ class Merge1d(nn.Module):
             ready = balance if i == 0 else min(ready, balance)
         if ready <= 0:
             self._hold(chunks)
-            return None
-        parts: List[Tensor] = []
+            return parts
         for i, ring in enumerate(self.rings):
             x = chunks[i]
             if x is None:
@@ -57,7 +61,7 @@ class Merge1d(nn.Module):
                 parts.append(x)
                 if not ring.started():
                     ring.fill(x, 0, 0.0)
-            elif ring.held > 4 * x.size(2):
+            elif ring.held > 4 * x.size(2) or x.transpose(1, 2).is_contiguous():
                 rows = ring.join_rows(x)
                 parts.append(rows.narrow(1, 0, ready).transpose(1, 2))
                 ring.keep_rows(rows, ready)
@@ -65,6 +69,39 @@ class Merge1d(nn.Module):
                 window = ring.join(x)
                 parts.append(window.narrow(2, 0, ready))
                 ring.keep(window, ready)
+        return parts
+
+    def _hold(self, chunks: List[Optional[Tensor]]) -> None:
+        for i, ring in enumerate(self.rings):
+            x = chunks[i]
+            if x is not None:
+                ring.push(x)
+
+
+class Merge1d(Align1d):
+    """Joins branches by position.
+
+    Args:
+        leads: samples to crop from the start of each branch
+        merge: ``"add"``, ``"mul"`` or ``"cat"`` (along the channels)
+    """
+
+    def __init__(self, leads: Sequence[int], merge: str = "add") -> None:
+        super().__init__(leads)
+        self.merge = merge
+
+    def forward(self, chunks: List[Optional[Tensor]]) -> Optional[Tensor]:  # type: ignore[override]
+        """Take a chunk, or ``None``, of every branch; give the merged samples that all branches have."""
+        if self.merge == "add" and len(chunks) == 2:
+            one = chunks[0]
+            two = chunks[1]
+            if one is not None and two is not None:
+                y = self._added(one, two)
+                if y is not None:
+                    return y
+        parts = self._parts(chunks)
+        if len(parts) == 0:
+            return None
         if self.merge == "cat":
             return torch.cat(parts, 1)
         y = parts[0]
@@ -72,11 +109,20 @@ class Merge1d(nn.Module):
             y = y * part if self.merge == "mul" else y + part
         return y
 
-    def _hold(self, chunks: List[Optional[Tensor]]) -> None:
-        for i, ring in enumerate(self.rings):
-            x = chunks[i]
-            if x is not None:
-                ring.push(x)
+    def _added(self, one: Tensor, two: Tensor) -> Optional[Tensor]:
+        """The sum where the second chunk is as long as what is ready and the first is ahead of it, or the reverse: what
+        is held is added by itself, so that no chunk is copied to be joined to it. ``None`` in other cases."""
+        first = self.rings[0]
+        second = self.rings[-1]
+        if first.skip + second.skip > 0 or torch.is_grad_enabled() or one.dtype != two.dtype:
+            return None
+        if not first.started() or not second.started() or one.size(0) != two.size(0) or one.size(1) != two.size(1):
+            return None
+        if second.held == 0 and first.held > 0 and one.size(2) >= two.size(2) > first.held:
+            return first.add_behind(one, two)
+        if first.held == 0 and second.held > 0 and two.size(2) >= one.size(2) > second.held:
+            return second.add_behind(two, one)
+        return None
 
     def extra_repr(self) -> str:
         return f"merge={self.merge!r}"

@@ -18,11 +18,26 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import UnsupportedModuleError
 
-__all__ = ["DEPTHWISE_PRODUCTS", "GEMM_COLUMNS", "PackedWeight", "PlainWeight", "copy_network", "weight_source"]
+__all__ = [
+    "DEPTHWISE_PRODUCTS",
+    "GEMM_COLUMNS",
+    "TAP_CHANNELS",
+    "TAP_COLUMNS",
+    "PackedWeight",
+    "PlainWeight",
+    "copy_network",
+    "register_tensor",
+    "weight_source",
+]
 
 # Up to so many columns (rows times samples) one product on unfolded rows beats torch's convolution, which takes the
 # rows of a batch one by one. Measured on stacks of 8, 64 and 256 channels, plain and dilated, batch 1, 4 and 16.
 GEMM_COLUMNS = 256
+
+# Beyond that, a product per tap beats torch's convolution if a row of the batch has so many columns and the convolution
+# so many channels. Measured on 4 to 512 channels, kernels of 1 to 16, dilation 1 to 64, chunks of 64 to 8192.
+TAP_COLUMNS = 256
+TAP_CHANNELS = 32
 
 # A depthwise convolution is no matrix product: all its products (columns times channels times taps) pass through
 # memory, which pays up to so many.
@@ -39,11 +54,13 @@ def _version(x: Tensor) -> int:
 
 
 class PlainWeight(nn.Module):
-    """A parameter, used as it is."""
+    """A parameter, or a tensor that stands for one, used as it is."""
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = weight
+        register_tensor(self, "weight", weight)
 
     def forward(self) -> Tensor:
         return self.weight
@@ -210,6 +227,14 @@ def copy_network(net: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     return copy.deepcopy(net, memo)
+
+
+def register_tensor(module: nn.Module, name: str, tensor: Optional[Tensor]) -> None:
+    """Register a parameter as such, and another tensor as a buffer outside of ``state_dict()``."""
+    if tensor is None or isinstance(tensor, nn.Parameter):
+        module.register_parameter(name, tensor)
+    else:
+        module.register_buffer(name, tensor, persistent=False)
 
 
 def weight_source(net: nn.Module) -> nn.Module:

@@ -167,7 +167,9 @@ def chunkings(n: int, seed: int = 0, pieces: int = 64, thorough: bool = False) -
     return sorted(dict.fromkeys(found), key=len)
 
 
-def shrink_chunking(chunking: Chunking, fails: Callable[[Chunking], object], attempts: int = 400) -> Chunking:
+def shrink_chunking(
+    chunking: Chunking, fails: Callable[[Chunking], object], attempts: int = 400, multiple: int = 1
+) -> Chunking:
     """The smallest chunking found that still fails.
 
     Chunkings of the same signal into one and two pieces are tried first; then pieces are left out, joined and shortened
@@ -177,6 +179,7 @@ def shrink_chunking(chunking: Chunking, fails: Callable[[Chunking], object], att
         chunking: one that fails
         fails: whether a chunking fails
         attempts: how often to call ``fails`` at most
+        multiple: what the total length of every chunking tried must be a multiple of
 
     Returns:
         a chunking that fails; ``chunking`` itself if nothing smaller does
@@ -196,7 +199,7 @@ def shrink_chunking(chunking: Chunking, fails: Callable[[Chunking], object], att
     few = failing(c for c in _few_pieces(total_length(chunking)) if _size(c) < _size(chunking))
     smallest = few or chunking
     while True:
-        smaller = failing(_smaller(smallest))
+        smaller = failing(_fitting(smallest, multiple))
         if smaller is None:
             return smallest
         smallest = smaller
@@ -212,6 +215,22 @@ def _few_pieces(n: int) -> Iterator[Chunking]:
     for cut in sorted({1, 2, n // 2, n - 1}):
         if 0 < cut < n:
             yield (cut, n - cut)
+
+
+def _fitting(chunking: Chunking, multiple: int) -> Iterator[Chunking]:
+    """Smaller chunkings whose totals are multiples: the first or the last piece makes up for what is missing."""
+    for smaller in _smaller(chunking):
+        over = total_length(smaller) % multiple
+        if over == 0:
+            yield smaller
+            continue
+        pieces = [i for i, piece in enumerate(smaller) if piece is not None]
+        for i in sorted({pieces[0], pieces[-1]}):
+            for change in (-over, multiple - over):
+                piece = (smaller[i] or 0) + change
+                fitted = (*smaller[:i], piece, *smaller[i + 1 :])
+                if piece >= 0 and _size(fitted) < _size(chunking):
+                    yield fitted
 
 
 def _smaller(chunking: Chunking) -> Iterator[Chunking]:

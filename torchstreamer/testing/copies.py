@@ -22,7 +22,7 @@ def check_stacking(subject: Subject, recorder: Recorder) -> None:
     count = 0
     with torch.no_grad():
         start = 2 * subject.settled + 3
-        ages = [start, start + subject.hop, start + 3 * subject.hop]
+        ages = [start, start + subject.period, start + 3 * subject.period]
         streams = [fed(subject, n, rows, variant=i) for i, (n, rows) in enumerate(zip(ages, (1, -1, 1), strict=True))]
         try:
             stacked = stack_states([stream.get_state() for stream in streams])
@@ -32,7 +32,7 @@ def check_stacking(subject: Subject, recorder: Recorder) -> None:
             ) from error
         batch = subject.make()
         batch.set_state(stacked)
-        steps = 2 * subject.settled + 7
+        steps = subject.rest(start, 2 * subject.settled + 7)
         alone = []
         for i, (n, rows) in enumerate(zip(ages, (1, -1, 1), strict=True)):
             alone.append(outputs(streams[i], tail_of(subject, n, rows, i, steps)))

@@ -28,7 +28,7 @@ def try_all(subject: Subject, cases: Iterable[Chunking], attempt: Walk, context:
         failure = attempt(stream, chunking)
         if failure is not None:
             used = f"served {count} signals before" if count else "is new too"
-            error = confirm(subject.make, failure, chunking, attempt, used)
+            error = confirm(subject.make, failure, chunking, attempt, used, subject.multiple)
             if context:
                 raise VerificationError(error.rule, f"{context}: {error.detail}", error.chunking)
             raise error
@@ -115,9 +115,10 @@ def check_empty(subject: Subject, recorder: Recorder) -> None:
                     raise VerificationError(
                         rule, f"an empty signal gave shape {tuple(y.shape)}; None was expected", (0,)
                     )
-            failure = walk(subject, stream, (subject.settled, None))
+            chunking = (subject.fit(subject.settled), None)
+            failure = walk(subject, stream, chunking)
             if failure is not None:
-                raise VerificationError("final", f"behind an empty signal: {failure.detail}", (subject.settled, None))
+                raise VerificationError("final", f"behind an empty signal: {failure.detail}", chunking)
     recorder.ran("empty signals", "final", len(calls))
 
 
@@ -125,22 +126,26 @@ def check_final(subject: Subject, recorder: Recorder) -> None:
     """After ``final``, ``flush()`` and ``reset()`` a stream is as new: in state, values, batch size and rank."""
     as_new = subject.make().get_state()
     bytes_new = subject.make().state_nbytes()
-    n = subject.settled + 1
+    n = subject.fit(subject.settled + 1)
     ends: Dict[str, Callable[[Any], Any]] = {
-        "a final call": lambda s: s(subject.signal(2), True),
         "flush()": lambda s: s.flush(),
         "a final call without a chunk": lambda s: s(None, True),
         "a final call with an empty chunk": lambda s: s(subject.signal(0), True),
-        "reset()": lambda s: s.reset(),
     }
     count = 0
     with torch.no_grad():
         stream = subject.make()
         # Lengths that the network refuses too: the stream resets all the same.
-        for length in sorted({1, max(subject.first - 3, 1), subject.first, n, subject.long}):
-            for name, end in ends.items():
+        for came in sorted({1, max(subject.first - 3 * subject.multiple, 1), subject.first, n, subject.long}):
+            for name in (*ends, "a final call", "reset()"):
+                length = subject.fit(came) if name in ends else came
                 stream(subject.signal(length))
-                end(stream)
+                if name in ends:
+                    ends[name](stream)
+                elif name == "reset()":
+                    stream.reset()
+                else:
+                    stream(subject.signal(subject.rest(length, 2)), True)
                 what = f"after {length} samples and {name}"
                 state = stream.get_state()
                 differing = sorted(
@@ -153,7 +158,7 @@ def check_final(subject: Subject, recorder: Recorder) -> None:
                         f"{what} the state is not that of a new stream: {', '.join(differing) or 'state_nbytes()'}",
                     )
                 for rows in (subject.rows + 1, -1, subject.rows):
-                    chunking: Chunking = (n // 2, n - n // 2)
+                    chunking = (n // 2, n - n // 2)
                     failure = walk(subject, stream, chunking, rows=rows, variant=1)
                     if failure is not None and walk(subject, subject.make(), chunking, rows=rows, variant=1) is None:
                         raise VerificationError(
@@ -171,10 +176,10 @@ def check_final(subject: Subject, recorder: Recorder) -> None:
 
 
 def _few_cases(subject: Subject) -> List[Chunking]:
-    n = subject.settled + 5
-    lengths = sorted({1, 2, 3, subject.first, subject.first + 1, n})
+    n = subject.fit(subject.settled + 5)
+    lengths = sorted({subject.fit(length) for length in (1, 2, 3, subject.first, subject.first + 1, n)})
     cases = [case for length in lengths for case in chunkings(length, subject.seed, 16)[:6]]
-    cases += [even_chunks(min(n, 200), 1), (n, None), (n, n, None)]
+    cases += [even_chunks(subject.fit(min(n, 200)), 1), (n, None), (n, n, None)]
     cases += [random_chunks(subject.long, subject.seed + i, 50) for i in range(2)]
     return [case for case in cases if len(case) <= 400]
 

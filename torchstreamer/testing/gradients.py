@@ -22,7 +22,7 @@ def check_gradients(subject: Subject, recorder: Recorder, weights: Sequence[nn.P
         recorder: takes the check down
         weights: the weights that stream and reference share
     """
-    n = subject.settled + 20
+    n = subject.fit(subject.settled + 20)
     cases: List[Chunking] = [
         (n,),
         even_chunks(n, 1) if n <= 200 else even_chunks(n, n // 100),
@@ -30,13 +30,15 @@ def check_gradients(subject: Subject, recorder: Recorder, weights: Sequence[nn.P
     ]
     weights = [weight for weight in weights if weight.requires_grad]
     with torch.enable_grad():
-        x = subject.signal(n).requires_grad_()
+        x = subject.signal(n)
+        leaves: List[Tensor] = [x.requires_grad_()] if subject.differentiable else []
+        leaves += weights
         expected = subject.reference(x.clone())
-        if not expected.requires_grad:
+        if not expected.requires_grad or not leaves:
             recorder.skip("gradients", "trainable", "the reference has no gradients")
             return
         mask = _mask(expected)
-        wanted = _gradients((expected * mask).sum(), [x, *weights])
+        wanted = _gradients((expected * mask).sum(), leaves)
         count = 0
         for chunking in cases:
             pieces = play(subject.make(), x, chunking)
@@ -46,12 +48,12 @@ def check_gradients(subject: Subject, recorder: Recorder, weights: Sequence[nn.P
                     "trainable", "the streamed output carries no gradients; the offline one does", chunking
                 )
             try:
-                found = _gradients((y * mask).sum(), [x, *weights])
+                found = _gradients((y * mask).sum(), leaves)
             except RuntimeError as error:
                 raise VerificationError("trainable", f"the backward pass raised {error}", chunking) from error
             _compare(subject, found, wanted, chunking)
             count += 1
-        _check_spoiled(subject, x, weights)
+        _check_spoiled(subject, x, leaves)
     recorder.ran("gradients", "trainable", count + 1)
 
 
@@ -59,8 +61,9 @@ def check_cut(subject: Subject, recorder: Recorder) -> None:
     """``detach_state()`` and ``deepcopy`` cut the path into earlier chunks, and change no value."""
     with torch.enable_grad():
         n = subject.settled + 3
-        one = subject.signal(n).requires_grad_()
-        two = subject.signal(2 * n + 20)[..., n:].clone().requires_grad_()
+        total = subject.fit(2 * n + 20)
+        one = subject.signal(n).requires_grad_(subject.differentiable)
+        two = subject.signal(total)[..., n:].clone().requires_grad_(subject.differentiable)
         stream = subject.make()
         pieces = [stream(one.clone())]
         try:
@@ -70,11 +73,14 @@ def check_cut(subject: Subject, recorder: Recorder) -> None:
         stream.detach_state()
         pieces += [stream(two.clone()), stream.flush()]
         others = [] if copied is None else [copied(two.clone()), copied.flush()]
-        expected = subject.offline(2 * n + 20)
+        expected = subject.offline(total)
         assert expected is not None
         y = torch.cat([piece for piece in pieces if piece is not None], -1)
         if y.shape != expected.shape or difference(y, expected, subject.scale) > subject.tolerance:
-            raise VerificationError("trainable", "detach_state() changes what comes out", (n, n + 20, None))
+            raise VerificationError("trainable", "detach_state() changes what comes out", (n, total - n, None))
+        if not subject.differentiable:
+            recorder.skip("cut gradients", "trainable", f"signals of {subject.dtype} have no gradients")
+            return
         for name, later in (("detach_state()", pieces[1:]), ("deepcopy", others)):
             for y in later:
                 if y is not None and y.requires_grad:
@@ -91,7 +97,7 @@ def check_live_weights(subject: Subject, recorder: Recorder, weights: Sequence[n
     if not weights:
         recorder.skip("live weights", "live", "there are no weights")
         return
-    chunking = (subject.settled, 1, 2, None)
+    chunking = (subject.settled, 1, subject.rest(subject.settled + 1, 2), None)
     n = total_length(chunking)
     kept = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
@@ -125,10 +131,11 @@ _FIELDS = (
     "knows_length",
     "seed",
     "thorough",
+    "multiple",
 )
 
 
-def _check_spoiled(subject: Subject, x: Tensor, weights: Sequence[nn.Parameter]) -> None:
+def _check_spoiled(subject: Subject, x: Tensor, leaves: List[Tensor]) -> None:
     # Gradients of the first outputs, after later calls without gradients, which may write in place.
     half = subject.settled
     stream = subject.make()
@@ -141,12 +148,12 @@ def _check_spoiled(subject: Subject, x: Tensor, weights: Sequence[nn.Parameter])
     whole = subject.reference(x.clone())[..., : y.shape[-1]]
     mask = _mask(y)
     try:
-        found = _gradients((y * mask).sum(), [x, *weights])
+        found = _gradients((y * mask).sum(), leaves)
     except RuntimeError as error:
         raise VerificationError(
             "trainable", f"later calls without gradients spoil the backward pass: {error}"
         ) from error
-    _compare(subject, found, _gradients((whole * mask).sum(), [x, *weights]), (half,))
+    _compare(subject, found, _gradients((whole * mask).sum(), leaves), (half,))
 
 
 def _mask(y: Tensor) -> Tensor:
@@ -165,7 +172,8 @@ def _compare(subject: Subject, found: List[Tensor], wanted: List[Tensor], chunki
         top = float(finite.abs().max()) if finite.numel() > 0 else 0.0
         wrong = difference(grad, expected, top if top > 0 else 1.0)
         if wrong > subject.tolerance:
-            of = "the input" if i == 0 else f"weight {i - 1}, shape {tuple(expected.shape)},"
+            weight = i - 1 if subject.differentiable else i
+            of = "the input" if weight < 0 else f"weight {weight}, shape {tuple(expected.shape)},"
             raise VerificationError(
                 "trainable",
                 f"the gradient of {of} differs from the offline one by {wrong:.2g} of its scale, "

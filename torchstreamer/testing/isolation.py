@@ -26,15 +26,16 @@ __all__ = ["check_isolated", "check_released", "check_two_streams"]
 
 def check_isolated(subject: Subject, recorder: Recorder) -> None:
     """The caller's chunk is never written to; the caller may write to it, and to every output."""
-    cases = [case for n in (1, 2, subject.first, subject.settled + 3) for case in chunkings(n, subject.seed, 16)[:5]]
-    cases += [even_chunks(min(subject.settled + 9, 300), 1), random_chunks(subject.long, subject.seed, 40)]
+    lengths = [subject.fit(n) for n in (1, 2, subject.first, subject.settled + 3)]
+    cases = [case for n in lengths for case in chunkings(n, subject.seed, 16)[:5]]
+    cases += [even_chunks(subject.fit(min(subject.settled + 9, 300)), 1), random_chunks(subject.long, subject.seed, 40)]
     count = 0
     for mode in (torch.no_grad, torch.enable_grad):
         with mode():
             for chunking in cases:
                 for attempt in (_read_only, _chunks_overwritten, _outputs_overwritten):
                     if attempt(subject, chunking):
-                        smallest = shrink_chunking(chunking, partial(attempt, subject))
+                        smallest = shrink_chunking(chunking, partial(attempt, subject), multiple=subject.multiple)
                         raise VerificationError("isolated", attempt(subject, smallest), smallest)
                     count += 1
     recorder.ran("chunks and outputs belong to the caller", "isolated", count)
@@ -73,9 +74,10 @@ def check_two_streams(subject: Subject, recorder: Recorder) -> None:
     """Streams of one network, fed in turns, do not see each other."""
     count = 0
     with torch.no_grad():
-        for n in (subject.settled + 4, subject.long):
+        apart = (subject.apart or subject.make)()
+        for n in (subject.fit(subject.settled + 4), subject.long):
             cuts = [even_chunks(n, max(n // 20, 1)), random_chunks(n, subject.seed, max(n // 5, 1)), all_at_once(n)]
-            streams = [subject.make() for _ in cuts]
+            streams = [apart, *(subject.make() for _ in cuts[1:])]
             turns = [list(split_signal(subject.signal(n, variant=i), cut)) for i, cut in enumerate(cuts)]
             outputs: List[List[Tensor]] = [[] for _ in cuts]
             for turn in range(max(len(calls) for calls in turns)):
@@ -128,7 +130,7 @@ def _chunks_overwritten(subject: Subject, chunking: Chunking) -> str:
             given.append(y.detach())
             copies.append(y.detach().clone())
         if chunk is not None:
-            chunk.fill_(torch.nan)
+            subject.spoil(chunk)
     for i, (y, copy) in enumerate(zip(given, copies, strict=True)):
         if not same_bits(y, copy):
             return f"output {i} changed after it was given"
@@ -144,7 +146,7 @@ def _outputs_overwritten(subject: Subject, chunking: Chunking) -> str:
         y = call(stream, chunk, final)
         if y is not None:
             copies.append(y.detach().clone())
-            y.detach().fill_(torch.nan)
+            subject.spoil(y.detach())
     wrong = _against(subject, copies, subject.offline(n))
     return (
         f"an output shares memory with the state: when the caller overwrites it, the stream goes wrong: {wrong}"

@@ -22,7 +22,8 @@ def check_lengths(subject: Subject, recorder: Recorder) -> None:
             raise VerificationError(
                 "prompt", f"output_length(0, {final}) is {stream.output_length(0, final)}; an empty signal gives 0"
             )
-    lengths = sorted({*range(1, min(subject.settled, 200) + 40), *subject.short_lengths(), subject.long})
+    whole = subject.whole_lengths(min(subject.settled, 200) + 39)
+    lengths = sorted({*whole, *subject.short_lengths(), subject.long})
     for n in lengths:
         if stream.output_length(n, True) != subject.offline_length(n):
             raise VerificationError(
@@ -37,7 +38,7 @@ def check_lengths(subject: Subject, recorder: Recorder) -> None:
     before, least = 0, math.inf
     top = subject.long + 4 * subject.hop
     now = [stream.output_length(n, False) for n in range(top)]
-    end = [stream.output_length(n, True) for n in range(top)]
+    end = [stream.output_length(n, True) if n % subject.multiple == 0 else math.inf for n in range(top)]
     for n in range(top):
         if now[n] < before:
             raise VerificationError("prompt", f"output_length falls from {before} to {now[n]} at {n} samples")
@@ -78,12 +79,13 @@ def check_rates(subject: Subject, recorder: Recorder) -> None:
         for n in [*range(start, start + min(2 * hop, 200) + 2), 50 * start + 1]:
             for k in (1, 2, 5):
                 for final in (False, True):
-                    grown = stream.output_length(n + k * hop, final) - stream.output_length(n, final)
-                    if grown * down != k * hop * up:
+                    begin, more = (subject.fit(n), k * subject.period) if final else (n, k * hop)
+                    grown = stream.output_length(begin + more, final) - stream.output_length(begin, final)
+                    if grown * down != more * up:
                         raise VerificationError(
                             "prompt",
-                            f"hop {hop} and ratio {up}/{down} do not fit output_length: from {n} to {n + k * hop} "
-                            f"samples output_length(…, {final}) grows by {grown}; {k * hop * up / down:g} was expected",
+                            f"hop {hop} and ratio {up}/{down} do not fit output_length: from {begin} to {begin + more} "
+                            f"samples output_length(…, {final}) grows by {grown}; {more * up / down:g} was expected",
                         )
                     count += 1
     recorder.ran("hop and ratio", "prompt", max(count, 1))
@@ -127,7 +129,7 @@ def check_future(subject: Subject, recorder: Recorder) -> None:
             if not pieces:
                 continue
             out = torch.cat(pieces, -1)
-            for more in _futures(subject):
+            for more in _futures(subject, n):
                 for name, y in _outcomes(subject, n, more):
                     length = 0 if y is None else y.shape[-1]
                     if y is None or length < out.shape[-1]:
@@ -156,7 +158,7 @@ def check_largest(subject: Subject, recorder: Recorder) -> None:
     with torch.no_grad():
         for n in _positions(subject):
             out = stream.output_length(n, False)
-            now = subject.offline(n)
+            now = subject.offline(subject.fit(n))
             if now is not None and now.shape[-1] > out and not _depends(subject, n, out, now):
                 raise VerificationError(
                     "prompt",
@@ -198,10 +200,10 @@ def _positions(subject: Subject) -> List[int]:
     )
 
 
-def _futures(subject: Subject) -> List[int]:
-    # 0 is the end; one sample more, a period, and as much as any output looks ahead.
+def _futures(subject: Subject, n: int) -> List[int]:
+    # 0 is the end, where the signal may end; one sample more, a period, and as much as any output looks ahead.
     reach = subject.lookahead + subject.first + subject.hop + 1
-    return sorted({0, 1, 2, subject.hop, reach})
+    return sorted({subject.rest(n, more) for more in (0, 1, 2, subject.hop, reach)})
 
 
 def _outcomes(subject: Subject, n: int, more: int) -> Iterator[Tuple[str, Optional[Tensor]]]:
@@ -210,20 +212,21 @@ def _outcomes(subject: Subject, n: int, more: int) -> Iterator[Tuple[str, Option
         yield "the end", subject.offline(n)
         return
     signal = subject.signal(n + more)
-    continuations = {"the same signal": signal, "other values": signal.clone()}
-    continuations["other values"][..., n:] = subject.signal(n + more, variant=2)[..., n:]
-    for name, value in (("nan", math.nan), ("a thousand", 1e3)):
-        continuations[name] = signal.clone()
-        continuations[name][..., n:] = value
+    begun = signal[..., :n]
+    others = {"other values": subject.signal(n + more, variant=2)[..., n:], **subject.extremes(more)}
+    continuations = {"the same signal": signal}
+    continuations.update({name: torch.cat([begun, other], -1) for name, other in others.items()})
     y = subject.refer(torch.cat(list(continuations.values())))
     for i, name in enumerate(continuations):
         yield name, None if y is None else y[i * subject.rows : (i + 1) * subject.rows]
 
 
 def _depends(subject: Subject, n: int, i: int, now: Tensor) -> bool:
-    futures = _futures(subject)
+    futures = _futures(subject, n)
     # Long continuations and near ends tell most; then ends at every other distance.
-    for more in [*reversed(futures[1:]), *range(3, futures[-1])]:
+    for more in [*(more for more in reversed(futures) if more > 0), *range(3, futures[-1])]:
+        if (n + more) % subject.multiple > 0:
+            continue
         for _, y in _outcomes(subject, n, more):
             if y is None or y.shape[-1] <= i or difference(y[..., i], now[..., i], subject.scale) > subject.tolerance:
                 return True

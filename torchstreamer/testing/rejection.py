@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import StreamInputError, StreamStateError
+from .chunkings import split_signal
 from .report import Recorder, VerificationError
 from .subject import Subject
 from .walking import same_bits, walk
@@ -29,7 +30,7 @@ def rejected_chunks(good: Tensor) -> Dict[str, Any]:
         "one channel more": good.new_zeros(*good.shape[:-2], channels + 1, good.shape[-1]),
         "an empty chunk of one channel more": good.new_zeros(*good.shape[:-2], channels + 1, 0),
         "another dtype": good.to(torch.float32 if good.dtype != torch.float32 else torch.float64),
-        "a chunk of integers": good.to(torch.int64),
+        "a chunk of integers": good.to(torch.int64 if good.dtype != torch.int64 else torch.int32),
         "another device": good.to("meta"),
         "a list": good.tolist(),
         "a number": 1.5,
@@ -55,20 +56,20 @@ def check_rejected(subject: Subject, recorder: Recorder) -> None:
             for n in sorted({0, 1, max(subject.first - 1, 1), subject.settled + 1}):
                 stream = subject.make()
                 shadow = subject.make()
-                whole = subject.signal(n + 30, abs(rows))
+                whole = subject.signal(subject.fit(n + 30), abs(rows))
                 whole = whole[0] if rows == -1 else whole
                 if n > 0:
                     stream(whole[..., :n])
                     shadow(whole[..., :n])
-                good = whole[..., n : n + 2].clone()
+                good = whole[..., n : subject.fit(n + 2)].clone()
                 wrong = rejected_chunks(good) if n > 0 else _rejected_at_start(subject, stream, good)
                 for name, chunk in wrong.items():
                     for final in (False, True):
                         _reject(stream, chunk, final, name, "at the start" if n == 0 else f"after {n} samples")
                         count += 1
-                for start in range(n, n + 30, 10):
-                    same = _same(stream, shadow, whole[..., start : start + 10], start == n + 20)
-                    if not same:
+                tail = whole[..., n:]
+                for chunk, final in split_signal(tail, (10, 10, tail.shape[-1] - 20)):
+                    if not _same(stream, shadow, chunk, final):
                         raise VerificationError(
                             "safe", f"after chunks rejected at {n} samples the stream goes on differently"
                         )
@@ -113,7 +114,7 @@ def _reject(stream: Any, chunk: Any, final: bool, name: str, where: str) -> None
         raise VerificationError("safe", f"{name} {where} was rejected, but changed the state")
 
 
-def _same(a: Any, b: Any, chunk: Tensor, final: bool) -> bool:
+def _same(a: Any, b: Any, chunk: Optional[Tensor], final: bool) -> bool:
     y, z = a(chunk, final), b(chunk, final)
     return (y is None) == (z is None) and (y is None or same_bits(y, z))
 
@@ -162,8 +163,8 @@ def check_broken_steps(subject: Subject, recorder: Recorder) -> None:
 def _situations(subject: Subject) -> Iterator[Tuple[int, int, bool]]:
     yield 0, subject.settled, False
     yield subject.settled, 3 + subject.hop, False
-    yield subject.settled, 2, True
-    yield 1, subject.settled + 200, True
+    yield subject.settled, subject.rest(subject.settled, 2), True
+    yield 1, subject.rest(1, subject.settled + 200), True
 
 
 def _calls(subject: Subject, before: int, size: int, final: bool) -> int:
@@ -216,11 +217,15 @@ def _break(subject: Subject, before: int, size: int, final: bool, at: int) -> bo
             getattr(stream, method)()
         except StreamStateError:
             continue
+        except Exception as error:
+            raise VerificationError(
+                "safe", f"after {what} {method}() raised {type(error).__name__}: {error}; StreamStateError was expected"
+            ) from error
         raise VerificationError("safe", f"after {what} {method}() did not raise StreamStateError")
     stream.set_state(state)
     _equal(stream(chunk, final), expected, f"after {what} and set_state() the stream went on")
     stream.reset()
-    failure = walk(subject, stream, (subject.settled, 2))
+    failure = walk(subject, stream, (subject.settled, subject.rest(subject.settled, 2)))
     if failure is not None:
         raise VerificationError("safe", f"after {what} and reset() the next signal goes wrong: {failure.detail}")
     return True

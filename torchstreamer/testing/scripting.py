@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .chunkings import Chunking, chunkings, even_chunks, random_chunks
+from .multiples import refuse_lengths, refuse_wrong_ends
 from .rejection import rejected_chunks
 from .report import Recorder, VerificationError
 from .subject import Subject
@@ -61,6 +62,9 @@ def check_scripted(
             _check_geometry(subject, stream, scripted, name)
             recorder.ran(f"state, {name}", "scriptable", _check_state(subject, scripted, name))
             recorder.ran(f"rejected chunks, {name}", "scriptable", _check_rejected(subject, scripted, name))
+            if subject.multiple > 1:
+                count = _check_multiples(subject, scripted, name)
+                recorder.ran(f"lengths that are no multiple, {name}", "scriptable", count)
         broken = _check_broken_step(subject, script, weights)
         if broken > 0:
             recorder.ran("errors inside a step, scripted", "scriptable", broken)
@@ -75,10 +79,11 @@ def check_scripted(
 
 def _cases(subject: Subject) -> Iterator[Chunking]:
     lengths = subject.short_lengths()
-    for n in sorted({*lengths[::3], subject.first, subject.first + 1, subject.settled + 1}):
+    around = {subject.fit(n) for n in (subject.first, subject.first + 1, subject.settled + 1)}
+    for n in sorted({*lengths[::3], *around}):
         found = chunkings(n, subject.seed + n, 16, subject.thorough)
-        yield from found if subject.thorough else found[n % 2 :: 2]
-    yield even_chunks(min(subject.settled + subject.hop, 600), 1)
+        yield from found if subject.thorough else found[n // subject.multiple % 2 :: 2]
+    yield even_chunks(subject.fit(min(subject.settled + subject.hop, 600)), 1)
     yield random_chunks(subject.long, subject.seed, 40)
     yield random_chunks(subject.long, subject.seed + 1)
     yield (3, subject.long - 10, 1, 1, 5)
@@ -98,14 +103,14 @@ def _try_script(
     for i, chunking in enumerate(cases):
         failure = attempt(script, chunking)
         if failure is not None:
-            error = confirm(as_new, failure, chunking, attempt, f"served {i} signals before")
+            error = confirm(as_new, failure, chunking, attempt, f"served {i} signals before", subject.multiple)
             raise VerificationError("scriptable", f"{name}: {error.rule}: {error.detail}", error.chunking)
     return len(cases)
 
 
 def _check_apart(subject: Subject, stream: Any, script: Any, before: Dict[str, Tensor]) -> None:
     # Scripting a stream that was fed leaves it alone, and the script starts as new.
-    chunking: Chunking = (subject.settled, 4, None)
+    chunking: Chunking = (subject.settled, subject.rest(subject.settled, 4), None)
     failure = walk(subject, script, chunking)
     if failure is not None:
         used = subject.make()
@@ -124,8 +129,9 @@ def _check_apart(subject: Subject, stream: Any, script: Any, before: Dict[str, T
         raise VerificationError("scriptable", "the script shares its state with the stream that it was made from")
     new = subject.make()
     new.set_state(before)
-    tail = subject.signal(subject.settled + 12)[..., subject.settled :]
-    for y, expected in zip(play(stream, tail, (5, 7)), play(new, tail, (5, 7)), strict=True):
+    n = subject.rest(subject.settled, 12)
+    tail = subject.signal(subject.settled + n)[..., subject.settled :]
+    for y, expected in zip(play(stream, tail, (5, n - 5)), play(new, tail, (5, n - 5)), strict=True):
         if not same_bits(y, expected):
             raise VerificationError("scriptable", "after torch.jit.script the original stream goes on differently")
 
@@ -137,7 +143,7 @@ def _check_geometry(subject: Subject, stream: Any, script: Any, name: str) -> No
         )
     if subject.knows_length:
         for n in range(0, subject.settled + 2 * subject.hop + 20):
-            for final in (False, True):
+            for final in (False, True) if n % subject.multiple == 0 else (False,):
                 if script.output_length(n, final) != stream.output_length(n, final):
                     raise VerificationError(
                         "scriptable",
@@ -150,7 +156,7 @@ def _check_state(subject: Subject, script: Any, name: str) -> int:
     count = 0
     for rows in (subject.rows, -1):
         for n in sorted({1, subject.first, subject.settled + 1}):
-            x = subject.signal(n + subject.settled + 20, abs(rows))
+            x = subject.signal(subject.fit(n + subject.settled + 20), abs(rows))
             x = x[0] if rows == -1 else x
             tail = x[..., n:]
             cut = (1, 2, tail.shape[-1] - 3, None)
@@ -198,11 +204,11 @@ def _check_state(subject: Subject, script: Any, name: str) -> int:
 
 def _check_rejected(subject: Subject, script: Any, name: str) -> int:
     count = 0
-    n = subject.settled
+    n = subject.fit(subject.settled)
     for rows in (subject.rows, -1):
-        x = subject.signal(n + 20, abs(rows))
+        x = subject.signal(n + subject.fit(2), abs(rows))
         x = x[0] if rows == -1 else x
-        good = x[..., n : n + 2]
+        good = x[..., n:]
         script.reset()
         script(x[..., :n])
         state = script.get_state()
@@ -221,6 +227,21 @@ def _check_rejected(subject: Subject, script: Any, name: str) -> int:
             count += 1
         script.reset()
     return count
+
+
+def _check_multiples(subject: Subject, script: Any, name: str) -> int:
+    if getattr(script, "length_multiple", None) != subject.multiple:
+        raise VerificationError("scriptable", f"{name}: length_multiple is not that of the stream")
+
+    def as_new() -> Any:
+        script.reset()
+        return script
+
+    try:
+        count = refuse_lengths(subject, script) if subject.knows_length else 0
+        return count + refuse_wrong_ends(subject, as_new)
+    except VerificationError as error:
+        raise VerificationError("scriptable", f"{name}: {error.rule}: {error.detail}", error.chunking) from error
 
 
 def _check_broken_step(subject: Subject, script: Any, weights: Sequence[nn.Parameter]) -> int:
@@ -246,7 +267,7 @@ def _check_broken_step(subject: Subject, script: Any, weights: Sequence[nn.Param
                     f"safe: after a step that failed {later!r} came; a torch.jit.Error 'failed_stream' was expected",
                 )
         script.reset()
-        failure = walk(subject, script, (subject.settled, 2))
+        failure = walk(subject, script, (subject.settled, subject.rest(subject.settled, 2)))
         if failure is not None:
             raise VerificationError("scriptable", f"safe: after a step that failed, and reset(), {failure.detail}")
         count += 1

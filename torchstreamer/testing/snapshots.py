@@ -52,12 +52,12 @@ def check_snapshots(subject: Subject, recorder: Recorder) -> None:
                 for fork in forks:
                     fork.set_state(given)
                 for value in given.values():
-                    value.fill_(-7)
+                    subject.spoil(value)
                 go_on(forks[1], tail_of(subject, n, rows, variant=1))
                 check_outputs(go_on(forks[0], tail), expected, f"two streams forked after {n} samples see each other")
                 stream = fed(subject, n, rows)
                 for value in stream.get_state().values():
-                    value.fill_(-7)
+                    subject.spoil(value)
                 check_outputs(
                     go_on(stream, tail), expected, f"writing to a state taken after {n} samples reached the stream"
                 )
@@ -142,7 +142,7 @@ def fed(subject: Subject, n: int, rows: int, variant: int = 0) -> Any:
 
 
 def tail_of(subject: Subject, n: int, rows: int, variant: int = 0, length: int = 0) -> Tensor:
-    x = subject.signal(n + (length or subject.settled + 20), abs(rows), variant)[..., n:]
+    x = subject.signal(n + (length or subject.rest(n, subject.settled + 20)), abs(rows), variant)[..., n:]
     return x[0] if rows == -1 else x
 
 

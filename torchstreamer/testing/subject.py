@@ -35,6 +35,8 @@ class Subject:
         knows_length: whether the stream defines ``output_length``
         seed: of signals and chunkings
         thorough: whether to try more
+        multiple: what the length of every whole signal must be a multiple of
+        apart: makes a new stream with nothing taken over from earlier ones, where ``make`` copies
     """
 
     make: Callable[[], BaseStream]
@@ -50,10 +52,13 @@ class Subject:
     knows_length: bool
     seed: int
     thorough: bool
+    multiple: int = 1
+    apart: Optional[Callable[[], BaseStream]] = None
     _offline: Dict[Tuple[int, int, int], Optional[Tensor]] = field(default_factory=dict)
     _signals: Dict[Tuple[int, int], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.typical = self.fit(self.typical)
         if self.offline(self.typical) is None:
             raise ValueError(
                 f"invalid_example: the reference gives nothing for [{self.rows}, {self.channels}, {self.typical}], "
@@ -61,12 +66,20 @@ class Subject:
                 "use a longer example"
             )
         stream = self.make()
+        said = getattr(stream, "length_multiple", 1)
+        if said != self.multiple:
+            raise ValueError(
+                f"invalid_length_multiple: {self.multiple} came; the stream's own length_multiple is {said!r}; pass "
+                "length_multiple=, and give the stream this attribute"
+            )
         self.hop = max(int(getattr(stream, "hop", 1)), 1)
+        # Whole signals that differ by a period are of equal phase, and of allowed lengths alike.
+        self.period = math.lcm(self.hop, self.multiple)
         self.first = self._first_length()
         self.lookahead = self._lookahead(stream) if self.knows_length else self.first
         # Start, end and a few periods: what happens at short lengths happens here.
         self.settled = self.first + self.lookahead + 2 * self.hop
-        self.long = max(self.typical, 3 * self.settled, 300)
+        self.long = self.fit(max(self.typical, 3 * self.settled, 300))
         whole = self.offline(self.long)
         if whole is None or not bool(whole.isfinite().all()):
             raise ValueError(
@@ -76,6 +89,20 @@ class Subject:
             )
         top = float(whole.abs().max())
         self.scale = top if top > 0 else 1.0
+
+    # ------------------------------------------------------------------ lengths of whole signals
+
+    def fit(self, n: int) -> int:
+        """The smallest length of a whole signal that is at least ``n``."""
+        return -(-n // self.multiple) * self.multiple
+
+    def rest(self, n: int, least: int) -> int:
+        """How many samples, at least ``least``, complete a signal of which ``n`` samples came."""
+        return self.fit(n + least) - n
+
+    def whole_lengths(self, top: int) -> List[int]:
+        """All lengths of whole signals up to ``top``, and never fewer than four."""
+        return list(range(self.multiple, max(self.fit(top), 4 * self.multiple) + 1, self.multiple))
 
     # ------------------------------------------------------------------ signals and what the reference makes of them
 
@@ -93,8 +120,32 @@ class Subject:
             self._signals[rows, variant] = known
         return known[..., :n].clone()
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether signals can have gradients; whole numbers cannot."""
+        return self.dtype.is_floating_point or self.dtype.is_complex
+
+    def extremes(self, n: int) -> Dict[str, Tensor]:
+        """Constant signals unlike the random ones; of whole numbers, those that the random ones hold too."""
+        if self.differentiable:
+            thousand = torch.full((self.rows, self.channels, n), 1e3, dtype=torch.float64)
+            thousand = self.domain(thousand).to(self.device, self.dtype)
+            return {"nan": torch.full_like(thousand, math.nan), "a thousand": thousand}
+        known = self.signal(_BLOCK)
+        like = known.new_empty(self.rows, self.channels, n)
+        ends = {"the largest": known.max(), "the smallest": known.min()}
+        return {name: torch.full_like(like, int(value)) for name, value in ends.items()}
+
+    def spoil(self, x: Tensor) -> None:
+        """Overwrite a tensor: with ``nan``, or with a whole number that the reference takes."""
+        if x.is_floating_point() or x.is_complex():
+            x.fill_(math.nan)
+        else:
+            x.fill_(-7 if x.dim() == 0 else int(self.signal(_BLOCK).max()))
+
     def offline(self, n: int, rows: int = 0, variant: int = 0) -> Optional[Tensor]:
         """What the reference gives for a signal; ``None`` where it raises or gives nothing."""
+        assert n % self.multiple == 0, f"{n} is no multiple of {self.multiple}"
         key = (n, rows or self.rows, variant)
         if key not in self._offline:
             self._offline[key] = self.refer(self.signal(*key)) if n > 0 else None
@@ -127,10 +178,12 @@ class Subject:
     # ------------------------------------------------------------------ what to try
 
     def short_lengths(self) -> List[int]:
-        """All lengths up to a bound, and some around the first that gives anything."""
+        """All lengths of whole signals up to a bound, and some around the first that gives anything."""
         bound = min(max(self.settled + 3, 12), 128 if self.thorough else 32)
-        around = {self.first + i for i in (-2, -1, 0, 1, 2)} | {self.settled + i for i in (0, 1, self.hop)}
-        return sorted({*range(1, bound + 1), *(n for n in around if n > 0)})
+        around = {self.first + i * self.multiple for i in (-2, -1, 0, 1, 2)}
+        around |= {self.fit(self.settled + i) for i in (0, 1, self.hop)}
+        bound = max(bound, min(8 * self.multiple, 32))
+        return sorted({*self.whole_lengths(bound), *(n for n in around if n > 0)})
 
     def cases(self, sparse: int = 1) -> Iterator[Chunking]:
         """Chunkings of signals of many lengths; every ``sparse``-th of the short ones."""
@@ -138,37 +191,39 @@ class Subject:
             if i % sparse == 0:
                 found = chunkings(n, self.seed + n, 128 if self.thorough else 16, self.thorough)
                 # Of the longer ones every length gets some of the chunkings, in turns.
-                yield from found if n <= 10 or self.thorough else found[i % 3 :: 3]
+                yield from found if n <= 10 * self.multiple or self.thorough else found[i % 3 :: 3]
         yield from self.long_cases()
 
     def long_cases(self) -> Iterator[Chunking]:
         """Chunkings of signals much longer than the start and the end."""
         yield from chunkings(self.long, self.seed, 40, self.thorough)
         steps = min(self.settled + self.hop, 10_000 if self.thorough else 1_000)
-        yield even_chunks(steps, 1)
+        yield even_chunks(self.fit(steps), 1)
         # Long chunks behind short ones and the reverse: handlers may choose another kernel for each.
         yield (3, self.long - 10, 1, 1, 5)
-        yield (*even_chunks(60, 4), 200, *even_chunks(60, 1), self.long)
+        yield (*even_chunks(60, 4), 200, *even_chunks(60, 1), self.rest(320, self.long))
         if self.thorough:
             for i in range(20):
-                yield random_chunks(self.long + 37 * i, self.seed + i, None if i % 2 else 50)
+                yield random_chunks(self.fit(self.long + 37 * i), self.seed + i, None if i % 2 else 50)
 
     # ------------------------------------------------------------------ geometry
 
     def _first_length(self) -> int:
-        top = 1
-        while top < self.typical and self.offline_length(top) == 0:
-            top = min(2 * top, self.typical)
+        # Counted in multiples.
+        top, most = 1, self.typical // self.multiple
+        while top < most and self.offline_length(top * self.multiple) == 0:
+            top = min(2 * top, most)
         low, high = top // 2, top
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.offline_length(middle) > 0 else (middle, high)
-        return high
+            low, high = (low, middle) if self.offline_length(middle * self.multiple) > 0 else (middle, high)
+        return high * self.multiple
 
     def _lookahead(self, stream: BaseStream) -> int:
-        n = 4 * (self.first + self.typical)
+        n, step = 4 * (self.first + self.typical), self.multiple
         most = max(
-            stream.output_length(n + i, True) - stream.output_length(n + i, False) for i in range(min(self.hop, 64))
+            stream.output_length(n + i, True) - stream.output_length(n + i, False)
+            for i in range(0, min(self.period, 64 * step), step)
         )
         up, down = stream.ratio
-        return math.ceil(max(most, 0) * down / up)
+        return math.ceil(max(most, 0) * down / up) + step - 1

@@ -1,6 +1,6 @@
 """The verifier of streams: every rule of the contract, on any stream."""
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
-from ..core.registry import create_stream
 from ..core.stream import BaseStream
-from ..layers.weights import copy_network
-from . import copies, exactness, isolation, memory, promptness, rejection, scripting, snapshots
+from . import copies, exactness, isolation, memory, multiples, promptness, rejection, scripting, snapshots
 from . import gradients as gradient_checks
+from .making import Maker, of_module
 from .report import Recorder, VerificationReport
 from .subject import Reference, Subject
 
@@ -34,6 +33,8 @@ def verify_stream(
     script: bool = True,
     gradients: bool = True,
     output_length: bool = True,
+    length_multiple: int = 1,
+    graph: bool = False,
     domain: Callable[[Tensor], Tensor] = torch.clone,
     seed: int = 0,
     thorough: bool = False,
@@ -47,19 +48,28 @@ def verify_stream(
         net_or_factory: a module in its eval form, whose stream `create_stream` makes; or a function without arguments
             that makes a new stream, along with ``reference``
         example: a signal ``[B, C, T]``, or its shape: rows, channels, and a length at which the reference works. Its
-            values are not used
+            values are not used, and its length is rounded up to a multiple of ``length_multiple``
         reference: what the stream must equal, on the whole signal ``[B, C, T]``; the module itself by default
         single: whether the stream is one handler, whose ``output_length`` must be the largest possible; by default
-            whether there is no `Sequential1dStream`, `Residual1dStream` or `Parallel1dStream` in it
+            whether there is no `Sequential1dStream`, `Residual1dStream` or `Parallel1dStream` in it, and ``False``
+            with ``graph``
         dtypes: dtypes of the signals. The first one gets all checks, the others those of exactness. By default
-            float64, float32 and bfloat16 for a module, and the example's for a factory or with a ``reference``
+            float64, float32 and bfloat16 for a module, and the example's for a factory, with a ``reference``, or where
+            it holds whole numbers. A network keeps its own dtype where signals are of whole numbers, which have no
+            gradients and no ``nan``
         tolerances: the largest difference allowed for each dtype, relative to the largest offline output; by default
-            1e-10 for float64, 1e-5 for float32 (give 1e-4 for deep networks), 2e-2 for bfloat16
+            1e-10 for float64, 1e-5 for float32 (give 1e-4 for deep networks), 2e-2 for bfloat16; for whole numbers
+            that of the network's dtype
         script: whether the stream must script
         gradients: whether gradients must equal the offline ones
         output_length: give ``False`` for a handler without ``output_length``, which cannot be checked for promptness
+        length_multiple: what the length of every whole signal must be a multiple of; passed on to `create_stream`. All
+            other lengths must be refused at the end of a signal, with the code ``length_multiple``; chunks have any
+            size
+        graph: whether `create_stream` gets an example too, random and like ``example``, and captures the network with
+            it. It does so twice for each dtype; all other streams are copies that share the network's weights
         domain: takes normal random samples, one by one, to where the network is defined; ``torch.abs`` for one that
-            takes roots or logarithms
+            takes roots or logarithms, ``lambda x: (3 * x.abs()).long().clamp(max=9)`` for one that takes ten tokens
         seed: of all random values
         thorough: whether to try many more lengths, chunkings and positions
 
@@ -70,7 +80,7 @@ def verify_stream(
         VerificationError: the stream breaks a rule
         UnsupportedModuleError: the module cannot be streamed
         TypeError: a factory without a reference, or a stream instead of either
-        ValueError: the reference gives nothing for the example
+        ValueError: the reference gives nothing for the example, or the stream has another ``length_multiple``
 
     Example:
         >>> import torch
@@ -89,41 +99,51 @@ def verify_stream(
         raise TypeError(
             "verify_stream got a factory without a reference; pass reference=, the network on the whole signal"
         )
+    if not isinstance(length_multiple, int) or length_multiple < 1:
+        raise ValueError(f"invalid_length_multiple: {length_multiple!r} came; a whole number, 1 or more, was expected")
     if dtypes is None:
-        known = module is not None and reference is None
+        known = module is not None and reference is None and (own is None or not _whole(own))
         dtypes = (torch.float64, torch.float32, torch.bfloat16) if known else (own or _dtype_of(net_or_factory),)
     recorder = Recorder()
     for i, dtype in enumerate(dtypes):
-        tolerance = (tolerances or {}).get(dtype, TOLERANCES.get(dtype, 1e-5))
-        shape: Dict[str, Any] = {
-            "rows": rows,
-            "channels": channels,
-            "typical": typical,
-            "device": device,
-            "dtype": dtype,
-        }
-        rest: Dict[str, Any] = {"tolerance": tolerance, "domain": domain, "knows_length": output_length}
-        rest.update(seed=seed, thorough=thorough)
+        precision = _dtype_of(net_or_factory) if _whole(dtype) else dtype
+        tolerance = (tolerances or {}).get(dtype, TOLERANCES.get(precision, 1e-5))
+        fitted = -(-typical // length_multiple) * length_multiple
+        signal = domain(_noise((rows, channels, fitted), seed)).to(device, dtype)
         if module is None:
             assert reference is not None
-            made = _Maker(net_or_factory, reference, reference if isinstance(reference, nn.Module) else None)
+            made = Maker(net_or_factory, reference, reference if isinstance(reference, nn.Module) else None)
         else:
-            made = _of_module(module, dtype, device, reference)
-        if i > 0 and not _supported(made, shape, recorder):
+            made = of_module(module, dtype, device, reference, length_multiple, signal if graph else None)
+        if i > 0 and not _supported(made, signal, recorder):
             continue
         with torch.no_grad():
-            subject = Subject(make=made.make, reference=made.reference, module=made.module, **shape, **rest)
+            subject = Subject(
+                make=made.make,
+                reference=made.reference,
+                module=made.module,
+                rows=rows,
+                channels=channels,
+                typical=typical,
+                dtype=dtype,
+                device=device,
+                tolerance=tolerance,
+                domain=domain,
+                knows_length=output_length,
+                seed=seed,
+                thorough=thorough,
+                multiple=length_multiple,
+                apart=made.apart,
+            )
         if i > 0:
             exactness.check_exact(subject, recorder, 3)
             continue
-        is_single = _is_single(subject.make()) if single is None else single
+        is_single = not graph and _is_single(subject.make()) if single is None else single
         _check_all(subject, recorder, made, is_single, script, gradients)
     return recorder.report()
 
 
-def _check_all(
-    subject: Subject, recorder: Recorder, made: "_Maker", single: bool, script: bool, gradients: bool
-) -> None:
+def _check_all(subject: Subject, recorder: Recorder, made: Maker, single: bool, script: bool, gradients: bool) -> None:
     exactness.check_exact(subject, recorder)
     isolation.check_two_streams(subject, recorder)
     if subject.knows_length:
@@ -136,6 +156,7 @@ def _check_all(
     else:
         recorder.skip("output_length", "prompt", "output_length=False")
     promptness.check_rates(subject, recorder)
+    multiples.check_multiples(subject, recorder)
     exactness.check_final(subject, recorder)
     exactness.check_empty(subject, recorder)
     exactness.check_shapes(subject, recorder)
@@ -164,36 +185,13 @@ def _check_all(
         recorder.skip("scripting", "scriptable", "script=False")
 
 
-class _Maker:
-    # How to make a stream, what it must equal, and the network that both share, if it is known.
-    def __init__(self, make: Callable[[], BaseStream], reference: Reference, module: Optional[nn.Module]) -> None:
-        self.make = make
-        self.reference = reference
-        self.module = module
-
-    def weights(self) -> List[nn.Parameter]:
-        if self.module is None:
-            return []
-        return [weight for weight in self.module.parameters() if weight.is_floating_point() or weight.is_complex()]
-
-
-def _of_module(module: nn.Module, dtype: torch.dtype, device: torch.device, reference: Optional[Reference]) -> _Maker:
-    if reference is not None:
-        return _Maker(lambda: create_stream(module), reference, module if reference is module else None)
-    net = copy_network(module).to(device=device, dtype=dtype)
-    return _Maker(lambda: create_stream(net), net, net)
-
-
-def _supported(made: _Maker, shape: Mapping[str, Any], recorder: Recorder) -> bool:
-    """Whether the network itself works in a dtype."""
-    x = torch.ones(shape["rows"], shape["channels"], shape["typical"], dtype=shape["dtype"], device=shape["device"])
+def _supported(made: Maker, x: Tensor, recorder: Recorder) -> bool:
+    """Whether the network itself works in the dtype of a signal."""
     try:
         with torch.no_grad():
-            made.reference(x)
+            made.reference(x.clone())
     except Exception as error:
-        recorder.skip(
-            f"chunkings, {str(shape['dtype']).removeprefix('torch.')}", "exact", f"the network raises: {error}"
-        )
+        recorder.skip(f"chunkings, {str(x.dtype).removeprefix('torch.')}", "exact", f"the network raises: {error}")
         return False
     return True
 
@@ -205,6 +203,14 @@ def _describe(example: Union[Tensor, Sequence[int]]) -> Any:
     if isinstance(example, Tensor):
         return (*shape, example.device, example.dtype)
     return (*shape, torch.device("cpu"), None)
+
+
+def _noise(shape: Sequence[int], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _whole(dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point and not dtype.is_complex
 
 
 def _dtype_of(net_or_factory: Any) -> torch.dtype:

@@ -165,6 +165,7 @@ def confirm(
     chunking: Chunking,
     retry: Callable[[Any, Chunking], Optional[Failure]],
     used: str,
+    multiple: int = 1,
 ) -> VerificationError:
     """Trace a failure of a stream that served earlier signals to its smallest chunking on a new one.
 
@@ -174,6 +175,7 @@ def confirm(
         chunking: where it went wrong
         retry: runs a new stream over a chunking
         used: what the stream that failed had done before, for the message
+        multiple: what the length of every whole signal must be a multiple of
     """
     again = retry(fresh(), chunking)
     if again is None:
@@ -187,6 +189,6 @@ def confirm(
         found = retry(fresh(), smaller)
         return found is not None and found.rule == rule
 
-    smallest = shrink_chunking(chunking, fails)
+    smallest = shrink_chunking(chunking, fails, multiple=multiple)
     found = retry(fresh(), smallest) or again
     return VerificationError(found.rule, found.detail, smallest)

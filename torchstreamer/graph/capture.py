@@ -1,0 +1,355 @@
+"""A model as a graph of ATen operations, with a dynamic time axis, through `torch.export`."""
+
+import contextlib
+import inspect
+import io
+import logging
+import math
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from ..core.registry import custom_factory
+from ..errors import StreamError, UnsupportedModuleError
+from .lengths import Sizes
+from .opaque import Leaf, leaves_whole
+
+__all__ = ["Capture", "InputPort", "capture", "module_of", "source_line"]
+
+
+@dataclass(frozen=True)
+class InputPort:
+    """One input of the model.
+
+    Attributes:
+        name: of its placeholder
+        time: its time axis, counted from the first; ``None`` for a static input
+        rows: its batch axis, or ``None`` if the model treats no axis as rows
+        example: a value
+        length: its length for ``n`` samples of the first streamed input, as a size
+    """
+
+    name: str
+    time: Optional[int]
+    rows: Optional[int]
+    example: Tensor
+    length: Any = None
+
+
+@dataclass
+class Capture:
+    """What `capture` found.
+
+    Attributes:
+        net: the model
+        graph: its operations
+        tensors: parameters, buffers and constants, by placeholder
+        paths: where these stand in the model
+        inputs: the inputs, in order
+        outputs: names of the output values, in order; ``None`` for a constant output that is ``None``
+        structure: of the outputs
+        sizes: evaluates sizes
+        guards: conditions on the input's shapes under which the graph holds
+        leaves: the modules that stayed whole, with their streams
+        multiple: what the total length is a multiple of
+    """
+
+    net: nn.Module
+    graph: fx.Graph
+    tensors: Dict[str, Tensor]
+    paths: Dict[str, str]
+    inputs: List[InputPort]
+    outputs: List[Optional[str]]
+    structure: pytree.TreeSpec
+    sizes: Sizes
+    guards: List[str]
+    arguments: Dict[str, Any]
+    leaves: List[Leaf] = field(default_factory=list)
+    multiple: int = 1
+
+    @property
+    def streamed(self) -> List[InputPort]:
+        """The inputs with a time axis."""
+        return [port for port in self.inputs if port.time is not None]
+
+    def valid(self, n: int) -> bool:
+        """Whether the first streamed input can have ``n`` samples in all."""
+        return self.sizes.valid(n) and n % self.multiple == 0
+
+    def broken_guards(self, n: int, rows: int = 2) -> List[str]:
+        """The guards that do not hold for a length."""
+        names = {"L": self._shapes(n, rows), "max": max, "min": min, "math": math, "torch": torch}
+        return [text for text, code in self._compiled() if not eval(code, dict(names))]
+
+    def _compiled(self) -> List[Tuple[str, Any]]:
+        if not hasattr(self, "_codes"):
+            self._codes = [(text, compile(text, "<guard>", "eval")) for text in dict.fromkeys(self.guards)]
+        return self._codes
+
+    def _shapes(self, n: int, rows: int) -> Dict[str, Any]:
+        fakes = []
+        for port in self.inputs:
+            size = list(port.example.shape)
+            if port.time is not None:
+                size[port.time] = self.sizes.at(port.length, n)
+            if port.rows is not None and self.sizes.rows:
+                size[port.rows] = rows
+            fakes.append(_Shape(size))
+        return {
+            name: fakes[where] if isinstance(where, int) else [fakes[i] for i in where]
+            for name, where in self.arguments.items()
+        }
+
+
+class _Shape:
+    def __init__(self, sizes: List[int]) -> None:
+        self.sizes = sizes
+
+    def size(self) -> List[int]:
+        return self.sizes
+
+
+def capture(
+    net: nn.Module,
+    examples: Sequence[Tensor],
+    times: Sequence[Optional[int]],
+    multiple: int,
+    dynamic_rows: bool,
+    tied: bool = False,
+) -> Capture:
+    """Export a model.
+
+    Args:
+        net: the model, in its eval form
+        examples: an example of every input
+        times: time axis of each input, counted from the first; ``None`` for a static one
+        multiple: what the length of the first streamed input is a multiple of
+        dynamic_rows: whether the first axis that is not time is a batch of any size
+        tied: whether to tell the exporter that the lengths of the inputs stand in the ratio of the examples
+
+    Raises:
+        UnsupportedModuleError: the model cannot be exported, or fixes the length of its input
+    """
+    values, shapes = [], []
+    lengths = [x.shape[time] for x, time in zip(examples, times, strict=True) if time is not None]
+    unit, base = math.gcd(*lengths), Dim("time", min=1, max=1 << 40)
+    for x, time in zip(examples, times, strict=True):
+        rows = _rows_axis(x, time) if dynamic_rows else None
+        axes: Dict[int, Any] = {}
+        if rows is not None:
+            x = torch.cat([x, x], rows) if x.shape[rows] == 1 else x
+            axes[rows] = Dim.AUTO
+        if time is not None:
+            factor = x.shape[time] // unit
+            axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
+        values.append(x.detach())
+        shapes.append(axes)
+    with leaves_whole(net, custom_factory) as leaves:
+        program = _export(net, tuple(values), tuple(shapes))
+    return _read(net, program, values, times, multiple, dynamic_rows, leaves)
+
+
+def _rows_axis(x: Tensor, time: Optional[int]) -> Optional[int]:
+    axes = [axis for axis in range(x.dim()) if axis != time]
+    return axes[0] if axes else None
+
+
+def _export(net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, Any], ...]) -> ExportedProgram:
+    names = list(inspect.signature(net.forward).parameters.values())
+    dynamic: Any = shapes
+    if names and names[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        dynamic = (shapes,)
+    with warnings.catch_warnings(), torch.no_grad(), _quiet():
+        warnings.simplefilter("ignore")
+        try:
+            program = export(net, values, dynamic_shapes=dynamic, strict=False)
+            return program.run_decompositions({})
+        except UnsupportedModuleError:
+            raise
+        except StreamError:
+            raise
+        except Exception as error:
+            raise UnsupportedModuleError(
+                "not_exportable",
+                net,
+                f"torch.export raised {type(error).__name__}: {_first_lines(error)}",
+                "write lengths with shapes, not with tensors, and leave out branches on values; or register a handler "
+                f"for {type(net).__name__}, or for the module inside that does this, with register_streamer",
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter logs and prints what it also raises.
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:400]
+
+
+def _read(
+    net: nn.Module,
+    program: ExportedProgram,
+    values: Sequence[Tensor],
+    times: Sequence[Optional[int]],
+    multiple: int,
+    dynamic_rows: bool,
+    leaves: List[Leaf],
+) -> Capture:
+    graph = program.graph
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    tensors: Dict[str, Tensor] = {}
+    paths: Dict[str, str] = {}
+    user: List[fx.Node] = []
+    for spec in program.graph_signature.input_specs:
+        if isinstance(spec.arg, ConstantArgument):
+            continue
+        name = spec.arg.name
+        if spec.kind == InputKind.USER_INPUT:
+            user.append(nodes[name])
+        elif spec.target is not None:
+            tensors[name] = _tensor(net, program, spec.target)
+            paths[name] = spec.target
+    sizes, ports = _ports(net, user, values, times, dynamic_rows)
+    outputs: List[Optional[str]] = []
+    for output in program.graph_signature.output_specs:
+        if output.kind == OutputKind.USER_OUTPUT:
+            outputs.append(None if isinstance(output.arg, ConstantArgument) else output.arg.name)
+    return Capture(
+        net,
+        graph,
+        tensors,
+        paths,
+        ports,
+        outputs,
+        program.call_spec.out_spec,
+        sizes,
+        list(program._guards_code),
+        _arguments(net, len(values)),
+        leaves,
+        multiple,
+    )
+
+
+def _tensor(net: nn.Module, program: ExportedProgram, target: str) -> Tensor:
+    # The model's own tensor, so that the stream follows it; the exporter keeps the same but for its copies of literals.
+    found: Any = net
+    for name in target.split("."):
+        found = getattr(found, name, None)
+    kept = program.state_dict[target] if target in program.state_dict else program.constants[target]
+    return found if isinstance(found, Tensor) and found.shape == kept.shape else kept
+
+
+def _arguments(net: nn.Module, count: int) -> Dict[str, Any]:
+    """For each argument of ``forward`` the inputs that it takes."""
+    places: Dict[str, Any] = {}
+    at = 0
+    for name, parameter in inspect.signature(net.forward).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            places[name] = list(range(at, count))
+            at = count
+        elif at < count:
+            places[name] = at
+            at += 1
+    return places
+
+
+def _ports(
+    net: nn.Module,
+    nodes: Sequence[fx.Node],
+    values: Sequence[Tensor],
+    times: Sequence[Optional[int]],
+    dynamic_rows: bool,
+) -> Tuple[Sizes, List[InputPort]]:
+    plain = Sizes("", "", 1, 0)
+    rows: Dict[str, int] = {}
+    roots: Dict[str, int] = {}
+    for node, x, time in zip(nodes, values, times, strict=True):
+        shape = node.meta["val"].shape
+        axis = _rows_axis(x, time) if dynamic_rows else None
+        if axis is not None:
+            if not plain.symbols(shape[axis]):
+                raise UnsupportedModuleError("fixed_batch", net, "it fixes the number of rows", "use one row")
+            rows.update(dict.fromkeys(plain.symbols(shape[axis]), 1))
+        if time is not None:
+            if not plain.symbols(shape[time]):
+                raise UnsupportedModuleError(
+                    "fixed_length",
+                    net,
+                    f"it works for signals of exactly {shape[time]} samples: it uses the length in a place that fixes "
+                    "it, as a layer whose size is that length or a comparison with it",
+                    "take lengths from shapes, or register a handler for the module that does this",
+                )
+            roots.update(dict.fromkeys(plain.symbols(shape[time]), 1))
+    if len(roots) != 1:
+        raise UnsupportedModuleError(
+            "independent_lengths",
+            net,
+            "the lengths of its inputs do not follow from each other",
+            "give inputs whose lengths the model ties, as by adding or concatenating them",
+        )
+    if len(rows) > 1:
+        raise UnsupportedModuleError("fixed_batch", net, "its inputs have independent numbers of rows", "use one row")
+    root, batch = next(iter(roots)), next(iter(rows), "")
+    if root == batch:
+        raise UnsupportedModuleError("fixed_batch", net, "it ties the number of rows to the length", "use one row")
+    first = next(i for i, time in enumerate(times) if time is not None)
+    unit = Sizes(root, batch, 1, 0)
+    length = unit.function(nodes[first].meta["val"].shape[times[first]])
+    scale, offset = length(2) - length(1), 2 * length(1) - length(2)
+    if scale < 1 or any(length(i) != scale * i + offset for i in range(1, 100)):
+        raise UnsupportedModuleError(
+            "irregular_length", net, "it takes only some lengths, in no regular pattern", "pad or crop the input"
+        )
+    sizes = Sizes(root, batch, scale, offset)
+    ports = []
+    for node, x, time in zip(nodes, values, times, strict=True):
+        shape = node.meta["val"].shape
+        axis = _rows_axis(x, time) if dynamic_rows else None
+        ports.append(InputPort(node.name, time, axis, x, None if time is None else shape[time]))
+    return sizes, ports
+
+
+def module_of(node: fx.Node, net: nn.Module) -> Tuple[str, nn.Module]:
+    """Path and module in whose ``forward`` an operation stands."""
+    stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
+    path = ""
+    for where, _ in stack.values():
+        path = where
+    path = path.split("@")[0]
+    try:
+        return path, net.get_submodule(path)
+    except AttributeError:
+        return "", net
+
+
+def source_line(node: fx.Node) -> str:
+    """File, line and text of the model's source that made an operation; the innermost line outside of torch."""
+    trace = (node.meta.get("stack_trace") or "").splitlines()
+    found = ""
+    for i, line in enumerate(trace):
+        line = line.strip()
+        if line.startswith("File ") and "/torch/" not in line.replace("\\", "/"):
+            file, number = line.split(",")[:2]
+            name = file.split('"')[1].replace("\\", "/").rsplit("/", 1)[-1]
+            text = trace[i + 1].strip() if i + 1 < len(trace) else ""
+            found = f"{name}, {number.strip()}: {text}"
+    return found

@@ -1,0 +1,234 @@
+"""Makes a `GraphStream` of a model: capture, lowering, assembly, and a trial against the model itself."""
+
+import math
+from fractions import Fraction
+from typing import Any, List, Optional, Sequence, Tuple
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..core.registry import Example, TimeDim
+from ..errors import UnsupportedModuleError
+from ..layers.elementwise import MODES
+from . import rules_length, rules_shape, rules_window  # noqa: F401  (they register themselves)
+from .assembly import Assembly
+from .capture import Capture, InputPort, capture
+from .layout_of import layout_of
+from .lowering import Lowering
+from .nodes import GateNode
+from .ported import PortedGraphStream
+from .ports import Port
+from .reasons import reason_for
+from .stream import GraphStream
+from .trial import shortest_length
+from .values import Value
+
+__all__ = ["assembled", "graph_stream", "inputs_of", "recurrent_refusal", "refuse_training"]
+
+
+def graph_stream(net: nn.Module, example: Example, time_dim: TimeDim = -1, length_multiple: int = 1) -> GraphStream:
+    """Capture a model and make its stream; see `create_stream`."""
+    examples, times = inputs_of(example, time_dim, length_multiple)
+    refuse_training(net)
+    try:
+        return _made(net, examples, times, length_multiple, True)
+    except UnsupportedModuleError as error:
+        several = sum(time is not None for time in times) > 1
+        if error.code in ("independent_lengths", "not_exportable") and several:
+            other = {"dynamic_rows": True, "tied": True}
+        elif error.code in ("fixed_batch", "rows_mixed", "not_exportable"):
+            other = {"dynamic_rows": False, "tied": False}
+        else:
+            recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None
+            raise (recurrent or error) from None
+        try:
+            return _made(net, examples, times, length_multiple, **other)
+        except UnsupportedModuleError as later:
+            later = recurrent_refusal(net) or later if later.code == "fixed_length" else later
+            raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
+
+
+def recurrent_refusal(net: nn.Module) -> Optional[UnsupportedModuleError]:
+    """The refusal of a recurrent layer, which the exporter unrolls for one length."""
+    for module in net.modules():
+        if isinstance(module, nn.RNNBase):
+            return UnsupportedModuleError("time_mixing", module, *reason_for("gru")).within(net)
+    return None
+
+
+def inputs_of(example: Example, time_dim: TimeDim, length_multiple: int) -> Tuple[List[Tensor], List[Optional[int]]]:
+    """The inputs, and the time axis of each, counted from the first.
+
+    Raises:
+        TypeError, ValueError: they do not fit each other
+    """
+    examples = [example] if isinstance(example, Tensor) else list(example)
+    dims = [time_dim] * len(examples) if isinstance(time_dim, int) else list(time_dim)
+    if not examples or not all(isinstance(x, Tensor) for x in examples):
+        kinds = ", ".join(type(x).__name__ for x in examples)
+        raise TypeError(f"create_stream got example=({kinds}); a tensor, or a tuple of tensors, was expected")
+    if len(dims) != len(examples):
+        raise ValueError(
+            f"invalid_time_dim: time_dim={tuple(dims)!r} came for {len(examples)} inputs; one axis for each was "
+            "expected, None for a static input"
+        )
+    times: List[Optional[int]] = []
+    for x, dim in zip(examples, dims, strict=True):
+        if dim is not None and not -x.dim() <= dim < x.dim():
+            raise ValueError(
+                f"invalid_time_dim: time_dim={dim} came for an example of shape {tuple(x.shape)}; an axis of "
+                "it was expected"
+            )
+        times.append(None if dim is None else dim % x.dim())
+    if all(time is None for time in times):
+        raise ValueError("invalid_time_dim: no input has a time axis; at least one was expected")
+    if length_multiple < 1:
+        raise ValueError(f"invalid_length_multiple: {length_multiple} came; a whole number from 1 on was expected")
+    length = next(x.shape[time] for x, time in zip(examples, times, strict=True) if time is not None)
+    if length % length_multiple != 0 or length == 0:
+        raise ValueError(
+            f"invalid_example: its length is {length}; a multiple of {length_multiple} was expected; crop or pad it"
+        )
+    return examples, times
+
+
+def refuse_training(net: nn.Module) -> None:
+    """Refuse a network with modules that compute something else in training mode, and are in it.
+
+    Raises:
+        UnsupportedModuleError: with the module
+    """
+    for module in net.modules():
+        if isinstance(module, MODES) and module.training:
+            raise UnsupportedModuleError(
+                "training_mode",
+                module,
+                "in training mode it depends on the whole batch, or on chance",
+                "call eval() first",
+            ).within(net)
+
+
+def _made(
+    net: nn.Module,
+    examples: List[Tensor],
+    times: List[Optional[int]],
+    multiple: int,
+    dynamic_rows: bool,
+    tied: bool = False,
+) -> GraphStream:
+    found = capture(net, examples, times, multiple, dynamic_rows, tied)
+    low = Lowering(found)
+    outputs = low.run()
+    return assembled(found, low, outputs)
+
+
+def assembled(found: Capture, low: Lowering, outputs: List[Any]) -> GraphStream:
+    """The stream of a lowered capture."""
+    for value in outputs:
+        if isinstance(value, Value) and value.merged:
+            raise UnsupportedModuleError(
+                "rows_mixed", found.net, "it returns time and rows as one axis", "give rows an axis of their own"
+            )
+        if value is not None and not isinstance(value, Value):
+            raise UnsupportedModuleError(
+                "constant_output", found.net, "one of its outputs does not depend on time", "return it elsewhere"
+            )
+    parts = Assembly(low, outputs)
+    if not parts.outputs:
+        raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
+    stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
+    shortest = shortest_length(found, stream)
+    gates = _gates(found, low, stream, shortest)
+    if gates:
+        stream.nodes = nn.ModuleList([*gates, *stream.nodes])
+    return stream
+
+
+def _is_plain(found: Capture, parts: Assembly, outputs: Sequence[Any]) -> bool:
+    port = found.inputs[0]
+    if len(found.inputs) != 1 or len(outputs) != 1 or not found.structure.is_leaf():
+        return False
+    rows = 0 if found.sizes.rows else None
+    if rows is None and port.example.shape[0] != 1:
+        return False
+    y = parts.outputs[0]
+    return port.example.dim() == 3 and port.time == 2 and y.time == len(y.shape) - 1 and y.rows == rows and y.time > 0
+
+
+def _plain(found: Capture, low: Lowering, parts: Assembly) -> GraphStream:
+    source, result = low.inputs[0], parts.outputs[0]
+    assert result.clock is not None
+    return GraphStream(
+        parts.nodes,
+        len(parts.slots),
+        parts.slots[result],
+        (int(source.shape[1]), int(result.shape[1]) if len(result.shape) == 3 else -1),
+        parts.hop(),
+        result.clock.ratio,
+        found.inputs[0].example.new_empty(0),
+        found.multiple,
+        result.fresh,
+        result.dtype == source.dtype,
+        -1 if found.sizes.rows else 1,
+    )
+
+
+def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[Any]) -> GraphStream:
+    ports, denominators = [], [1]
+    for port in found.inputs:
+        factor = (1, 1, 0)
+        if port.time is not None:
+            factor = _factor(found, low, port)
+            denominators.append(factor[1])
+        shape = [1 if axis in (port.time, port.rows) else size for axis, size in enumerate(port.example.shape)]
+        rows = port.rows if port.rows is not None and found.sizes.rows else -1
+        time = -1 if port.time is None else port.time
+        ports.append(Port(port.name, shape, time, rows, port.example.new_empty(0), factor))
+    first = parts.outputs[0]
+    assert first.clock is not None
+    return PortedGraphStream(
+        parts.nodes,
+        len(parts.slots),
+        ports,
+        [-1 if value is None else parts.slots[value] for value in outputs],
+        [(-1, -1) if v is None else (v.time, -1 if v.rows is None else v.rows) for v in outputs],
+        found.structure,
+        math.lcm(parts.hop(), *denominators),
+        first.clock.ratio,
+        found.streamed[0].example.new_empty(0),
+        found.multiple,
+    )
+
+
+def _factor(found: Capture, low: Lowering, port: InputPort) -> Tuple[int, int, int]:
+    length = found.sizes.function(port.length)
+    one, two = low.lengths[:2]
+    slope = Fraction(length(two) - length(one), two - one)
+    c = slope.denominator * length(one) - slope.numerator * one
+    if slope <= 0 or any(slope.denominator * length(n) != slope.numerator * n + c for n in low.lengths):
+        raise UnsupportedModuleError(
+            "independent_lengths",
+            found.net,
+            f"the length of '{port.name}' is in no constant ratio to the first",
+            "pad it",
+        )
+    return slope.numerator, slope.denominator, c
+
+
+def _gates(found: Capture, low: Lowering, stream: GraphStream, shortest: int) -> List[nn.Module]:
+    """What holds a signal back that the model would refuse; nothing, where nothing comes out of it anyway."""
+
+    def gives(n: int) -> bool:
+        lengths = [stream.output_length(n, False)]
+        if n % found.multiple == 0:
+            lengths.append(stream.output_length(n, True))
+        return any(leaf > 0 for leaf in pytree.tree_leaves(lengths))
+
+    if not any(gives(n) for n in range(1, shortest)):
+        return []
+    gates: List[nn.Module] = []
+    for i, (thing, port) in enumerate(zip(low.inputs, found.inputs, strict=True)):
+        if port.time is not None:
+            p, q, c = _factor(found, low, port)
+            gates.append(GateNode(i, layout_of(thing), -(-(shortest * p + c) // q)))
+    return gates

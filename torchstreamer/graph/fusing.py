@@ -1,0 +1,46 @@
+"""Sums of two values that meet by position, as one part."""
+
+from typing import Any, Dict, List, Sequence
+
+import torch
+
+from .layout_of import layout_of
+from .lowering import Lowering
+from .values import AlignCall, Replay, SumCall, Value, things_in
+
+__all__ = ["fuse_sums"]
+
+
+def fuse_sums(lowering: Lowering, outputs: Sequence[Any]) -> None:
+    """Put one part in the place of an alignment whose values only a single sum needs."""
+    users: Dict[Any, List[Any]] = {}
+    for thing in lowering.recorded:
+        for inner in set(things_in([thing.recipe.args, thing.recipe.kwargs])):
+            if isinstance(inner, Value):
+                users.setdefault(inner, []).append(thing)
+    taken = {value for value in outputs if isinstance(value, Value)}
+    for call in lowering.calls:
+        for name in ("source", "edge"):
+            if hasattr(call, name):
+                taken.add(getattr(call, name))
+        taken.update(call.sources if isinstance(call, AlignCall) else [])
+    for i, call in enumerate(lowering.calls):
+        if isinstance(call, AlignCall) and len(call.targets) == 2 and not taken & set(call.targets):
+            sums = users.get(call.targets[0], []) + users.get(call.targets[1], [])
+            if len(sums) == 2 and sums[0] is sums[1] and _is_sum(sums[0], call):
+                order = [call.targets.index(value) for value in sums[0].recipe.args[:2]]
+                sums[0].recipe = None
+                lowering.recorded.remove(sums[0])
+                lowering.calls[i] = SumCall([call.sources[k] for k in order], sums[0])
+
+
+def _is_sum(value: Any, call: AlignCall) -> bool:
+    if not isinstance(value, Value) or not isinstance(value.recipe, Replay):
+        return False
+    recipe = value.recipe
+    plain = recipe.target is torch.ops.aten.add.Tensor and not recipe.kwargs and len(recipe.args) == 2
+    if not plain or set(recipe.args) != set(call.targets):
+        return False
+    one, two = call.targets
+    same = one.dtype == two.dtype == value.dtype and one.others() == two.others() == value.others()
+    return same and layout_of(one).plain and layout_of(two).plain and layout_of(value).plain

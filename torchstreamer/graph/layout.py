@@ -1,0 +1,55 @@
+"""Between a value as the model lays it out and ``[B, C, T]``, as streams take it. TorchScript compiles this file."""
+
+from typing import List, Sequence
+
+from torch import Tensor, nn
+
+__all__ = ["Layout"]
+
+
+class Layout(nn.Module):
+    """Where rows and time stand in a tensor.
+
+    Args:
+        time: the time axis
+        rows: the batch axis, -1 if there is none
+        inner: entries of the batch axis per row of the signal
+        others: sizes of the other axes, in order
+    """
+
+    order: List[int]
+    back: List[int]
+    others: List[int]
+
+    def __init__(self, time: int, rows: int, inner: int, others: Sequence[int]) -> None:
+        super().__init__()
+        rank = len(others) + (1 if rows < 0 else 2)
+        middle = [axis for axis in range(rank) if axis not in (time, rows)]
+        self.order = ([] if rows < 0 else [rows]) + middle + [time]
+        self.back = [self.order.index(axis) for axis in range(rank)]
+        self.moved = self.order != list(range(rank))
+        self.has_rows = rows >= 0
+        self.inner = inner
+        self.others = list(others)
+        channels = inner
+        for size in others:
+            channels *= size
+        self.channels = channels
+        self.plain = rows == 0 and time == 2 and rank == 3 and inner == 1
+
+    def pack(self, x: Tensor) -> Tensor:
+        """The tensor as ``[B, C, T]``."""
+        if self.plain:
+            return x
+        if self.moved:
+            x = x.permute(self.order)
+        rows = x.size(0) // self.inner if self.has_rows else 1
+        return x.reshape([rows, self.channels, x.size(-1)])
+
+    def unpack(self, y: Tensor) -> Tensor:
+        """The tensor as the model has it."""
+        if self.plain:
+            return y
+        shape = [y.size(0) * self.inner] + self.others if self.has_rows else self.others
+        y = y.reshape(shape + [y.size(2)])
+        return y.permute(self.back) if self.moved else y

@@ -1,0 +1,232 @@
+"""Modules that stay whole in a capture, and operations that the exporter cannot follow by itself.
+
+All uses of torch's custom operators stand here. For the time of an export the ``forward`` of a module with a handler
+is replaced by a custom operator, whose output shape the handler's ``output_length`` says; ``max_pool1d``, which
+specialises its length in the exporter, becomes an operator with a symbolic shape.
+"""
+
+# torch.library has no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily  # no public way to leave the mode
+from torch.overrides import TorchFunctionMode
+
+from ..core.registry import create_stream
+from ..core.stream import BaseStream
+from ..errors import StreamError, UnsupportedModuleError
+
+__all__ = ["Leaf", "leaves_whole"]
+
+
+@dataclass
+class Leaf:
+    """A call of a module that stays whole."""
+
+    module: nn.Module
+    stream: BaseStream
+
+
+_calls: List[Leaf] = []  # of the export at work
+_library: List[Any] = []
+
+
+def _define() -> None:
+    # Once a process, at the first capture.
+    if _library:
+        return
+    library = torch.library.Library("torchstreamer", "FRAGMENT")
+    library.define("leaf(Tensor x, int call) -> Tensor")
+    library.define("max_pool1d(Tensor x, int kernel, int stride, int padding, int dilation, bool ceil_mode) -> Tensor")
+    library.define(
+        "ceil_pool(Tensor x, bool largest, int[] kernel, int[] stride, int[] padding, int[] dilation, "
+        "bool count_include_pad, int? divisor) -> Tensor"
+    )
+    torch.library.register_fake("torchstreamer::ceil_pool", _pool_shape, lib=library)
+    torch.library.register_fake("torchstreamer::leaf", _leaf_shape, lib=library)
+    torch.library.register_fake("torchstreamer::max_pool1d", _max_pool_shape, lib=library)
+    _library.append(library)
+
+
+def _leaf_shape(x: Tensor, call: int) -> Tensor:
+    stream = _calls[call].stream
+    length = stream.output_length(x.shape[-1], True)
+    channels = stream.output_channels(int(x.shape[-2]))
+    if channels < 0:
+        channels = int(x.shape[-2])
+    return x.new_empty([*x.shape[:-2], channels, length])
+
+
+def _pooled(n: Any, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Any:
+    """Length of a pooled axis; in ceil mode the last window begins before the right padding."""
+    room = n + 2 * padding - (kernel - 1) * dilation - 1
+    if ceil_mode:
+        return torch.sym_min((room + stride - 1) // stride + 1, (n + padding - 1) // stride + 1)
+    return room // stride + 1
+
+
+def _max_pool_shape(x: Tensor, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Tensor:
+    return x.new_empty([*x.shape[:-1], _pooled(x.shape[-1], kernel, stride, padding, dilation, ceil_mode)])
+
+
+def _pool_shape(
+    x: Tensor, largest: bool, kernel: List[int], stride: List[int], padding: List[int], dilation: List[int],
+    count_include_pad: bool, divisor: Optional[int],
+) -> Tensor:  # fmt: skip
+    axes = len(kernel)
+    sizes = [
+        _pooled(n, k, s, p, d, True)
+        for n, k, s, p, d in zip(x.shape[-axes:], kernel, stride, padding, dilation, strict=True)
+    ]
+    return x.new_empty([*x.shape[:-axes], *sizes])
+
+
+class _SymbolicPools(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.max_pool1d, F.max_pool1d) and not (kwargs or {}).get("return_indices"):
+            named = {key: value for key, value in (kwargs or {}).items() if key != "return_indices"}
+            return _max_pool(*args[:6], **named)
+        if func in _CEIL_POOLS and not (kwargs or {}).get("return_indices"):
+            bound = _CEIL_POOLS[func](*args, **(kwargs or {}))
+            if bound is not None:
+                return torch.ops.torchstreamer.ceil_pool(*bound)
+        return func(*args, **(kwargs or {}))
+
+
+def _max_pool(
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
+    def first(value: Any) -> int:
+        return int(value[0] if isinstance(value, (list, tuple)) else value)
+
+    kernel = first(kernel_size)
+    step = kernel if stride is None or stride == [] else first(stride)
+    return torch.ops.torchstreamer.max_pool1d(input, kernel, step, first(padding), first(dilation), ceil_mode)
+
+
+def _list(value: Any, axes: int) -> List[int]:
+    found = [int(item) for item in value] if isinstance(value, (list, tuple)) else [int(value)]
+    return found * axes if len(found) == 1 else found
+
+
+def _average(axes: int) -> Callable[..., Any]:
+    def bound(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: Optional[int] = None,
+    ) -> Any:
+        if not ceil_mode:
+            return None
+        kernel = _list(kernel_size, axes)
+        step = kernel if stride is None or stride == [] else _list(stride, axes)
+        return input, False, kernel, step, _list(padding, axes), [1] * axes, count_include_pad, divisor_override
+
+    return bound
+
+
+def _largest2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    if not ceil_mode or return_indices:
+        return None
+    kernel = _list(kernel_size, 2)
+    step = kernel if stride is None or stride == [] else _list(stride, 2)
+    return input, True, kernel, step, _list(padding, 2), _list(dilation, 2), True, None
+
+
+# In ceil mode the exporter takes one branch of the rule for the last window.
+_CEIL_POOLS: Dict[Any, Callable[..., Any]] = {
+    F.avg_pool1d: _average(1),
+    torch.avg_pool1d: _average(1),
+    F.avg_pool2d: _average(2),
+    F.max_pool2d: _largest2d,
+}
+
+
+@contextmanager
+def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) -> Iterator[List[Leaf]]:
+    """For the time of an export, let each module for which ``factory`` gives one be a single operation.
+
+    Yields:
+        the calls of such modules, in order, filled while the export runs
+    """
+    _define()
+    _calls.clear()
+    patched: Dict[nn.Module, Any] = {}
+    for module in _outermost(net, factory):
+        patched[module] = module.__dict__.get("forward")
+        module.__dict__["forward"] = _whole(module, module.forward)
+    calls: List[Leaf] = []
+    try:
+        with _SymbolicPools():
+            yield calls
+        calls += _calls
+    finally:
+        _calls.clear()
+        for module, forward in patched.items():
+            del module.__dict__["forward"]
+            if forward is not None:
+                module.__dict__["forward"] = forward
+
+
+def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) -> Iterator[nn.Module]:
+    seen = set()
+    waiting = list(net.children())
+    while waiting:
+        module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if factory(module) is not None:
+            yield module
+        else:
+            waiting += module.children()
+
+
+def _whole(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = [value for value in [*args, *kwargs.values()] if isinstance(value, Tensor)]
+        if len(tensors) != 1 or len(args) != 1 or kwargs:
+            return forward(*args, **kwargs)  # a handler takes one input; with more the operations inside are followed
+        # Every call is a stream of its own.
+        _calls.append(Leaf(module, _stream(module)))
+        return torch.ops.torchstreamer.leaf(args[0], len(_calls) - 1)
+
+    return call
+
+
+def _stream(module: nn.Module) -> BaseStream:
+    # Made from the module as it is, without the replacement.
+    replaced = module.__dict__.pop("forward")
+    try:
+        with unset_fake_temporarily():  # a stream of real tensors, made while the exporter makes fake ones
+            stream = create_stream(module)
+            stream.output_length(1, True)
+        return stream
+    except UnsupportedModuleError:
+        raise
+    except StreamError as error:
+        raise UnsupportedModuleError(
+            "no_output_length",
+            module,
+            f"the length of what its handler gives is not known: {error}",
+            "define output_length(n, final) in the handler",
+        ) from error
+    finally:
+        module.__dict__["forward"] = replaced

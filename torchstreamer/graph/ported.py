@@ -1,0 +1,273 @@
+"""Graph streams with several inputs or outputs, or other layouts than ``[B, C, T]``. TorchScript compiles this file."""
+
+# A ModuleList does not tell the type of its modules.
+# mypy: disable-error-code="operator, union-attr, arg-type, call-overload, misc"
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..core.stream import BaseStream
+from ..errors import StreamInputError
+from .ports import Port
+from .signature import Structure, scripted_class
+from .stream import GraphStream
+
+__all__ = ["PortedGraphStream"]
+
+
+class PortedGraphStream(GraphStream):
+    """Stream of a model whose inputs and outputs are not one signal ``[B, C, T]`` each.
+
+    ``stream(*chunks, final=False)`` takes a chunk, or ``None``, of every input, each in the layout of the example, and
+    gives the model's own structure of outputs, with ``None`` where nothing comes out. A static input is given with the
+    first call of a signal and left out, or ``None``, from then on. Inputs of one signal may come at their own pace;
+    they must have lengths that fit each other when it ends.
+
+    Args:
+        nodes: the parts, in order
+        slots: values between them
+        ports: the inputs
+        outputs: slots of the outputs, -1 for one that is always ``None``
+        axes: time axis and batch axis of each output; -1 for none
+        structure: of the outputs
+        hop: input period after which the state repeats its shape, in samples of the first streamed input
+        ratio: samples of the first output per sample of the first streamed input
+        like: an empty tensor of the input's dtype and device
+        length_multiple: what the length of the first streamed input must be a multiple of
+    """
+
+    like: Tensor
+    outputs: List[int]
+    time_axes: List[int]
+    row_axes: List[int]
+
+    def __init__(
+        self,
+        nodes: Sequence[nn.Module],
+        slots: int,
+        ports: Sequence[Port],
+        outputs: Sequence[int],
+        axes: Sequence[Tuple[int, int]],
+        structure: pytree.TreeSpec,
+        hop: int,
+        ratio: Tuple[int, int],
+        like: Tensor,
+        length_multiple: int = 1,
+    ) -> None:
+        super().__init__(nodes, slots, outputs[0], (-1, -1), hop, ratio, like, length_multiple)
+        self.ports = nn.ModuleList(ports)
+        self.outputs = list(outputs)
+        self.time_axes = [time for time, _ in axes]
+        self.row_axes = [rows for _, rows in axes]
+        self.structure = Structure(structure)
+        self.first = next(i for i, port in enumerate(ports) if not port.static)
+
+    # ------------------------------------------------------------------ the interface
+
+    def forward(self, *chunks: Any, final: bool = False) -> Any:
+        """Take a chunk of every input, and give every output that no later input can change.
+
+        Args:
+            chunks: for each input its next chunk, or ``None`` for nothing new; inputs left out count as ``None``
+            final: whether the signal ends here
+
+        Returns:
+            the model's structure of outputs, with ``None`` where nothing comes out
+
+        Raises:
+            StreamInputError: a chunk does not fit, a static input is missing or came again, or the inputs end at
+                lengths that do not fit each other; the stream is as it was
+            StreamStateError: an earlier call failed half-way
+        """
+        given: List[Any] = list(chunks)
+        if len(given) > 0 and isinstance(given[-1], bool):
+            final = given.pop()
+        if len(given) > len(self.ports):
+            raise StreamInputError(
+                f"invalid_chunk: {len(given)} chunks came; the model takes {len(self.ports)} inputs; leave out the "
+                "others"
+            )
+        given += [None] * (len(self.ports) - len(given))
+        for x in given:
+            if x is not None and not isinstance(x, Tensor):
+                raise StreamInputError(
+                    f"invalid_chunk: a chunk is a {type(x).__name__}; a tensor, or None, was expected; convert it with "
+                    "torch.as_tensor"
+                )
+        return self.structure.filled(self._turn(given, final))
+
+    def flush(self) -> Any:
+        """End the signal: the same as a call with ``None`` for every input and ``final=True``."""
+        return self.forward(final=True)
+
+    def output_length(self, n: int, final: bool = True) -> Any:
+        """Number of samples out after ``n`` samples of the first streamed input, and as many of the others as belong
+        to them; in the model's structure of outputs."""
+        return self.structure.filled(self._lengths(n, final))
+
+    # ------------------------------------------------------------------ inside
+
+    def _turn(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+        self._ensure_sound()
+        given = self._accepted(chunks, final)
+        rows = self._like.size(0) if self._like.dim() == 3 else 0
+        self._failed = True
+        units = self._units()
+        inner: List[Optional[Tensor]] = []
+        for _ in range(self.slots):
+            inner.append(None)
+        for i, port in enumerate(self.ports):
+            x = given[i]
+            if port.static:
+                if x is not None:
+                    port.hold(x, rows)
+                if port.ring.started():
+                    inner[i] = port.held()
+            elif x is not None:
+                port.came.value += x.size(port.time)
+                inner[i] = x
+        came = self._units() - units
+        for node in self.nodes:
+            node.run(inner, came, final)
+            for i in node.spent:
+                inner[i] = None
+        self._wind_back()
+        self.beyond.value = (self.beyond.value + came) % self.length_multiple
+        ys: List[Optional[Tensor]] = []
+        for k, i in enumerate(self.outputs):
+            y: Optional[Tensor] = None
+            if i >= 0:
+                found = inner[i]
+                if found is not None and found.size(self.time_axes[k]) > 0:
+                    y = found.clone()
+                    if self._unbatched and self.row_axes[k] >= 0:
+                        y = y.squeeze(self.row_axes[k])
+            ys.append(y)
+        if final:
+            self.reset()
+        self._failed = False
+        return ys
+
+    def _accepted(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+        """The chunks, checked, with their batch axes; nothing is written before all are found good."""
+        begins = self._like.dim() == 1
+        rows = -1 if begins else self._like.size(0)
+        alone = self._unbatched
+        known = not begins
+        present = False
+        for x in chunks:
+            present = present or x is not None
+        for i, port in enumerate(self.ports):
+            x = chunks[i]
+            if x is None and port.static and begins and present:
+                raise StreamInputError(
+                    f"static_input: the static input '{port.name}' is missing; it was expected with the first call of "
+                    f"a signal, {port.describe(-1, False)}; pass it with the first chunk"
+                )
+            if x is not None:
+                if port.static and not begins:
+                    raise StreamInputError(
+                        f"static_input: the static input '{port.name}' came again; it was expected with the first call "
+                        "of a signal only; leave it out, or end the signal with flush() or reset()"
+                    )
+                port.check(x, rows, alone, not known)
+                if port.rows >= 0:
+                    alone = port.unbatched(x)
+                    rows = 1 if alone else x.size(port.rows)
+                    known = True
+        self._check_lengths(chunks, final)
+        given: List[Optional[Tensor]] = []
+        came = False
+        for i, port in enumerate(self.ports):
+            x = chunks[i]
+            kept: Optional[Tensor] = None
+            if x is not None:
+                came = True
+                whole = port.batched(x)
+                if port.static or whole.size(port.time) > 0:
+                    # Autograd may keep it, and the caller may overwrite it.
+                    kept = whole.clone() if torch.is_grad_enabled() else whole
+            given.append(kept)
+        if begins and came:
+            self._set_rank(alone)
+            self._like = self.like.new_empty([max(rows, 1), 1, 0])
+        return given
+
+    def _check_lengths(self, chunks: List[Optional[Tensor]], final: bool) -> None:
+        if not final:
+            return
+        totals: List[int] = []
+        for i, port in enumerate(self.ports):
+            x = chunks[i]
+            total = port.came.value
+            if x is not None and not port.static:
+                before = 1 if port.unbatched(x) and port.rows < port.time else 0
+                total += x.size(port.time - before)
+            totals.append(total)
+        first = totals[self.first]
+        if first % self.length_multiple != 0:  # wound back by multiples
+            raise StreamInputError(self._odd_length(first))
+        for i, port in enumerate(self.ports):
+            total = totals[i]
+            fits = port.static or ((first * port.p + port.c) % port.q == 0 and port.length(first) == total)
+            if not fits and (first > 0 or total > 0):
+                raise StreamInputError(
+                    f"unequal_lengths: the signal ends with {total} samples of '{port.name}' (counted from a common "
+                    f"period) for {first} of the first input; {port.length(first)} were expected; feed the rest first, "
+                    "or call reset()"
+                )
+
+    def _units(self) -> int:
+        """Samples of the first streamed input up to which all inputs have come."""
+        least = -1
+        for port in self.ports:
+            if not port.static:
+                units = port.units(port.came.value)
+                least = units if least < 0 else min(least, units)
+        return max(least, 0)
+
+    def _wind_back(self) -> None:
+        # Counts repeat, so that the state's phase does.
+        period = self.hop
+        turns = self._units() // period - 1
+        if turns > 0:
+            for other in self.ports:
+                if not other.static:
+                    other.came.value -= turns * period * other.p // other.q
+
+    def _lengths(self, n: int, final: bool) -> List[int]:
+        if final and n % self.length_multiple != 0:
+            raise StreamInputError(self._odd_length(n))
+        lengths: List[int] = []
+        for _ in range(self.slots):
+            lengths.append(0)
+        for i, port in enumerate(self.ports):
+            if not port.static:
+                lengths[i] = port.length(max(n, 0)) if n > 0 else 0
+        for node in self.nodes:
+            node.count(lengths, max(n, 0), final)
+        found: List[int] = []
+        for i in self.outputs:
+            found.append(lengths[i] if i >= 0 else 0)
+        return found
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        raise StreamInputError(
+            "invalid_chunk: a part of a container takes one signal [B, C, T]; this model has other inputs or outputs; "
+            "stream the whole network with an example"
+        )
+
+    def output_channels(self, channels: int) -> int:
+        return -1
+
+    def anchor(self) -> Optional[Tensor]:
+        """An empty tensor that says dtype and device."""
+        return self.like
+
+    def __prepare_scriptable__(self) -> BaseStream:
+        shell = super().__prepare_scriptable__()
+        shell.__class__ = scripted_class(type(self), [port.name for port in self.ports], self.structure.spec)
+        return shell

@@ -1,0 +1,111 @@
+"""Whether an operation treats every sample alone: tried on random tensors, cut in several places."""
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from .values import Group, Replay, Rows, Span, Static, Value
+
+__all__ = ["is_samplewise", "run"]
+
+_LENGTH = 7
+_CUTS = (1, 3, 6)
+
+
+def run(lowering: Any, recipe: Replay, tensors: Dict[Any, Tensor], rows: int = 2) -> Any:
+    """Compute a recipe on given tensors."""
+    target = recipe.target
+
+    def fill(argument: Any) -> Any:
+        if isinstance(argument, (Value, Group)):
+            if argument not in tensors:
+                assert argument.recipe is not None
+                tensors[argument] = run(lowering, argument.recipe, tensors, rows)
+            return tensors[argument]
+        if isinstance(argument, Static):
+            return lowering.static_tensor(argument)
+        if isinstance(argument, Rows):
+            return rows * argument.factor
+        if isinstance(argument, Span):
+            return fill(argument.value).shape[argument.value.time + argument.value.lifted]
+        if isinstance(argument, (list, tuple)):
+            return [fill(item) for item in argument]
+        return argument
+
+    args = [fill(argument) for argument in recipe.args]
+    kwargs = {name: fill(argument) for name, argument in recipe.kwargs.items()}
+    return (torch.reshape if target == "reshape" else target)(*args, **kwargs)
+
+
+def random_tensor(value: Value, device: torch.device, numbers: Tuple[int, int]) -> Tensor:
+    """A random tensor like a value, for two rows and a few samples; whole numbers from a range."""
+    shape = []
+    for axis, size in enumerate(value.shape):
+        if axis == value.time:
+            shape.append(_LENGTH)
+        elif axis == value.rows:
+            shape.append(2 * value.inner)
+        else:
+            shape.append(int(size))
+    if value.lifted:
+        shape = [2, *shape]
+    generator = torch.Generator().manual_seed(len(shape) + sum(shape))
+    if value.dtype.is_complex:
+        return torch.randn(shape, generator=generator, dtype=value.dtype).to(device)
+    if value.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, value.dtype)
+    return torch.randint(*numbers, shape, generator=generator).to(device, value.dtype)
+
+
+def is_samplewise(lowering: Any, recipe: Replay, values: Sequence[Value], axes: Sequence[Optional[int]]) -> bool:
+    """Whether an operation gives for the pieces of a signal the pieces of what it gives for the whole.
+
+    Args:
+        lowering: knows weights and constants
+        recipe: the operation
+        values: its inputs with a time axis
+        axes: the time axis of each of its outputs; ``None`` for one without, which is not compared
+    """
+    device = lowering.capture.streamed[0].example.device
+    for numbers in ((0, 2), (0, 1), (1, 2)):  # what is good for a table may be none for a division
+        tensors = {value: random_tensor(value, device, numbers) for value in values}
+        try:
+            with torch.no_grad():
+                return _cuts_agree(lowering, recipe, tensors, axes)
+        except (RuntimeError, IndexError, ValueError, ArithmeticError):
+            continue
+    return False
+
+
+def _cuts_agree(lowering: Any, recipe: Replay, tensors: Dict[Any, Tensor], axes: Sequence[Optional[int]]) -> bool:
+    whole = _outputs(run(lowering, recipe, dict(tensors)))
+    for y, axis in zip(whole, axes, strict=False):
+        if axis is not None and y.shape[axis] != _LENGTH:
+            return False
+    for cut in _CUTS:
+        parts = []
+        for begin, end in ((0, cut), (cut, _LENGTH)):
+            piece = {
+                value: x.narrow(value.time + value.lifted, begin, end - begin).contiguous()
+                for value, x in tensors.items()
+            }
+            parts.append(_outputs(run(lowering, recipe, dict(piece))))
+        for i, axis in enumerate(axes):
+            if axis is not None and not _close(torch.cat([part[i] for part in parts], axis), whole[i]):
+                return False
+    return True
+
+
+def _outputs(y: Any) -> List[Tensor]:
+    return [y] if isinstance(y, Tensor) else list(y)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other)
+    coarse = one.dtype in (torch.float16, torch.bfloat16)
+    tolerance = 3e-2 if coarse else (1e-9 if one.dtype in (torch.float64, torch.complex128) else 1e-4)
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)

@@ -1,0 +1,51 @@
+"""Every operation of a model, and what becomes of it."""
+
+from typing import List
+
+from torch import nn
+
+from ..core.registry import Example, ModuleReport, OperationReport, TimeDim
+from ..errors import UnsupportedModuleError, path_of
+from .capture import capture, module_of, source_line
+from .creation import assembled, inputs_of, recurrent_refusal, refuse_training
+from .lowering import Lowering
+
+__all__ = ["operation_reports"]
+
+
+def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> List[ModuleReport]:
+    """The operations of a model in order, each with the stream that takes it or the reason why none does."""
+    examples, times = inputs_of(example, time_dim, length_multiple)
+    found: List[ModuleReport] = []
+    for dynamic_rows in (True, False):
+        try:
+            refuse_training(net)
+            captured = capture(net, examples, times, length_multiple, dynamic_rows)
+        except UnsupportedModuleError as error:
+            recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None
+            found = found or [_whole(net, recurrent or error)]
+            continue
+        low = Lowering(captured, collect=True)
+        outputs = low.run()
+        found = [_operation(low, net, operation) for operation in low.operations]
+        if all(report.handler is not None for report in found):
+            try:
+                assembled(captured, low, outputs)
+            except UnsupportedModuleError as error:
+                found.append(_whole(net, error))
+            return found
+    return found
+
+
+def _whole(net: nn.Module, error: UnsupportedModuleError) -> ModuleReport:
+    path = error.path or path_of(error.module, net) or ""
+    return ModuleReport(path, type(error.module).__name__, None, f"{error.reason}; {error.remedy}")
+
+
+def _operation(low: Lowering, net: nn.Module, operation: object) -> OperationReport:
+    node = operation.node  # type: ignore[attr-defined]
+    error = operation.error  # type: ignore[attr-defined]
+    path, module = module_of(node, net)
+    reason = "" if error is None else getattr(error, "plain", "") or f"{error.reason}; {error.remedy}"
+    handler = operation.handler or None  # type: ignore[attr-defined]
+    return OperationReport(path, type(module).__name__, handler, reason, low.name(node), source_line(node))

@@ -1,0 +1,395 @@
+"""Rules for operations that change a signal's length or remember it: crops, padding, interpolation, cumulative sums."""
+
+import math
+from fractions import Fraction
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import fx, nn
+
+from ..layers.padding import Pad1dStream
+from ..layers.upsampling import UpsampleStream
+from .body import Body
+from .layout_of import layout_of, window_body
+from .lengths import LengthFunction
+from .lowering import Lowering, rule
+from .reasons import REASONS
+from .streams import CornerUpsampleStream, CropStream, CumulativeStream, FramesStream, WindowedStream
+from .values import Edge, Replay, Spread, Static, Value
+
+__all__ = ["settle"]
+
+_FAR = 1 << 62
+
+
+def _time_axis(x: Any, dim: int) -> bool:
+    return isinstance(x, Value) and not x.lifted and dim % len(x.shape) == x.time
+
+
+# ---------------------------------------------------------------------- crops
+
+
+@rule("slice", "narrow")
+def slice_(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    x = a["self"]
+    if isinstance(x, (Spread, Value)) and _takes_all(low, x, a):
+        return x
+    if not _time_axis(x, a["dim"]):
+        return NotImplemented
+    start, end, step = a.get("start"), a.get("end"), a.get("step", 1)
+    if "length" in a:
+        start, end, step = a["start"], None, 1
+    low_length = x.length
+    begin = _position(low, 0 if start is None else start, low_length)
+    stop = _position(low, _FAR if end is None else end, low_length)
+    if "length" in a:
+        amount = _size(low, a["length"])
+        stop_of = begin
+
+        def stop(n: int) -> int:
+            return stop_of(n) + amount(n)
+
+    behind = low.value(node, node.meta["val"], None, 0)
+    left = _constant(low, begin)
+    if behind is None or left is None:
+        taken = _edge(low, x, begin, stop)
+        if taken is not None:
+            return taken
+        if behind is None:
+            raise low.refuse(node, "single_sample", *REASONS["select"])
+        raise low.refuse(node, "varying_crop", *REASONS["slice"])
+    y = _crop(low, node, x, left, stop, behind if step == 1 else None)
+    if step == 1:
+        return y
+    recipe = Replay(torch.ops.aten.slice.Tensor, (y, y.time, 0, _FAR * 2 - 1, step))
+    stream = WindowedStream(window_body(low, y, recipe), 1, step, layout_of(y), layout_of(behind), "slice")
+    return low.stream(node, y, stream, True)
+
+
+def _takes_all(low: Lowering, x: Any, a: Dict[str, Any]) -> bool:
+    """Whether a slice is all there is."""
+    if "length" in a or a.get("start") not in (None, 0) or a.get("step", 1) != 1:
+        return False
+    end = a.get("end")
+    if end is None or (isinstance(end, int) and end >= _FAR):
+        return True
+    axis = a["dim"] % len(x.shape)
+    if axis == x.time:
+        return low.same_length(low.sizes.function(end), x.length)
+    size = x.shape[axis]
+    return isinstance(end, int) and isinstance(size, int) and end >= size
+
+
+def _crop(low: Lowering, node: fx.Node, x: Value, left: int, stop: LengthFunction, behind: Optional[Value]) -> Value:
+    length = x.length
+    right = low.constant_difference(length, stop)
+
+    def cropped(n: int) -> int:
+        return stop(n) - left
+
+    if right is not None:
+        if left == right == 0:
+            return x
+        return low.derived(node, x, CropStream(left, right, _held(low, x, left, right, cropped)), cropped)
+    return settle(low, node, x, left, behind, cropped)
+
+
+def _held(low: Lowering, x: Value, left: int, right: int, length: LengthFunction) -> int:
+    """Samples of a value, of those that have come, that an end could still crop."""
+    assert x.clock is not None
+    unit = low.sizes.scale * low.capture.multiple
+    top = low.lengths[0] + 2 * math.lcm(x.clock.hop, unit) + 64 * unit
+    if right == 0 or top > 50_000:
+        return right
+    least, held = 1 << 62, 0
+    for n in range(top, 0, -1):
+        if low.capture.valid(n) and length(n) > 0:
+            least = min(least, length(n))
+        if least < 1 << 62:
+            held = max(held, x.clock.available(n, False) - left - least)
+    return min(held, right)
+
+
+def settle(
+    low: Lowering,
+    node: fx.Node,
+    x: Value,
+    left: int,
+    behind: Optional[Value],
+    length: Optional[LengthFunction] = None,
+    value: float = 0.0,
+) -> Value:
+    """A value whose end is settled when the length of the signal is known."""
+    assert x.clock is not None
+    length = length or (behind.length if behind is not None else x.length)
+    table = low.table(length, x.clock.hop)
+    if table is None:
+        raise low.refuse(
+            node,
+            "fixed_piece",
+            "it takes a piece of the signal whose length does not grow with it, or grows irregularly",
+            "leave it outside the stream",
+        )
+    return low.settled(node, x, left, table, length, value)
+
+
+def _size(low: Lowering, size: Any) -> LengthFunction:
+    return low.sizes.function(size)
+
+
+def _position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
+    """A position in a slice, as torch reads it: counted from the end if negative, and clamped."""
+    place = low.sizes.function(position) if isinstance(position, torch.SymInt) else (lambda n: int(position))
+
+    def clamped(n: int) -> int:
+        at, size = place(n), length(n)
+        return min(max(at + size if at < 0 else at, 0), size)
+
+    return clamped
+
+
+def _constant(low: Lowering, position: LengthFunction) -> Optional[int]:
+    found = {position(n) for n in low.lengths}
+    return found.pop() if len(found) == 1 else None
+
+
+def _edge(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) -> Optional[Edge]:
+    """The first or last sample of a value, if that is what a slice takes."""
+    count = low.constant_difference(stop, begin)
+    if count is not None and count > 0:
+        if _constant(low, begin) == 0:
+            return Edge(x, False, samples=count)
+        if low.constant_difference(x.length, stop) == 0:
+            return Edge(x, True, samples=count)
+    return None
+
+
+@rule("select")
+def select(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    if not _time_axis(a["self"], a["dim"]):
+        return NotImplemented
+    raise low.refuse(node, "single_sample", *REASONS["select"])
+
+
+# ---------------------------------------------------------------------- padding
+
+
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "replication_pad1d", "reflection_pad2d", "replication_pad2d")
+def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    x = a["self"]
+    if not isinstance(x, Value) or x.lifted:
+        return NotImplemented
+    name = low.name(node)
+    mode = {"r": "reflect" if name.startswith("reflect") else "replicate"}.get(name[0], a.get("mode", "constant"))
+    value = float(a.get("value") or 0.0)
+    amounts = list(a["pad"] if "pad" in a else a["padding"])
+    at = 2 * (len(x.shape) - 1 - x.time)
+    if at >= len(amounts):
+        return NotImplemented
+    left, right = amounts[at], amounts[at + 1]
+    others = [0 if i in (at, at + 1) else amount for i, amount in enumerate(amounts)]
+    if any(others):
+        x = low.recorded_across(
+            node, x, Replay(torch.ops.aten.pad.default, (x, others, mode, value if mode == "constant" else None))
+        )
+    if mode == "circular":
+        raise low.refuse(node, "circular_padding", *REASONS["circular"])
+    if isinstance(left, torch.SymInt):
+        fixed = _constant(low, low.sizes.function(left))
+        if fixed is None:
+            raise low.refuse(
+                node, "varying_pad", "how much it pads on the left depends on the length of the signal",
+                "pad a constant amount, or give length_multiple= if the lengths are multiples of one number",
+            )  # fmt: skip
+        left = fixed
+    length = x.length
+    if isinstance(right, torch.SymInt):
+        amount = low.sizes.function(right)
+        fixed = _constant(low, amount)
+        if fixed is None:
+            if mode != "constant":
+                return _varying_pad(low, node, x, left, amount, mode)
+            x = low.derived(node, x, Pad1dStream(left, 0, mode, value), lambda n: length(n) + left) if left else x
+            return settle(low, node, x, 0, None, lambda n: length(n) + left + amount(n), value)
+        right = fixed
+    if left == right == 0:
+        return x
+    return low.derived(node, x, Pad1dStream(left, right, mode, value), lambda n: length(n) + left + right)
+
+
+def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: LengthFunction, mode: str) -> Value:
+    # As much as can be needed, made of the last samples in their order from the end, and cropped at the end.
+    most = max(amount(n) for n in low.lengths)
+    if any(amount(n) < 0 for n in low.lengths):
+        raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
+    length = x.length
+    whole = low.derived(node, x, Pad1dStream(left, most, mode), lambda n: length(n) + left + most)
+    return settle(low, node, whole, 0, None, lambda n: length(n) + left + amount(n))
+
+
+# ---------------------------------------------------------------------- constants in front and behind
+
+
+@rule("cat", "concat")
+def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    parts = list(a["tensors"])
+    dim = a["dim"] % len(node.meta["val"].shape)
+    signals = [part for part in parts if isinstance(part, Value)]
+    if not any(isinstance(part, Edge) for part in parts) and not any(_time_axis(x, dim) for x in signals):
+        return NotImplemented
+    if len(signals) != 1 or signals[0].time != dim:
+        raise low.refuse(node, "one_behind_other", *REASONS["cat"])
+    x = signals[0]
+    at = parts.index(x)
+    y = x
+    # From the signal outward, so that an edge repeats what stands there.
+    for side in (reversed(range(at)), range(at + 1, len(parts))):
+        for i in side:
+            y = _beside(low, node, x, y, parts[i], i < at)
+    return y
+
+
+def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
+    length = y.length
+    if isinstance(part, Edge):
+        if part.last == front or part.samples > 1:
+            raise low.refuse(node, "one_behind_other", *REASONS["cat"])
+        if part.value is not x:
+            return low.edged(node, y, part)
+        amounts = (part.count, 0) if front else (0, part.count)
+        return low.derived(node, y, Pad1dStream(*amounts, "replicate"), lambda n: length(n) + sum(amounts))
+    if not isinstance(part, Static) or part.given:
+        raise low.refuse(node, "one_behind_other", *REASONS["cat"])
+    tensor = low.static_tensor(part)
+    count = tensor.shape[y.time]
+    if count == 0:
+        return y
+    amounts = (count, 0) if front else (0, count)
+    grown = lambda n: length(n) + sum(amounts)  # noqa: E731
+    if not part.weights and bool((tensor == tensor.flatten()[0]).all()):
+        return low.derived(node, y, Pad1dStream(*amounts, "constant", float(tensor.flatten()[0])), grown)
+    body = Body(low.tensor_of, low.kept, lambda thing: False)
+    body.input(y)
+    made = body.finish([part])
+    layout = layout_of(y)
+    stream = FramesStream(made if front else None, None if front else made, *amounts, layout)
+    return low.derived(node, y, stream, grown)
+
+
+# ---------------------------------------------------------------------- interpolation
+
+
+@rule(
+    "upsample_nearest1d",
+    "_upsample_nearest_exact1d",
+    "upsample_linear1d",
+    "upsample_nearest2d",
+    "_upsample_nearest_exact2d",
+    "upsample_bilinear2d",
+)
+def upsample(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    x = a.get("input", a.get("self"))
+    if not isinstance(x, Value) or x.lifted:
+        return NotImplemented
+    name = low.name(node)
+    axes = 2 if name.endswith("2d") else 1
+    first = len(x.shape) - axes
+    if x.time < first:
+        return NotImplemented
+    mode = "nearest-exact" if "exact" in name else ("nearest" if "nearest" in name else "linear")
+    scales, size = a.get("scale_factors"), a.get("output_size")
+    corners = bool(a.get("align_corners"))
+    if axes == 2:
+        x = _other_axis(low, node, x, name, scales, size, corners)
+    at = x.time - first
+    if scales is not None:
+        scale: Any = scales[at]
+    else:
+        assert size is not None
+        scale = _rational_size(low, node, x, size[at], corners)
+    if corners:
+        if isinstance(scale, float):
+            raise low.refuse(
+                node,
+                "align_corners",
+                "align_corners=True ties each output to the total length",
+                "use align_corners=False",
+            )
+        behind = low.value(node, node.meta["val"], None, 0)
+        assert behind is not None
+        return low.derived(node, x, CornerUpsampleStream(int(scale)), behind.length)
+    try:
+        stream = UpsampleStream(nn.Upsample(scale_factor=float(scale), mode=mode))
+    except ValueError as error:
+        raise low.refuse(
+            node, "upsample_scale", getattr(error, "reason", str(error)), "use a ratio of integers"
+        ) from None
+    return low.stream(node, x, stream, True)
+
+
+def _rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: bool) -> Fraction:
+    target = low.sizes.function(size)
+    shift = 1 if corners else 0
+    found = {Fraction(target(n) - shift, max(x.length(n) - shift, 1)) for n in low.lengths}
+    if len(found) != 1 or (corners and next(iter(found)).denominator != 1):
+        raise low.refuse(
+            node,
+            "upsample_size",
+            "size= is no constant multiple of the input's length",
+            "use scale_factor=, or give length_multiple= if the lengths are multiples of one number",
+        )
+    return found.pop()
+
+
+def _other_axis(low: Lowering, node: fx.Node, x: Value, name: str, scales: Any, size: Any, corners: bool) -> Value:
+    # Interpolation over two axes is interpolation over each; at scale 1 it is a copy.
+    at = x.time - (len(x.shape) - 2)
+    other = 1 - at
+    before = int(x.shape[len(x.shape) - 2 + other])
+    behind = int(low.sizes.settled(node.meta["val"].shape[len(x.shape) - 2 + other]))
+    if before == behind:
+        return x
+    from .values import Span
+
+    sizes: List[Any] = [0, 0]
+    sizes[at], sizes[other] = Span(x), behind
+    args: Tuple[Any, ...] = (x, sizes, None)
+    if scales is not None:
+        factors = [1.0, 1.0]
+        factors[other] = scales[other]
+        args = (x, None, factors)
+    if "linear" in name:
+        if corners:
+            args = (x, sizes, True, None)
+        else:
+            args = (x, args[1], False, args[2])
+    return low.recorded_across(node, x, Replay(node.target, args))
+
+
+@rule("repeat_interleave")
+def repeat_interleave(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    x = a.get("self")
+    if x is None or a.get("dim") is None or not _time_axis(x, a["dim"]):
+        return NotImplemented
+    if not isinstance(a["repeats"], int):
+        raise low.refuse(node, "data_dependent", "it repeats each sample as often as a tensor says", "use a number")
+    return low.stream(node, x, UpsampleStream(nn.Upsample(scale_factor=float(a["repeats"]))), True)
+
+
+# ---------------------------------------------------------------------- sums
+
+
+@rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
+def cumulative(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+    x = a["self"]
+    if not _time_axis(x, a["dim"]):
+        return NotImplemented
+    name = low.name(node)
+    if name in ("cummax", "cummin"):
+        if any(user.args[1] == 1 for user in node.users):
+            raise low.refuse(node, "position", "it gives positions in the whole signal", "use its values only")
+        meta = node.meta["val"][0]
+        value = low.stream(node, x, CumulativeStream(name, torch.empty(0, dtype=x.dtype)), True, meta)
+        return [value, None]
+    like = torch.empty(0, dtype=node.meta["val"].dtype)
+    return low.stream(node, x, CumulativeStream(name, like), True)

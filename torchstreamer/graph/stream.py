@@ -1,0 +1,159 @@
+"""The stream of a captured graph. TorchScript compiles this file."""
+
+# A ModuleList does not tell the type of its modules.
+# mypy: disable-error-code="operator, union-attr"
+
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.ring import Counter
+from ..core.stream import BaseStream
+from ..errors import StreamInputError
+
+__all__ = ["GraphStream"]
+
+
+class GraphStream(BaseStream):
+    """Stream of any exportable model; `create_stream` makes it from an example.
+
+    The model's operations run in segments of operations that treat every sample alone, between streams that remember
+    samples. Chunks are ``[B, C, T]`` or ``[C, T]``.
+
+    Args:
+        nodes: the parts, in order
+        slots: values between them
+        result: slot of the output
+        channels: channels in and out
+        hop: input period after which the state repeats its shape
+        ratio: outputs per inputs
+        like: an empty tensor of the input's dtype and device
+        length_multiple: what the total length must be a multiple of
+        fresh: whether the output shares memory with nothing else
+        keeps_dtype: whether the output has the dtype of the input
+        rows: number of rows, -1 for any
+
+    Shape:
+        - chunk: ``[B, C, T]`` or ``[C, T]``
+        - output: as the model gives it, with time last
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> class Block(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.conv = torch.nn.Conv1d(4, 4, 5, padding=2)
+        ...     def forward(self, x):
+        ...         return x + torch.tanh(self.conv(x))
+        >>> net, x = Block(), torch.randn(1, 4, 20)
+        >>> stream = pts.create_stream(net, example=x)
+        >>> y = torch.cat([stream(x[..., :9]), stream(x[..., 9:], final=True)], dim=-1)
+        >>> torch.testing.assert_close(y, net(x))
+    """
+
+    like: Tensor
+
+    def __init__(
+        self,
+        nodes: Sequence[nn.Module],
+        slots: int,
+        result: int,
+        channels: Tuple[int, int],
+        hop: int,
+        ratio: Tuple[int, int],
+        like: Tensor,
+        length_multiple: int = 1,
+        fresh: bool = False,
+        keeps_dtype: bool = False,
+        rows: int = -1,
+    ) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleList(nodes)
+        self.slots = slots
+        self.result = result
+        self.in_channels, self.out_channels = channels
+        self.hop = hop
+        self.ratio = ratio
+        self.register_buffer("like", like, persistent=False)
+        self.length_multiple = length_multiple
+        self.rows = rows
+        self.aliasing = 0 if fresh else 2
+        self.keeps_dtype = keeps_dtype
+        self.beyond = Counter()  # samples behind the last whole multiple
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        came = 0 if x is None else x.size(2)
+        chunks: List[Optional[Tensor]] = []
+        for _ in range(self.slots):
+            chunks.append(None)
+        chunks[0] = x
+        for node in self.nodes:
+            node.run(chunks, came, final)
+            for i in node.spent:
+                chunks[i] = None
+        self.beyond.value = (self.beyond.value + came) % self.length_multiple
+        return chunks[self.result]
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`.
+
+        Raises:
+            StreamInputError: ``final`` with a length that is no multiple of ``length_multiple``
+        """
+        if final and n % self.length_multiple != 0:
+            raise StreamInputError(self._odd_length(n))
+        lengths: List[int] = []
+        for _ in range(self.slots):
+            lengths.append(0)
+        lengths[0] = max(n, 0)
+        for node in self.nodes:
+            node.count(lengths, max(n, 0), final)
+        return lengths[self.result]
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        if channels != self.in_channels and channels != -1:
+            raise StreamInputError(
+                f"invalid_chunk: {channels} channels came; the model was captured with {self.in_channels}; check the "
+                "axes, a chunk is [B, C, T] or [C, T]"
+            )
+        return self.out_channels
+
+    def anchor(self) -> Optional[Tensor]:
+        """A weight of the input's dtype, or an empty tensor that says dtype and device."""
+        for node in self.nodes:
+            if hasattr(node, "stream"):
+                weight = node.stream.anchor()
+                if weight is not None:
+                    if weight.dtype == self.like.dtype:
+                        return weight
+        return self.like
+
+    def _check_signal(self, x: Tensor) -> None:
+        self.output_channels(x.size(-2))
+        if self.rows == 1 and x.dim() == 3 and x.size(0) != 1:
+            raise StreamInputError(
+                f"invalid_chunk: {x.size(0)} rows came; the model does not treat the rows of a batch apart, so one "
+                "row was expected; stream every row with a stream of its own"
+            )
+        self._check_anchor(x)
+
+    def _check_end(self, came: int, first: bool) -> None:
+        total = self.beyond.value + came
+        if total % self.length_multiple != 0:
+            if first:
+                self._clear()
+            raise StreamInputError(self._odd_length(total))
+
+    def _odd_length(self, n: int) -> str:
+        return (
+            f"length_multiple: the signal ends {n % self.length_multiple} samples behind a multiple of "
+            f"{self.length_multiple}; a total length that is a multiple was expected; go on to the next multiple, or "
+            "call reset()"
+        )
+
+    def extra_repr(self) -> str:
+        text = f"hop={self.hop}, ratio={self.ratio}"
+        return text + (f", length_multiple={self.length_multiple}" if self.length_multiple > 1 else "")

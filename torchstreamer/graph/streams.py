@@ -1,0 +1,415 @@
+"""Streams of operations that occur in graphs and have no layer of torch.nn. TorchScript compiles this file.
+
+They take and give ``[B, C, T]``; those that run an operation of the graph itself bring a window to the model's layout
+and back.
+"""
+
+from typing import List, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.ring import Counter, RingBuffer
+from ..core.stream import BaseStream
+from ..layers.conv_transpose import TransposedStream
+from ..layers.window import WindowStream, window_count
+from .layout import Layout
+
+__all__ = [
+    "CornerUpsampleStream",
+    "CropStream",
+    "CumulativeStream",
+    "FramesStream",
+    "MergeTimeStream",
+    "OverlapStream",
+    "PositionStream",
+    "SplitTimeStream",
+    "WindowedStream",
+]
+
+
+class WindowedStream(WindowStream):
+    """Any operation that looks through a sliding window: 2-D convolution, framing, differences.
+
+    Args:
+        body: the operation, on a list with one tensor in the model's layout; it gives one output per window
+        field: samples that one window spans
+        stride: samples from one window to the next
+        before: layout of the input
+        behind: layout of the output
+        name: of the operation
+    """
+
+    def __init__(self, body: nn.Module, field: int, stride: int, before: Layout, behind: Layout, name: str) -> None:
+        super().__init__(field, stride)
+        self.body = body
+        self.before = before
+        self.behind = behind
+        self.name = name
+        self.aliasing = 2
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        count = self.ready(x.size(2))
+        if count == 0:
+            self.ring.push(x)
+            return None
+        window = self.ring.join(x)
+        ys: List[Tensor] = self.body([self.before.unpack(window.narrow(2, 0, (count - 1) * self.stride + self.field))])
+        self.ring.keep(window, count * self.stride)
+        return self.behind.pack(ys[0])
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return window_count(n, self.field, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, field={self.field}, stride={self.stride}"
+
+
+class OverlapStream(TransposedStream):
+    """Any operation that adds overlapping frames: 2-D transposed convolution, `torch.nn.functional.fold`.
+
+    Args:
+        body: the operation without padding along time, on a list with one tensor in the model's layout
+        kernel, stride, dilation, padding, output_padding: along time
+        before: layout of the input
+        behind: layout of the output
+        name: of the operation
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        kernel: int,
+        stride: int,
+        dilation: int,
+        padding: int,
+        output_padding: int,
+        before: Layout,
+        behind: Layout,
+        name: str,
+    ) -> None:
+        super().__init__(before.channels, kernel, stride, dilation, padding, output_padding)
+        self.body = body
+        self.before = before
+        self.behind = behind
+        self.name = name
+
+    def overlap(self, x: Tensor) -> Tensor:
+        """The frames added, uncropped."""
+        ys: List[Tensor] = self.body([self.before.unpack(x)])
+        y = self.behind.pack(ys[0])
+        return F.pad(y, [0, self.output_padding]) if self.output_padding > 0 else y
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class CumulativeStream(BaseStream):
+    """A cumulative operation over time, which carries its last output.
+
+    Args:
+        kind: ``"cumsum"``, ``"cumprod"``, ``"logcumsumexp"``, ``"cummax"`` or ``"cummin"`` (the values)
+        like: a tensor of the output's dtype
+    """
+
+    like: Tensor
+
+    def __init__(self, kind: str, like: Tensor) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("like", like, persistent=False)
+        self.ring = RingBuffer()
+        self.keeps_dtype = True
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        if not self.like.is_floating_point():
+            x = x.to(self.like.dtype)
+        if self.ring.started():
+            x = torch.cat([self.ring.rows().transpose(1, 2), x], 2)
+        # The carried value goes first and is left out again: the sum is formed in the order of the whole signal.
+        if self.kind == "cumsum":
+            y = torch.cumsum(x, 2)
+        elif self.kind == "cumprod":
+            y = torch.cumprod(x, 2)
+        elif self.kind == "logcumsumexp":
+            y = torch.logcumsumexp(x, 2)
+        elif self.kind == "cummax":
+            y = torch.cummax(x, 2)[0]
+        else:
+            y = torch.cummin(x, 2)[0]
+        if self.ring.started():
+            y = y.narrow(2, 1, y.size(2) - 1)
+        self.ring.borrowed = True
+        self.ring.keep(y, y.size(2) - 1)
+        return y
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0)
+
+    def output_channels(self, channels: int) -> int:
+        return channels
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+
+class PositionStream(BaseStream):
+    """The positions of samples: ``first + step · i`` at sample ``i``, one channel.
+
+    Every row counts for itself, so rows of different age share a batch.
+
+    Args:
+        first: value at the first sample
+        step: difference of neighbours
+        dtype: dtype of the values
+    """
+
+    like: Tensor
+
+    def __init__(self, first: float, step: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.first = first
+        self.increment = step
+        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
+        self.ring = RingBuffer()
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        t = x.size(2)
+        if not self.ring.started():
+            self.ring.data = torch.zeros([x.size(0), 1, 1], dtype=torch.int64, device=x.device)
+        i = self.ring.data + torch.arange(t, device=x.device)
+        self.ring.data = self.ring.data + t
+        self.ring.held = 1
+        self.ring.room = 1
+        if self.like.is_floating_point():
+            return (i.to(torch.float64) * self.increment + self.first).to(self.like.dtype)
+        return (i * int(self.increment) + int(self.first)).to(self.like.dtype)
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0)
+
+    def extra_repr(self) -> str:
+        return f"first={self.first}, step={self.increment}"
+
+
+class MergeTimeStream(BaseStream):
+    """A reshape that moves a factor from the axes behind time into time: every sample becomes ``factor`` samples.
+
+    Args:
+        factor: samples per sample
+        behind: entries of the axes behind time that stay there
+    """
+
+    def __init__(self, factor: int, behind: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.behind = behind
+        self.ratio = (factor, 1)
+        self.keeps_dtype = True
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        t = x.size(2)
+        channels = x.size(1) // self.factor
+        x = x.reshape([x.size(0), channels // self.behind, self.factor, self.behind, t])
+        return x.permute([0, 1, 3, 4, 2]).reshape([x.size(0), channels, t * self.factor])
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0) * self.factor
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class SplitTimeStream(WindowStream):
+    """A reshape that moves a factor out of time: ``factor`` samples become one.
+
+    Args:
+        factor: samples per output sample
+        behind: entries of the axes behind time before
+    """
+
+    def __init__(self, factor: int, behind: int) -> None:
+        super().__init__(factor, factor)
+        self.factor = factor
+        self.behind = behind
+        self.aliasing = 2
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        count = self.ready(x.size(2))
+        if count == 0:
+            self.ring.push(x)
+            return None
+        window = self.ring.join(x)
+        y = window.narrow(2, 0, count * self.factor)
+        y = y.reshape([y.size(0), y.size(1) // self.behind, self.behind, count, self.factor])
+        y = y.permute([0, 1, 4, 2, 3]).reshape([y.size(0), -1, count])
+        self.ring.keep(window, count * self.factor)
+        return y
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n, 0) // self.factor
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class FramesStream(BaseStream):
+    """Constant samples in front of a signal and behind it.
+
+    Args:
+        front: gives the samples in front, on a list with one tensor in the model's layout; or ``None``
+        back: the same for those behind
+        fronts: how many in front
+        backs: how many behind
+        layout: of the value
+    """
+
+    def __init__(
+        self, front: Optional[nn.Module], back: Optional[nn.Module], fronts: int, backs: int, layout: Layout
+    ) -> None:
+        super().__init__()
+        self.front = front
+        self.back = back
+        self.fronts = fronts
+        self.backs = backs
+        self.layout = layout
+        self.ring = RingBuffer()
+        self.open = Counter()
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is not None and self.open.value == 0:
+            self.open.value = 1
+            self.ring.fill(x, 0, 0.0)
+            if self.front is not None:
+                frames: List[Tensor] = self.front([self.layout.unpack(x)])
+                front = self.layout.pack(frames[0]).to(x.dtype)
+                x = torch.cat([front.expand(x.size(0), -1, -1), x], 2)
+        if final and self.open.value == 1 and self.back is not None:
+            data = self.ring.data
+            empty = data.new_empty([data.size(0), data.size(2), 0])
+            frames = self.back([self.layout.unpack(empty)])
+            back = self.layout.pack(frames[0]).to(data.dtype).expand(data.size(0), -1, -1)
+            x = back if x is None else torch.cat([x, back], 2)
+        return x
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        if n <= 0:
+            return 0
+        return n + self.fronts + (self.backs if final else 0)
+
+    def extra_repr(self) -> str:
+        return f"front={self.fronts}, back={self.backs}"
+
+
+class CropStream(BaseStream):
+    """A crop by constant amounts behind a value whose last samples come only when the signal ends.
+
+    What right padding adds at the end, as before a causal crop, need not be waited for: only ``hold`` samples are.
+
+    Args:
+        left: samples cropped from the start
+        right: samples cropped from the end
+        hold: samples held back until it is known that they are not cropped, at most ``right``
+    """
+
+    def __init__(self, left: int, right: int, hold: int) -> None:
+        super().__init__()
+        self.left = left
+        self.right = right
+        self.hold = hold
+        self.keeps_dtype = True
+        self.ring = RingBuffer(left)
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            if not final or self.ring.held == 0:
+                return None
+            data = self.ring.data
+            x = data.new_empty([data.size(0), data.size(2), 0])
+        n = self.ring.held - self.ring.skip + x.size(2)
+        count = n - (self.right if final else self.hold)
+        if count <= 0:
+            self.ring.push(x)
+            return None
+        window = self.ring.join(x)
+        y = window.narrow(2, 0, count)
+        self.ring.keep(window, count)
+        return y
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return max(n - self.left - (self.right if final else self.hold), 0) if n > 0 else 0
+
+    def output_channels(self, channels: int) -> int:
+        return channels
+
+    def extra_repr(self) -> str:
+        return f"left={self.left}, right={self.right}, hold={self.hold}"
+
+
+class CornerUpsampleStream(BaseStream):
+    """Linear interpolation with ``align_corners=True`` from ``n`` samples to ``factor · (n - 1) + 1``.
+
+    Every ``factor``-th output is an input.
+
+    Args:
+        factor: outputs per input
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.ratio = (factor, 1)
+        self.keeps_dtype = True
+        self.ring = RingBuffer()
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        first = not self.ring.started()
+        window = self.ring.join(x)
+        n = window.size(2) - 1
+        left = window.narrow(2, 0, n).unsqueeze(3)
+        right = window.narrow(2, 1, n).unsqueeze(3)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        weight = torch.arange(1, self.factor + 1, device=x.device).to(wide) / self.factor
+        y = (left * (1 - weight) + right * weight).to(x.dtype).flatten(2)
+        if first:
+            y = torch.cat([window.narrow(2, 0, 1), y], 2)
+        self.ring.keep(window, n)
+        return y
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return (n - 1) * self.factor + 1 if n > 0 else 0
+
+    def output_channels(self, channels: int) -> int:
+        return channels
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"

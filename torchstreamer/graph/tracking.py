@@ -1,0 +1,172 @@
+"""What is known of the values of a captured graph: axes, lengths, clocks; and the words of a refusal."""
+
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import UnsupportedModuleError
+from .capture import Capture, module_of, source_line
+from .lengths import LengthFunction
+from .probing import run
+from .values import (
+    Clock,
+    Replay,
+    Static,
+    Value,
+)
+
+__all__ = ["OperationError", "Tracking", "is_pointwise"]
+
+
+class OperationError(UnsupportedModuleError):
+    """The refusal of an operation; ``plain`` is the reason without its place."""
+
+    plain = ""
+
+
+class Tracking:
+    """Knows lengths and clocks.
+
+    Args:
+        capture: the graph
+
+    Attributes:
+        calls: streams and alignments, in order
+        recorded: values and groups that segments compute, in order
+        inputs: the inputs of the model
+        lengths: lengths of the signal at which lengths of values are compared
+    """
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self.sizes = capture.sizes
+        self.calls: List[Any] = []
+        self.recorded: List[Any] = []
+        self.inputs: List[Any] = []
+        self._clocks: List[Tuple[Any, Clock]] = []
+        self._tensors: Dict[int, Tensor] = {}
+        self._handler = ""
+        start = self._example_length()
+        unit = self.sizes.scale * capture.multiple
+        near = [n for n in range(start, start + 48 * unit) if capture.valid(n)]
+        far = [n for n in range(3 * start, 3 * start + 8 * unit) if capture.valid(n)]
+        self.lengths = self.sizes.samples = near + far
+
+    def _example_length(self) -> int:
+        port = self.capture.streamed[0]
+        assert port.time is not None
+        return int(port.example.shape[port.time])
+
+    def value(
+        self, node: fx.Node, meta: Any, clock: Optional[Clock], level: int, recipe: Optional[Replay] = None
+    ) -> Optional[Value]:
+        """The value of a tensor with one time axis; ``None`` if it has none."""
+        shape = tuple(self.sizes.settled(size) for size in meta.shape)
+        axes = [axis for axis, size in enumerate(shape) if self.sizes.varies(size)]
+        if not axes:
+            return None
+        if len(axes) > 1:
+            raise self.refuse(
+                node,
+                "time_mixing",
+                "it has two axes of time: it relates every sample to every other",
+                "bound its context",
+            )
+        rows, inner = None, 1
+        for axis, size in enumerate(shape):
+            if axis != axes[0] and self.sizes.has_rows(size):
+                rows, inner = axis, self.sizes.at(size, self.lengths[0], 2) // 2
+        length = self.sizes.function(shape[axes[0]], 1)
+        merged = self.sizes.has_rows(shape[axes[0]])
+        if merged:
+            double = self.sizes.function(shape[axes[0]], 2)
+            whole = rows is None and all(double(n) == 2 * length(n) for n in self.lengths)
+        if (merged and not whole) or (self.sizes.rows and rows is None and not merged):
+            raise self.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows apart, or give one row")
+        return Value(node, shape, meta.dtype, axes[0], rows, inner, length, clock, level, recipe, merged=merged)
+
+    def same_length(self, one: LengthFunction, other: LengthFunction) -> bool:
+        """Whether two lengths are equal for every length of the signal."""
+        return all(one(n) == other(n) for n in self.lengths)
+
+    def constant_difference(self, one: LengthFunction, other: LengthFunction) -> Optional[int]:
+        """``one - other`` if it is the same for every length of the signal."""
+        found = one(self.lengths[0]) - other(self.lengths[0])
+        return found if all(one(n) - other(n) == found for n in self.lengths) else None
+
+    def clock(self, available: Callable[[int, bool], int], hop: int, ratio: Tuple[int, int], port: Any = None) -> Clock:
+        """The clock with such lengths: one that is known, if all its lengths are these."""
+        if len(self.capture.streamed) > 1 and port is not None:
+            # Several inputs need not come in step.
+            clock = Clock(available, hop, ratio)
+            self._clocks.append((object(), clock))
+            return clock
+        known: Dict[Tuple[int, bool], int] = {}
+
+        def memoized(n: int, final: bool) -> int:
+            if (n, final) not in known:
+                known[n, final] = available(n, final)
+            return known[n, final]
+
+        if len(self.capture.streamed) > 1:
+            return Clock(memoized, hop, ratio)
+        dense = max(256, 2 * hop + 64)
+        if dense > 8192:
+            return Clock(memoized, hop, ratio)
+        ends = [*range(dense), *range(10_007, 10_007 + min(hop, 64))]
+        signature = (hop, ratio, tuple((memoized(n, False), memoized(n, True)) for n in ends))
+        for other, clock in self._clocks:
+            if other == signature:
+                return clock
+        clock = Clock(memoized, hop, ratio)
+        self._clocks.append((signature, clock))
+        return clock
+
+    def static_tensor(self, thing: Static) -> Tensor:
+        """The tensor of a static value now, for two rows and the example's static inputs."""
+        if id(thing) not in self._tensors:
+            if thing.recipe is not None:
+                with torch.no_grad():
+                    found = run(self, thing.recipe, {})
+            elif thing.given:
+                found = next(port.example for port in self.capture.inputs if port.name == thing.node.name)
+            else:
+                found = self.capture.tensors[thing.node.name]
+            self._tensors[id(thing)] = found
+        return self._tensors[id(thing)]
+
+    def require_length(self, node: fx.Node, value: Value) -> None:
+        """Refuse if the stream's own formula does not give the length that the exporter found."""
+        assert value.clock is not None
+        for n in self.lengths:
+            if value.clock.available(n, True) != value.length(n):
+                raise self.refuse(
+                    node,
+                    "length",
+                    f"for {n} samples its stream gives {value.clock.available(n, True)} samples, the model "
+                    f"{value.length(n)}",
+                    "register a handler for the module",
+                )
+
+    def name(self, node: fx.Node) -> str:
+        """The name of an operation, without its overload."""
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            return str(target._schema.name).split("::")[-1]
+        return getattr(target, "__name__", str(target))
+
+    def refuse(self, node: fx.Node, code: str, reason: str, remedy: str) -> UnsupportedModuleError:
+        """The error that names an operation, its module and the line of the model's source."""
+        path, module = module_of(node, self.capture.net)
+        line = source_line(node)
+        where = f" (at {line})" if line else ""
+        error = OperationError(code, module, f"'{self.name(node)}'{where}: {reason}", remedy)
+        error.path = path
+        error.plain = f"{reason}; {remedy}"
+        return error
+
+
+def is_pointwise(node: fx.Node) -> bool:
+    """Whether torch says of an operation that it treats every element alone."""
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags

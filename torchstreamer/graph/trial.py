@@ -1,0 +1,188 @@
+"""A new graph stream tried against the model itself: on the example, on signals as short as the model takes, and at
+lengths for which a guard of the capture does not hold."""
+
+from typing import Any, Dict, List, Optional, Set
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..errors import UnsupportedModuleError
+from .capture import Capture
+from .stream import GraphStream
+
+__all__ = ["shortest_length"]
+
+_SHORT = 24  # of the shortest lengths, so many are tried at most
+_AHEAD = 512  # lengths beyond the example at which guards are looked at
+_FAR = (10_000, 100_003)
+_PER_GUARD = 4
+_GUARDED = 24
+
+
+def shortest_length(found: Capture, stream: GraphStream) -> int:
+    """The least length that the model takes.
+
+    The exporter records guards: conditions on the length under which it took the branches that it took. Many exclude
+    lengths only because an axis of one sample, or a contiguous tensor, is special to the tracer. So where a guard does
+    not hold the model itself is asked, and the stream must agree with it.
+
+    Raises:
+        UnsupportedModuleError: the stream gives something else than the model
+    """
+    port = found.streamed[0]
+    assert port.time is not None
+    typical = port.example.shape[port.time]
+    problem = _disagreement(found, stream, typical)
+    if problem:
+        raise UnsupportedModuleError(
+            "not_exact",
+            found.net,
+            f"on the example its stream differs from the model: {problem}",
+            "register a handler for the part of it that depends on values or on chance",
+        )
+    shortest = _shortest_that_runs(found, typical)
+    unit = found.sizes.scale * found.multiple
+    tried: List[int] = []
+    for n in range(shortest, shortest + _SHORT * unit):
+        if found.valid(n) and (len(tried) < 6 or sum(tried) < 3 * typical):
+            tried.append(n)
+    wrong = [n for n in tried if _disagreement(found, stream, n)]
+    if wrong and wrong[-1] in tried[-(len(tried) // 3) :]:
+        raise _branch(found, typical, f"the length {wrong[-1]}", wrong[-1])
+    if wrong:
+        # So short that a crop takes more than there is: nothing comes of such a signal.
+        shortest = next(n for n in range(wrong[-1] + 1, wrong[-1] + unit + 1) if found.valid(n))
+    _check_guards(found, stream, max([shortest, *tried]), typical)
+    return shortest
+
+
+def _shortest_that_runs(found: Capture, typical: int) -> int:
+    lengths = [n for n in range(1, typical + 1) if found.valid(n)]
+    low, high = -1, len(lengths) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _runs(found, lengths[middle]) else (middle, high)
+    return lengths[high]
+
+
+def _check_guards(found: Capture, stream: GraphStream, above: int, typical: int) -> None:
+    """Compare stream and model where a guard does not hold, for each guard at lengths of several phases."""
+    unit = found.sizes.scale * found.multiple
+    broken: Dict[str, Dict[int, int]] = {}
+    near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
+    far = [n for start in _FAR for n in range(start, start + 4 * unit) if found.valid(n)]
+    for n in near + far:
+        for guard in found.broken_guards(n):
+            phases = broken.setdefault(guard, {})
+            if len(phases) < _PER_GUARD:
+                phases.setdefault(n % max(stream.hop, 2), n)
+    tried: Set[int] = set()
+    for guard, phases in broken.items():
+        for n in phases.values():
+            if n > typical + _AHEAD * unit:
+                raise _branch(found, typical, guard, n)
+            if n not in tried and len(tried) < _GUARDED:
+                tried.add(n)
+                if _disagreement(found, stream, n):
+                    raise _branch(found, typical, guard, n)
+
+
+def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModuleError:
+    return UnsupportedModuleError(
+        "branch_on_length",
+        found.net,
+        f"it computes something else for other lengths: captured with {typical} samples, it takes another branch for "
+        f"{n} ({guard})",
+        "give length_multiple=, and an example of such a length, if only such lengths occur; or write the model "
+        "without a branch on its length",
+    )
+
+
+def _inputs(found: Capture, n: int) -> List[Tensor]:
+    """The first ``n`` samples of the example, which is repeated where it is too short."""
+    inputs: List[Tensor] = []
+    for port in found.inputs:
+        x = port.example
+        if port.time is not None:
+            length = found.sizes.at(port.length, n)
+            turns = -(-length // x.shape[port.time])
+            x = (torch.cat([x] * turns, port.time) if turns > 1 else x).narrow(port.time, 0, length)
+        inputs.append(x)
+    return inputs
+
+
+def _runs(found: Capture, n: int) -> bool:
+    try:
+        with torch.no_grad():
+            found.net(*(x.clone() for x in _inputs(found, n)))
+    except Warning:
+        raise
+    except Exception:  # too short, whatever the model calls it
+        return False
+    return True
+
+
+def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
+    """How stream and model differ on the first ``n`` samples of the example, or why the model refuses them."""
+    inputs = _inputs(found, n)
+    with torch.no_grad():
+        try:
+            whole = pytree.tree_leaves(found.net(*(x.clone() for x in inputs)))
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        try:
+            pieces = _streamed(found, stream, inputs)
+        finally:
+            stream.reset()
+    for y, parts, axis in zip(whole, pieces, _axes(found, stream), strict=True):
+        if y is None:
+            continue
+        got = torch.cat(parts, axis) if parts else None
+        if got is None:
+            if y.shape[axis] > 0:
+                return f"nothing came for {y.shape[axis]} samples"
+        elif got.shape != y.shape:
+            return f"shape {tuple(got.shape)} came for {tuple(y.shape)}"
+        elif not _close(got, y, max(_scale(x) for x in inputs)):
+            return "its values differ"
+    return ""
+
+
+def _axes(found: Capture, stream: GraphStream) -> List[int]:
+    return list(getattr(stream, "time_axes", [-1]))
+
+
+def _streamed(found: Capture, stream: GraphStream, inputs: List[Tensor]) -> List[List[Tensor]]:
+    """The outputs for the inputs, in three pieces."""
+    pieces: List[List[Tensor]] = [[] for _ in found.outputs]
+    for turn in range(3):
+        chunks: List[Optional[Tensor]] = []
+        for port, x in zip(found.inputs, inputs, strict=True):
+            if port.time is None:
+                chunks.append(x if turn == 0 else None)
+            else:
+                length = x.shape[port.time]
+                cuts = [0, length // 3, length // 3 + (length + 1) // 2, length]
+                cuts = [min(cut, length) for cut in cuts]
+                chunks.append(x.narrow(port.time, cuts[turn], cuts[turn + 1] - cuts[turn]))
+        y: Any = stream(*chunks, final=turn == 2)
+        for piece, part in zip(pieces, pytree.tree_leaves(y, is_leaf=lambda leaf: leaf is None), strict=True):
+            piece += [] if part is None else [part]
+    return pieces
+
+
+def _scale(x: Tensor) -> float:
+    finite = x[x.isfinite()].abs()
+    return float(finite.max()) if finite.numel() > 0 else 0.0
+
+
+def _close(one: Tensor, other: Tensor, scale: float) -> bool:
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other)
+    # An output of zeros may come as rounding errors of the input's size.
+    scale = max(_scale(other), 1e-4 * scale)
+    tolerance = {torch.float64: 1e-7, torch.complex128: 1e-7, torch.float32: 1e-3, torch.complex64: 1e-3}.get(
+        one.dtype, 1e-1
+    )
+    return torch.allclose(one, other, rtol=0, atol=tolerance * max(scale, 1e-30), equal_nan=True)

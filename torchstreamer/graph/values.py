@@ -1,0 +1,243 @@
+"""What stands for the values of a captured graph while it is lowered."""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+from torch import fx
+
+from ..core.stream import BaseStream
+from .lengths import LengthFunction
+
+__all__ = ["Clock", "Group", "Replay", "Rows", "Span", "Static", "Value", "things_in"]
+
+
+@dataclass(eq=False)
+class Clock:
+    """How many samples of a value have come, as a function of the input.
+
+    Two values of one clock come in equal chunks at every call, so they can be joined without a ring.
+
+    Attributes:
+        available: samples after ``n`` samples of the first streamed input, before or at its end
+        hop: input period after which it repeats
+        ratio: samples per input sample
+    """
+
+    available: Callable[[int, bool], int]
+    hop: int
+    ratio: Tuple[int, int]
+
+
+@dataclass(eq=False)
+class Replay:
+    """An operation that a segment computes on chunks.
+
+    Attributes:
+        target: the function
+        args: with `Value`, `Static`, `Rows` and `Span` in the places of what is known only then
+        kwargs: the same
+    """
+
+    target: Any
+    args: Tuple[Any, ...]
+    kwargs: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A size that is the number of rows, times ``factor``."""
+
+    factor: int = 1
+
+
+@dataclass(eq=False)
+class Span:
+    """A size that is the length of a chunk of ``value``."""
+
+    value: "Value"
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor with a time axis.
+
+    Attributes:
+        node: the operation that gives it
+        shape: its sizes, of the whole signal
+        dtype: its dtype
+        time: its time axis
+        rows: its batch axis, or ``None``
+        inner: entries of the batch axis per row of the signal
+        length: its length, of the whole signal
+        clock: how much of it has come; ``None`` for a value that is the same at all times, and as long as is needed
+        level: how many streams stand before it
+        recipe: how it is computed on a chunk; ``None`` for an input or the output of a stream
+        fresh: whether it shares memory with nothing else
+        lifted: whether the tensor has an axis of rows in front that the model's value does not have
+        merged: whether its time axis holds the samples of all rows, row after row
+    """
+
+    node: fx.Node
+    shape: Tuple[Any, ...]
+    dtype: torch.dtype
+    time: int
+    rows: Optional[int]
+    inner: int
+    length: LengthFunction
+    clock: Optional[Clock]
+    level: int
+    recipe: Optional[Replay] = None
+    fresh: bool = False
+    lifted: bool = False
+    merged: bool = False
+
+    def others(self) -> List[int]:
+        """Sizes of the axes that are neither time nor rows."""
+        return [int(size) for axis, size in enumerate(self.shape) if axis not in (self.time, self.rows)]
+
+
+@dataclass(eq=False)
+class Spread:
+    """A tensor with a time axis that depends on no streamed input, and is as long as it is needed.
+
+    Attributes:
+        node: the operation that gives it
+        shape: its sizes, of the whole signal
+        dtype: its dtype
+        time: its time axis
+        length: its length, of the whole signal
+        recipe: how it is computed; `Span` is not yet bound to a value
+        first: the value at time 0, and
+        step: the difference of neighbours, of a range of numbers; ``None`` otherwise
+        bound: what it is on a clock
+    """
+
+    node: fx.Node
+    shape: Tuple[Any, ...]
+    dtype: torch.dtype
+    time: int
+    length: LengthFunction
+    recipe: Optional[Replay]
+    first: Any = None
+    step: Any = None
+    bound: Dict[Clock, Value] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Edge:
+    """The first or last samples of a value.
+
+    Attributes:
+        value: the value
+        last: whether they are the last
+        count: how often they are repeated
+        samples: how many they are
+    """
+
+    value: Value
+    last: bool
+    count: int = 1
+    samples: int = 1
+
+
+@dataclass(eq=False)
+class Group:
+    """Several tensors that one operation gives."""
+
+    node: fx.Node
+    recipe: Replay
+    clock: Optional[Clock]
+    level: int
+
+
+@dataclass(eq=False)
+class Static:
+    """A tensor without a time axis: a weight, a constant, or what is computed from these and static inputs.
+
+    Attributes:
+        node: the operation that gives it
+        recipe: how it is computed; ``None`` for a weight, a buffer, a constant or a static input
+        weights: whether it depends on weights or buffers
+        given: whether it depends on a static input
+        sized: whether it depends on the number of rows
+    """
+
+    node: fx.Node
+    recipe: Optional[Replay]
+    weights: bool
+    given: bool
+    sized: bool
+
+
+@dataclass(eq=False)
+class Refused:
+    """What cannot be streamed, or depends on it."""
+
+    error: Any
+
+
+@dataclass(eq=False)
+class StreamCall:
+    """A stream in the graph: from one value to another."""
+
+    node: fx.Node
+    stream: BaseStream
+    source: Value
+    target: Value
+    packed: bool
+
+
+@dataclass(eq=False)
+class AlignCall:
+    """Values met by position."""
+
+    sources: List[Value]
+    targets: List[Value]
+
+
+@dataclass(eq=False)
+class SumCall:
+    """The sum of two values, met by position."""
+
+    sources: List[Value]
+    target: Value
+
+
+@dataclass(eq=False)
+class SettleCall:
+    """A value whose end is cropped or padded when the signal's length is known."""
+
+    node: fx.Node
+    source: Value
+    target: Value
+    lead: int
+    table: Any
+    value: float
+
+
+@dataclass(eq=False)
+class EdgeCall:
+    """A value with the first or last sample of another beside it."""
+
+    node: fx.Node
+    source: Value
+    edge: Value
+    target: Value
+    last: bool
+    repeats: int
+
+
+def things_in(argument: Any) -> Iterator[Any]:
+    """The values of all kinds in an argument, lists opened."""
+    if isinstance(argument, (list, tuple)):
+        for item in argument:
+            yield from things_in(item)
+    elif isinstance(argument, dict):
+        for item in argument.values():
+            yield from things_in(item)
+    else:
+        yield argument
+
+
+__all__ += ["AlignCall", "Edge", "EdgeCall", "Refused", "SettleCall", "Spread", "StreamCall", "SumCall"]
