@@ -217,7 +217,7 @@ def running(g: Any) -> None:
 
 
 def single_samples(g: Any) -> None:
-    """The first sample taken by its position, or constants of its shape. Refused so far, so not among the steps."""
+    """The first sample taken by its position, or constants of its shape."""
     value = g.pick("bct")
     if value:
         v, first = value.name, value.cut(":1")

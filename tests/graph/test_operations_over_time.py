@@ -30,6 +30,10 @@ def interpolated(m, x):
     )  # fmt: skip
 
 
+def interpolated_between_corners(m, x):
+    return F.interpolate(x, size=3 * x.shape[-1] - 2, mode="linear", align_corners=True)
+
+
 def interpolated_like(m, x):
     down = m.down(x)
     return x + F.interpolate(down, size=x.shape[-1], mode="linear", align_corners=False)
@@ -234,6 +238,7 @@ STREAMED = {
         zero=nn.ZeroPad1d((2, 3)),
     ),
     "interpolation": case(interpolated, upsample=nn.Upsample(scale_factor=4, mode="linear")),
+    "interpolation between corners": case(interpolated_between_corners),
     "interpolation to a size": case(interpolated_like, multiple=2, down=nn.AvgPool1d(2)),
     "interpolation of images": case(image_scaled, real(2, 4, 6, T)),
     "frames": case(frames, real(2, T), window=normal(8)),
