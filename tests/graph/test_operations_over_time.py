@@ -30,6 +30,15 @@ def interpolated(m, x):
     )  # fmt: skip
 
 
+def changed_parts(m, x):
+    y = x * 1.0
+    later = y.narrow(2, 1, y.shape[2] - 1)
+    later.clamp_(-1, 1)
+    y = later * 2
+    y[:, 0].mul_(3.0)
+    return y[:, :1] + y[:, 1:]
+
+
 def interpolated_between_corners(m, x):
     return F.interpolate(x, size=3 * x.shape[-1] - 2, mode="linear", align_corners=True)
 
@@ -238,6 +247,7 @@ STREAMED = {
         zero=nn.ZeroPad1d((2, 3)),
     ),
     "interpolation": case(interpolated, upsample=nn.Upsample(scale_factor=4, mode="linear")),
+    "parts changed in place": case(changed_parts),
     "interpolation between corners": case(interpolated_between_corners),
     "interpolation to a size": case(interpolated_like, multiple=2, down=nn.AvgPool1d(2)),
     "interpolation of images": case(image_scaled, real(2, 4, 6, T)),
