@@ -36,6 +36,10 @@ def changed_parts(m, x):
     later.clamp_(-1, 1)
     y = later * 2
     y[:, 0].mul_(3.0)
+    turned = y.permute(0, 2, 1)
+    later = turned.narrow(1, 1, turned.shape[1] - 1)
+    later.clamp_(-1.5, 1.5)
+    y = later.transpose(1, 2)
     return y[:, :1] + y[:, 1:]
 
 
