@@ -40,7 +40,10 @@ def changed_parts(m, x):
     later = turned.narrow(1, 1, turned.shape[1] - 1)
     later.clamp_(-1.5, 1.5)
     y = later.transpose(1, 2)
-    return y[:, :1] + y[:, 1:]
+    total = y[:, :1] + y[:, 1:]
+    latest = y.narrow(2, 1, y.shape[2] - 1)
+    latest.mul_(0.5)
+    return total, latest
 
 
 def interpolated_between_corners(m, x):

@@ -232,9 +232,10 @@ def _read(
             paths[name] = spec.target
     sizes, ports = _ports(net, user, values, times, dynamic_rows)
     outputs: List[Optional[str]] = []
-    for output in program.graph_signature.output_specs:
-        if output.kind == OutputKind.USER_OUTPUT:
-            outputs.append(None if isinstance(output.arg, ConstantArgument) else output.arg.name)
+    given: Any = graph.output_node().args[0]
+    for spec_out, node in zip(program.graph_signature.output_specs, given, strict=True):
+        if spec_out.kind == OutputKind.USER_OUTPUT:
+            outputs.append(None if isinstance(spec_out.arg, ConstantArgument) else node.name)
     return Capture(
         net,
         graph,
