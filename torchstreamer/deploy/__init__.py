@@ -1,0 +1,1 @@
+"""Deployment: the static step, compilation, export."""

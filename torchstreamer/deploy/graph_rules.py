@@ -1,0 +1,330 @@
+"""How the streams of captured graphs run in a static step."""
+
+from functools import lru_cache
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..graph.layout import Layout
+from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
+from ..graph.ported import PortedGraphStream
+from ..graph.stream import GraphStream
+from ..graph.streams import (
+    CornerUpsampleStream,
+    CropStream,
+    CumulativeStream,
+    FramesStream,
+    MergeTimeStream,
+    OverlapStream,
+    PositionStream,
+    SplitTimeStream,
+    WindowedStream,
+)
+from .parts import Attach, Call, Fit, Frames, Latch, PositionPart, RunningPart, Sum
+from .planning import Edge, Planner, static_rule
+from .rules import add_transposed, add_window, interpolated
+
+__all__: List[str] = []
+
+
+@static_rule(PortedGraphStream)
+def ported(plan: Planner, stream: PortedGraphStream, edge: Edge) -> Edge:
+    raise plan.refuse(
+        stream,
+        "several_signals",
+        "one signal [B, C, T] is expected in and out; this model has other inputs, outputs or layouts",
+        "wrap the model in a module that lays its inputs side by side in the channels, time last",
+    )
+
+
+@static_rule(GraphStream)
+def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
+    if stream.rows == 1:
+        raise plan.refuse(
+            stream, "fixed_batch", "the model does not treat the rows of a batch apart", "use pts.compile(stream, …)"
+        )
+
+    @lru_cache(maxsize=None)
+    def lengths(n: int) -> List[int]:
+        found = [0] * stream.slots
+        found[0] = n
+        for node in stream.nodes:
+            node.count(found, n, True)  # type: ignore[operator]
+        return found
+
+    def length_of(slot: int) -> Any:
+        return lru_cache(maxsize=None)(lambda n: lengths(edge.length(n))[slot])
+
+    known: Dict[int, Any] = {}
+    values = {0: edge}
+    for node in stream.nodes:
+        for made in _NODES[type(node)](plan, stream, node, values):
+            slot, value = made
+            known.setdefault(slot, length_of(slot))
+            values[slot] = Edge(value.slot, value.lag, known[slot], value.example, value.time, value.rows)
+    return values[stream.result]
+
+
+# ---------------------------------------------------------------------- nodes
+
+Made = List[Tuple[int, Edge]]
+
+
+def _axes(layout: Layout) -> Tuple[int, int]:
+    return layout.order[-1], layout.order[0] if layout.has_rows else -1
+
+
+def _packed(plan: Planner, stream: nn.Module, edge: Edge, layout: Optional[Layout]) -> Edge:
+    if layout is None or layout.plain:
+        return edge
+    if not layout.has_rows:
+        raise _without_rows(plan, stream)
+    return plan.add(Call(_Packing(layout)), [edge], edge.lag)
+
+
+def _laid_out(plan: Planner, edge: Edge, layout: Optional[Layout]) -> Edge:
+    if layout is None or layout.plain:
+        return edge
+    time, rows = _axes(layout)
+    return plan.add(Call(_Unpacking(layout)), [edge], edge.lag, time=time, rows=rows)
+
+
+def _without_rows(plan: Planner, stream: nn.Module) -> Exception:
+    return plan.refuse(
+        stream,
+        "shared_by_rows",
+        "a value inside is the same for all rows, which are of different age here",
+        "let the model compute it for every row, or use pts.compile(stream, chunk=…)",
+    )
+
+
+class _Packing(nn.Module):
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layout.pack(x)
+
+
+class _Unpacking(_Packing):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layout.unpack(x)
+
+
+def _stream(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    edge = _packed(plan, stream, values[node.source], node.before)
+    return [(node.target, _laid_out(plan, plan.lower(node.stream, edge), node.behind))]
+
+
+def _segment(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    assert node.streamed == len(node.sources), "a static value without an input"
+    edges = plan.aligned([values[i] for i in node.sources])
+    axes = _output_axes(plan, stream, node.body, edges)
+    return list(zip(node.targets, plan.add_several(_Listed(node.body), edges, axes), strict=True))
+
+
+class _Listed(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, *xs: Tensor) -> List[Tensor]:
+        return self.body(list(xs))
+
+
+def _output_axes(
+    plan: Planner, stream: GraphStream, body: nn.Module, edges: Sequence[Edge]
+) -> List[Tuple[int, int]]:
+    # The axes of the outputs that grow with time and with the rows.
+    def shapes(times: int, rows: int) -> List[torch.Size]:
+        xs = []
+        for edge in edges:
+            size = list(edge.example.shape)
+            size[edge.time] *= times
+            size[edge.rows] *= rows
+            xs.append(edge.example.new_zeros(size))
+        with torch.no_grad():
+            return [y.shape for y in body(xs)]
+
+    found = []
+    for plain, longer, wider in zip(shapes(1, 1), shapes(2, 1), shapes(1, 2), strict=True):
+        time = [axis for axis in range(len(plain)) if longer[axis] != plain[axis]]
+        rows = [axis for axis in range(len(plain)) if wider[axis] != plain[axis]]
+        if len(time) != 1 or len(rows) != 1 or time == rows:
+            raise _without_rows(plan, stream)
+        found.append((time[0], rows[0]))
+    return found
+
+
+def _align(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    edges = plan.aligned([values[i] for i in node.sources])
+    return list(zip(node.targets, edges, strict=True))
+
+
+def _sum(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    edges = plan.aligned([values[i] for i in node.sources])
+    return [(node.target, plan.add(Sum("add"), edges, edges[0].lag))]
+
+
+def _settle(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    source = values[node.source]
+    table = node.length
+    local = range(table.start + table.period)
+    if any(table(n) > max(_local(stream, node.source, n) - node.lead, 0) for n in local):
+        edge = plan.settled(_packed(plan, stream, source, node.layout))
+        edge = plan.add(Fit(edge.lag, plan.key(edge), node.value), [edge], edge.lag)
+        source = _laid_out(plan, edge, node.layout)
+    return [(node.target, source.shifted(-node.lead, source.length))]
+
+
+def _local(stream: GraphStream, slot: int, n: int) -> int:
+    found = [0] * stream.slots
+    found[0] = n
+    for node in stream.nodes:
+        node.count(found, n, True)  # type: ignore[operator]
+    return found[slot]
+
+
+def _edge(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    value = _packed(plan, stream, values[node.sources[0]], node.layout)
+    other = _packed(plan, stream, values[node.sources[1]], node.other)
+    sample = plan.add(Latch(node.last, other.lag, plan.key(other)), [other], other.lag)
+    # The value waits until the sample has come, in the same step or before.
+    m, held = value.per_step, 0
+    if node.last:
+        value = plan.settled(value)
+        ends = [n for n in _whole_lengths(plan, value) if other.length(n) > 0]
+        there = [(value.length(n), (other.length(n) - 1 + other.lag) // other.per_step) for n in ends]
+        while any((length + value.lag + held) // m < step for length, step in there):
+            held += 1
+        lag = value.lag + held
+    else:
+        held = max(node.repeats - value.lag, 0)
+        while (value.lag + held - node.repeats) // m < other.lag // other.per_step:
+            held += 1
+        lag = value.lag + held - node.repeats
+    part = Attach(node.last, held, lag, node.repeats, plan.key(value))
+    made = plan.add(part, [value, sample], lag)
+    return [(node.target, _laid_out(plan, made, node.layout))]
+
+
+def _whole_lengths(plan: Planner, edge: Edge) -> range:
+    return range(plan.multiple, len(plan.tables[plan.key(edge)][0]) + 2 * plan.period, plan.multiple)
+
+
+def _gate(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    return [(node.source, values[node.source])]
+
+
+_NODES = {
+    StreamNode: _stream,
+    SegmentNode: _segment,
+    AlignNode: _align,
+    SumNode: _sum,
+    SettleNode: _settle,
+    EdgeNode: _edge,
+    GateNode: _gate,
+}
+
+
+# ---------------------------------------------------------------------- streams
+
+
+@static_rule(WindowedStream)
+def windowed(plan: Planner, stream: WindowedStream, edge: Edge) -> Edge:
+    return add_window(plan, edge, _Windowed(stream), stream.field, stream.stride, plan.through(edge, stream))
+
+
+class _Windowed(nn.Module):
+    def __init__(self, stream: WindowedStream) -> None:
+        super().__init__()
+        self.before, self.body, self.behind = stream.before, stream.body, stream.behind
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.behind.pack(self.body([self.before.unpack(window)])[0])
+
+
+@static_rule(OverlapStream)
+def overlap(plan: Planner, stream: OverlapStream, edge: Edge) -> Edge:
+    return add_transposed(plan, edge, stream, _Overlap(stream), stream.output_padding)
+
+
+class _Overlap(nn.Module):
+    def __init__(self, stream: OverlapStream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stream.overlap(x)
+
+
+@static_rule(CumulativeStream)
+def cumulative(plan: Planner, stream: CumulativeStream, edge: Edge) -> Edge:
+    dtype = edge.example.dtype if stream.like.is_floating_point() else stream.like.dtype
+    return plan.add(RunningPart(stream.kind, dtype, edge.lag, plan.key(edge)), [edge], edge.lag)
+
+
+@static_rule(PositionStream)
+def position(plan: Planner, stream: PositionStream, edge: Edge) -> Edge:
+    return plan.add(PositionPart(stream.first, stream.increment, stream.like.dtype, edge.lag), [edge], edge.lag)
+
+
+@static_rule(MergeTimeStream)
+def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
+    return plan.add(Call(_Step(stream)), [edge], edge.lag * stream.factor, plan.through(edge, stream))
+
+
+class _Step(nn.Module):
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stream.step(x, False)
+
+
+@static_rule(SplitTimeStream)
+def split_time(plan: Planner, stream: SplitTimeStream, edge: Edge) -> Edge:
+    body = _Split(stream.factor, stream.behind)
+    return add_window(plan, edge, body, stream.factor, stream.factor, plan.through(edge, stream))
+
+
+class _Split(nn.Module):
+    def __init__(self, factor: int, behind: int) -> None:
+        super().__init__()
+        self.factor, self.behind = factor, behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = x.size(2) // self.factor
+        y = x.reshape([x.size(0), x.size(1) // self.behind, self.behind, count, self.factor])
+        return y.permute([0, 1, 4, 2, 3]).reshape([x.size(0), -1, count])
+
+
+@static_rule(FramesStream)
+def frames(plan: Planner, stream: FramesStream, edge: Edge) -> Edge:
+    length = plan.through(edge, stream)
+    edge = plan.settled(edge)
+    x = edge.example
+
+    def constants(body: Optional[nn.Module]) -> Optional[Tensor]:
+        if body is None:
+            return None
+        with torch.no_grad():
+            return stream.layout.pack(body([stream.layout.unpack(x)])[0])[:1].to(x.dtype).contiguous()
+
+    held = max(stream.fronts - edge.lag, 0)
+    lag = edge.lag + held - stream.fronts
+    part = Frames(constants(stream.front), constants(stream.back), held, lag, plan.key(edge))
+    return plan.add(part, [edge], lag, length)
+
+
+@static_rule(CropStream)
+def crop(plan: Planner, stream: CropStream, edge: Edge) -> Edge:
+    return edge.shifted(-stream.left, plan.through(edge, stream))
+
+
+@static_rule(CornerUpsampleStream)
+def corner_upsample(plan: Planner, stream: CornerUpsampleStream, edge: Edge) -> Edge:
+    return interpolated(plan, edge, stream.factor, 1, 0, True, plan.through(edge, stream))

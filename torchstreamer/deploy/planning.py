@@ -1,0 +1,256 @@
+"""Plans a static step: which parts, in which order, and at which lag each value runs."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+
+import torch
+from torch import Tensor, nn
+
+from ..core.stream import BaseStream
+from ..errors import UnsupportedModuleError
+from .counting import OPEN, LengthFunction, Periodic, RowLength, least_ahead, periodic
+from .parts import Call, Delay, Part, Pick, Rows
+
+__all__ = ["Edge", "Planner", "static_rule"]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A value between two parts.
+
+    Attributes:
+        slot: where it stands
+        lag: its first sample in step ``k`` has position ``k · m - lag``
+        length: its length for each total length
+        example: the value in a step, zeros
+        time, rows: its time axis and its batch axis
+    """
+
+    slot: int
+    lag: int
+    length: LengthFunction
+    example: Tensor
+    time: int = 2
+    rows: int = 0
+
+    @property
+    def per_step(self) -> int:
+        """Samples per step."""
+        return self.example.size(self.time)
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is ``[B, C, m]``."""
+        return self.example.dim() == 3 and self.time == 2 and self.rows == 0
+
+    def shifted(self, samples: int, length: LengthFunction) -> "Edge":
+        """The same samples as ones that stand so much further behind in their signal."""
+        return Edge(self.slot, self.lag - samples, length, self.example, self.time, self.rows)
+
+
+Rule = Callable[["Planner", Any, Edge], Edge]
+
+_RULES: Dict[Type[nn.Module], Rule] = {}
+
+
+def static_rule(*kinds: Type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Registers how streams of these types run in a static step."""
+
+    def register(rule: Rule) -> Rule:
+        for kind in kinds:
+            _RULES[kind] = rule
+        return rule
+
+    return register
+
+
+class Planner:
+    """Collects the parts of a static step.
+
+    Args:
+        chunk: samples per step
+        batch: rows
+        hop: input period of the whole stream
+        multiple: what total lengths are multiples of
+        columns: up to so many outputs a convolution is computed as one product
+        device: of the values
+    """
+
+    def __init__(
+        self, chunk: int, batch: int, hop: int, multiple: int, columns: int, device: torch.device
+    ) -> None:
+        self.device = device
+        self.chunk = chunk
+        self.batch = batch
+        self.period = math.lcm(hop, multiple)
+        self.multiple = multiple
+        self.columns = columns
+        self.parts: List[Part] = []
+        self.empty: List[List[Tensor]] = []
+        self.slots = 1
+        self.tables: List[Periodic] = []
+        self.counters: List[RowLength] = []
+        self._keys: Dict[Tuple[Any, ...], int] = {}
+        self._known: Dict[int, Tuple[LengthFunction, int]] = {}
+
+    # ------------------------------------------------------------------ for rules
+
+    def lower(self, stream: BaseStream, edge: Edge) -> Edge:
+        """Add the parts of a stream behind a value ``[B, C, m]``."""
+        for kind in type(stream).__mro__:
+            if kind in _RULES:
+                if kind is not type(stream) and "handle" in type(stream).__dict__:
+                    break  # it computes something else than the class that it extends
+                return _RULES[kind](self, stream, edge)
+        raise self.refuse(
+            stream,
+            "no_static_rule",
+            "no rule says how it runs in a static step",
+            "use pts.compile(stream, chunk=…), which takes every stream, or give a rule with static_rule",
+        )
+
+    def refuse(self, stream: nn.Module, code: str, reason: str, remedy: str) -> UnsupportedModuleError:
+        """An error that names the stream."""
+        return UnsupportedModuleError(code, stream, f"in a static step: {reason}", remedy)
+
+    def add(
+        self,
+        part: Part,
+        edges: Sequence[Edge],
+        lag: int,
+        length: Optional[LengthFunction] = None,
+        time: int = 2,
+        rows: int = 0,
+    ) -> Edge:
+        """Add a part behind values; gives its output."""
+        y = self._add(part, [edge.slot for edge in edges], [edge.example for edge in edges])
+        return Edge(part.target, lag, length or edges[0].length, y, time, rows)
+
+    def add_several(self, body: nn.Module, edges: Sequence[Edge], axes: Sequence[Tuple[int, int]]) -> List[Edge]:
+        """Add a module that treats every sample alone and gives several values.
+
+        Args:
+            body: takes the values one by one, gives a list
+            edges: values at one lag
+            axes: time axis and batch axis of each output
+        """
+        several = Call(body)
+        ys = self._add(several, [edge.slot for edge in edges], [edge.example for edge in edges])
+        made = []
+        for i, (time, rows) in enumerate(axes):
+            pick = Pick(i)
+            y = self._add(pick, [several.target], [ys])
+            made.append(Edge(pick.target, edges[0].lag, edges[0].length, y, time, rows))
+        return made
+
+    def _add(self, part: Part, sources: List[int], xs: List[Any]) -> Any:
+        part.sources = sources
+        part.target = self.slots
+        self.slots += 1
+        empty = part.empty(xs)
+        with torch.no_grad():
+            y, _ = part(xs, empty, self._still())
+        self.parts.append(part)
+        self.empty.append(empty)
+        return y
+
+    def key(self, edge: Edge) -> int:
+        """The number under which the parts find the length of a value."""
+        return self.key_of(edge.length)
+
+    def key_of(self, length: LengthFunction) -> int:
+        """The number under which the parts find a length."""
+        if id(length) not in self._known:
+            table = periodic(self._whole(length), self.period)
+            if table is None:
+                raise UnsupportedModuleError(
+                    "irregular_length",
+                    nn.Identity(),
+                    "in a static step: a length inside does not rise regularly with the length of the signal",
+                    "use pts.compile(stream, chunk=…)",
+                )
+            values, start, period, rise = table
+            same = (tuple(values), start, period, rise)
+            if same not in self._keys:
+                self._keys[same] = len(self.counters)
+                self.counters.append(RowLength(table))
+                self.tables.append(table)
+            self._known[id(length)] = length, self._keys[same]
+        return self._known[id(length)][1]
+
+    def through(self, edge: Edge, stream: BaseStream) -> LengthFunction:
+        """The length of a stream's output."""
+        before = edge.length
+        return lru_cache(maxsize=None)(lambda n: stream.output_length(before(n), True))
+
+    def delayed(self, edge: Edge, samples: int) -> Edge:
+        """The same value, so much later."""
+        if samples == 0:
+            return edge
+        if not edge.packed:
+            return self.unpacked(self.delayed(self.packed(edge), samples), edge)
+        return self.add(Delay(samples), [edge], edge.lag + samples, edge.length)
+
+    def aligned(self, edges: Sequence[Edge], crops: Optional[Sequence[int]] = None) -> List[Edge]:
+        """Values at one lag, after their first samples have been cropped."""
+        leads = crops or [0] * len(edges)
+        lag = max(edge.lag + lead for edge, lead in zip(edges, leads, strict=True))
+        later = [self.delayed(edge, lag - lead - edge.lag) for edge, lead in zip(edges, leads, strict=True)]
+        return [edge.shifted(-lead, edge.length) for edge, lead in zip(later, leads, strict=True)]
+
+    def settled(self, edge: Edge) -> Edge:
+        """The value, late enough that no sample of it comes before it is sure to exist."""
+        table = self.tables[self.key(edge)]
+        least = least_ahead(table)
+        steps = (len(table[0]) + 2 * self.period) // self.chunk + 2
+        m = edge.per_step
+        early = max((k + 1) * m - edge.lag - least(self.ceiling((k + 1) * self.chunk)) for k in range(steps))
+        # Nothing is early as long as nothing has come at all.
+        return self.delayed(edge, max(early, 0))
+
+    def packed(self, edge: Edge) -> Edge:
+        """The value as ``[B, C, m]``."""
+        if edge.packed:
+            return edge
+        return self.add(Call(_Pack(edge, self.batch)), [edge], edge.lag, edge.length)
+
+    def unpacked(self, edge: Edge, like: Edge) -> Edge:
+        """The value laid out as another."""
+        if like.packed:
+            return edge
+        return self.add(Call(_Unpack(like)), [edge], edge.lag, edge.length, like.time, like.rows)
+
+    def ceiling(self, n: int) -> int:
+        """The least total length from ``n`` on that can occur."""
+        return -(-n // self.multiple) * self.multiple
+
+    # ------------------------------------------------------------------ inside
+
+    def _whole(self, length: LengthFunction) -> LengthFunction:
+        return lambda n: length(self.ceiling(n))
+
+    def _still(self) -> Rows:
+        zeros = torch.zeros([self.batch], dtype=torch.int64, device=self.device)
+        return Rows(zeros, zeros > 0, zeros > 0, zeros + OPEN, [counter.to(self.device) for counter in self.counters])
+
+
+class _Pack(nn.Module):
+    def __init__(self, edge: Edge, batch: int) -> None:
+        super().__init__()
+        self.time, self.rows, self.batch = edge.time, edge.rows, batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = x.movedim((self.rows, self.time), (0, -1))
+        return moved.reshape(self.batch, -1, moved.size(-1))
+
+
+class _Unpack(nn.Module):
+    def __init__(self, like: Edge) -> None:
+        super().__init__()
+        self.time, self.rows = like.time, like.rows
+        self.shape = list(like.example.movedim((like.rows, like.time), (0, -1)).shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(self.shape).movedim((0, -1), (self.rows, self.time))

@@ -1,0 +1,398 @@
+"""`StaticStream`: the same program at every step, for rows of different age."""
+
+import math
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from ..core.stream import BaseStream, dtype_name
+from ..errors import StreamInputError, UnsupportedModuleError
+from ..layers.weights import GEMM_COLUMNS
+from . import graph_rules as _graph_rules  # registers its rules
+from .counting import OPEN, RowLength, least_ahead
+from .parts import Part, Rows
+from .planning import Edge, Planner
+
+__all__ = ["StaticStream"]
+
+State = Dict[str, Tensor]
+RowIndex = Union[Sequence[int], Tensor]
+
+# The most channels that are tried, where a stream does not say how many it takes.
+_CHANNELS = 8192
+
+
+class StaticStream(nn.Module):
+    r"""A stream as one program in which every call has the same shapes and nothing but tensors changes.
+
+    Each row of the batch is a signal of its own, and they need not be of one age: a row starts, pauses and ends when its
+    flags say so. So one program, one CUDA graph or one exported file serves a batch of live signals.
+
+    A row is free, live or draining. ``first`` starts a new signal in it, whatever it held. A live row brings ``chunk``
+    samples, or 0 without a flag: then it rests and stays as it was. ``last`` ends the signal, with 0 to ``chunk``
+    samples, also together with ``first``. From then on the row drains by itself for ``flush_steps`` calls, in which its
+    ``lengths`` are ignored; then it is free.
+
+    The samples come ``lag`` later than positions say: at a row's step ``k`` its outputs are those at the positions
+    ``k · outputs - lag …``, as far as they belong to its signal.
+
+    Weights are those of the moment in which it is made.
+
+    Args:
+        stream: the stream, from `create_stream`; it is left alone
+        chunk: samples per step, a multiple of ``stream.hop``
+        batch: rows
+        channels: channels in, where the stream takes any
+        dtype: of the input, where the stream takes any
+        device: of the input, where the stream has no weights
+        validate: whether calls are checked; switch it off inside CUDA graphs
+        columns: up to so many outputs over all rows, a convolution is one product of unfolded windows
+
+    Attributes:
+        outputs: output samples per step
+        lag: output samples by which the outputs lag behind
+        flush_steps: calls that a row needs after its last one
+        out_shape: sizes of the output's axes between batch and time
+
+    Shape:
+        - x: ``[batch, channels, chunk]``; what lies behind a row's ``lengths`` is ignored
+        - lengths: ``[batch]`` int64, samples that each row brings
+        - first, last: ``[batch]`` bool
+        - output: ``y [batch, *out_shape, outputs]``, ``start [batch]``, ``stop [batch]``: row ``b`` gives
+          ``y[b, ..., start[b]:stop[b]]``
+
+    Raises:
+        UnsupportedModuleError: a layer has no static form; the message names it
+        ValueError: ``chunk`` or ``batch`` does not fit; the message names sizes that do
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> net = torch.nn.Conv1d(2, 3, 5, padding=2)
+        >>> step = pts.StaticStream(pts.create_stream(net), chunk=4, batch=1)
+        >>> x, pieces = torch.randn(1, 2, 8), []
+        >>> flag = lambda value: torch.tensor([value])
+        >>> for i in range(2 + step.flush_steps):
+        ...     chunk = x[..., 4 * i : 4 * i + 4] if i < 2 else torch.zeros(1, 2, 4)
+        ...     y, start, stop = step(chunk, torch.tensor([4]), flag(i == 0), flag(i == 1))
+        ...     pieces.append(y[0, :, start[0] : stop[0]])
+        >>> torch.testing.assert_close(torch.cat(pieces, -1), net(x)[0])
+    """
+
+    def __init__(
+        self,
+        stream: BaseStream,
+        chunk: int,
+        batch: int = 1,
+        channels: Optional[int] = None,
+        dtype: Optional[torch.dtype] = None,
+        device: Optional[torch.device] = None,
+        validate: bool = True,
+        columns: Optional[int] = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(stream, BaseStream):
+            raise TypeError(
+                f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
+                "pts.create_stream(net)"
+            )
+        check_chunk(stream, chunk)
+        if batch < 1:
+            raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
+        anchor = stream.anchor()
+        device = anchor.device if anchor is not None else torch.device(device or "cpu")
+        dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype
+        self.chunk = chunk
+        self.batch = batch
+        self.channels = input_channels(stream) if channels is None else channels
+        self.dtype = dtype
+        self.validate = validate
+        self.length_multiple = int(getattr(stream, "length_multiple", 1))
+        if columns is None:
+            columns = GEMM_COLUMNS if device.type == "cpu" else 0
+        plan = Planner(chunk, batch, stream.hop, self.length_multiple, columns, device)
+        x = torch.zeros([batch, self.channels, chunk], dtype=dtype, device=device)
+        try:
+            out = plan.settled(plan.lower(stream, Edge(0, 0, _same, x)))
+        except UnsupportedModuleError as error:
+            raise error.within(stream) from None
+        self.outputs = out.per_step
+        self.lag = out.lag
+        self.out_shape = list(out.example.movedim(out.time, -1).shape[1:-1])
+        self._time = out.time
+        self._result = out.slot
+        self._length = plan.key(out)
+        self.table = plan.tables[self._length]
+        self.flush_steps = self._count_flush_steps(plan)
+        self.parts = nn.ModuleList(_needed(plan.parts, out.slot))
+        self.counters = nn.ModuleList(plan.counters)
+        self._spent = _spent(self.parts, out.slot)
+        # The state: of each row how old it is, how long its signal is, and how many steps are left (-1: live).
+        self._names = ["row.age", "row.total", "row.left"]
+        clock = torch.zeros([batch], dtype=torch.int64, device=device)
+        self._empty: State = {name: clock for name in self._names}
+        kept = {part: states for part, states in zip(plan.parts, plan.empty, strict=True)}
+        for i, part in enumerate(self.parts):
+            for empty in kept[part]:  # type: ignore[index]
+                name = f"ring.{i}"
+                self._names.append(name)
+                # Rows first, where another axis is merged into them.
+                self._empty[name] = empty.view(batch, -1, empty.size(1), empty.size(2))
+        for name, empty in self._empty.items():
+            self.register_buffer(_buffer(name), empty.clone(), persistent=False)
+
+    # ------------------------------------------------------------------ the interface
+
+    def forward(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """One step of all rows.
+
+        Args:
+            x: new samples, ``[batch, channels, chunk]``
+            lengths: how many of them each row brings, ``[batch]`` int64
+            first: whether a signal starts in a row, ``[batch]`` bool
+            last: whether it ends in a row, ``[batch]`` bool
+
+        Returns:
+            the outputs, and from where to where they are valid in each row
+
+        Raises:
+            StreamInputError: a call does not fit; nothing was written. Only with ``validate=True``
+        """
+        if self.validate:
+            self._check(x, lengths, first, last)
+        state = {name: getattr(self, _buffer(name)) for name in self._names}
+        following, y, start, stop = self.step(state, x, lengths, first, last)
+        for name in self._names:
+            getattr(self, _buffer(name)).copy_(following[name])
+        return y, start, stop
+
+    def step(
+        self, state: State, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor
+    ) -> Tuple[State, Tensor, Tensor, Tensor]:
+        """The step as a function: from a state and an input to the next state and the outputs.
+
+        Args:
+            state: from `init_state`, or the one that the last step gave
+            x, lengths, first, last: as in a call
+
+        Returns:
+            the next state, the outputs, and from where to where they are valid
+        """
+        age, total, left = state["row.age"], state["row.total"], state["row.left"]
+        zero = torch.zeros_like(age)
+        age = torch.where(first, zero, age)
+        live = first | (left < 0)
+        ends = live & last
+        brings = torch.where(live, lengths, zero)
+        total = torch.where(live, torch.where(ends, age * self.chunk + brings, zero + OPEN), total)
+        active = torch.where(live, last | (lengths > 0), left > 0)
+        rows = Rows(age, first, active, total, list(self.counters))
+        # Samples that no row brings are 0, so that nothing inside meets what is not a sample.
+        came = torch.arange(self.chunk, device=x.device) < brings.unsqueeze(1)
+        values: List[Optional[Tensor]] = [torch.where(came.unsqueeze(1), x, torch.zeros_like(x))]
+        following: State = {}
+        for i, part in enumerate(self.parts):
+            name = f"ring.{i}"
+            xs: List[Any] = [values[source] for source in part.sources]  # type: ignore[union-attr]
+            held = [state[name].flatten(0, 1)] if name in self._empty else []
+            y, kept = part(xs, held, rows)
+            values.extend([None] * (part.target + 1 - len(values)))  # type: ignore[operator]
+            values[part.target] = y  # type: ignore[index]
+            if kept:
+                following[name] = kept[0].reshape(state[name].shape)
+            for slot in self._spent[i]:
+                values[slot] = None
+        result = values[self._result]
+        assert result is not None
+        if self._time != result.dim() - 1:
+            result = result.movedim(self._time, -1)
+        begin = age * self.outputs - self.lag
+        start = (-begin).clamp(0, self.outputs)
+        stop = torch.maximum((rows.length(self._length).squeeze(1) - begin).clamp(0, self.outputs), start)
+        following["row.age"] = age + active.to(age.dtype)
+        following["row.total"] = total
+        left = torch.where(live, zero - 1, (left - 1).clamp(min=0))
+        following["row.left"] = torch.where(ends, zero + self.flush_steps, left)
+        ordered = {name: following[name] for name in self._names}
+        return ordered, result, torch.where(active, start, zero), torch.where(active, stop, zero)
+
+    def init_state(self) -> State:
+        """The state in which all rows are free."""
+        return {name: empty.clone() for name, empty in self._empty.items()}
+
+    def output_length(self, n: int) -> int:
+        """Number of samples that the network gives for ``n``."""
+        values, start, period, rise = self.table
+        if n % self.length_multiple:
+            raise StreamInputError(
+                f"length_multiple: a length of {n} samples came; a multiple of {self.length_multiple} was expected; "
+                "pad the signal"
+            )
+        turns = max((n - start) // period, 0)
+        return values[max(n, 0) - turns * period] + turns * rise
+
+    def reset(self, rows: Optional[RowIndex] = None) -> None:
+        """Free rows, all unless they are given."""
+        self.set_state(rows, {name: empty[self._index(rows)] for name, empty in self._empty.items()})
+
+    def get_state(self, rows: Optional[RowIndex] = None) -> State:
+        """A copy of the state of rows, all unless they are given; every tensor has the rows first."""
+        index = self._index(rows)
+        return {name: getattr(self, _buffer(name))[index].clone() for name in self._names}
+
+    def set_state(self, rows: Optional[RowIndex], state: State) -> None:
+        """Let rows continue from a state that `get_state` gave, of this or another batch of the same plan.
+
+        Raises:
+            StreamInputError: the state does not fit; nothing was written
+        """
+        index = self._index(rows)
+        if set(state) != set(self._names):
+            raise StreamInputError(
+                f"invalid_state: a state with {len(state)} entries came; the {len(self._names)} entries of this plan "
+                "were expected; take it from a StaticStream of the same stream and chunk with get_state()"
+            )
+        for name in self._names:
+            mine = self._empty[name]
+            expected = [index.numel(), *mine.shape[1:]]
+            if list(state[name].shape) != expected or state[name].dtype != mine.dtype:
+                raise StreamInputError(
+                    f"invalid_state: '{name}' has shape {list(state[name].shape)}, {dtype_name(state[name])}; "
+                    f"{expected}, {dtype_name(mine)} was expected; take it with get_state() of as many rows"
+                )
+        for name in self._names:
+            buffer = getattr(self, _buffer(name))
+            buffer[index] = state[name].to(buffer.device)
+
+    def extra_repr(self) -> str:
+        text = f"chunk={self.chunk}, batch={self.batch}, outputs={self.outputs}, lag={self.lag}"
+        return f"{text}, flush_steps={self.flush_steps}"
+
+    # ------------------------------------------------------------------ inside
+
+    def _index(self, rows: Optional[RowIndex]) -> Tensor:
+        device = self._empty["row.age"].device
+        if rows is None:
+            return torch.arange(self.batch, device=device)
+        index = torch.as_tensor(rows, dtype=torch.int64).reshape(-1)
+        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.batch):
+            raise StreamInputError(
+                f"invalid_rows: rows {index.tolist()} came; numbers from 0 to {self.batch - 1} were expected; check "
+                "the batch"
+            )
+        return index.to(device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "StaticStream":
+        super()._apply(fn, recurse)
+        self._empty = {name: fn(empty) for name, empty in self._empty.items()}
+        self.dtype = next((e.dtype for name, e in self._empty.items() if e.is_floating_point()), self.dtype)
+        return self
+
+    def _count_flush_steps(self, plan: Planner) -> int:
+        ahead = 0
+        values, _, period, _ = self.table
+        for k in range((len(values) + 2 * period) // self.chunk + 2):
+            for n in range(k * self.chunk, (k + 1) * self.chunk + 1):
+                if n % self.length_multiple == 0:
+                    steps = -(-(self.output_length(n) + self.lag) // self.outputs)
+                    ahead = max(ahead, steps - (k + 1) if self.output_length(n) > 0 else 0)
+        return ahead
+
+    def _check(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> None:
+        mine = self._empty["row.age"]
+        shape = [self.batch, self.channels, self.chunk]
+        if list(x.shape) != shape or x.dtype != self.dtype or x.device != mine.device:
+            raise StreamInputError(
+                f"invalid_chunk: a chunk came with shape {list(x.shape)}, {dtype_name(x)}, on {x.device}; {shape}, "
+                f"{self.dtype}, on {mine.device} was expected; fill rows that bring less with anything"
+            )
+        for name, flags, dtype in (
+            ("lengths", lengths, torch.int64),
+            ("first", first, torch.bool),
+            ("last", last, torch.bool),
+        ):
+            if list(flags.shape) != [self.batch] or flags.dtype != dtype or flags.device != mine.device:
+                raise StreamInputError(
+                    f"invalid_flags: {name} came with shape {list(flags.shape)}, {dtype_name(flags)}, on "
+                    f"{flags.device}; [{self.batch}], {dtype}, on {mine.device} was expected; pass one entry per row"
+                )
+        left = getattr(self, _buffer("row.left"))
+        age = torch.where(first, torch.zeros_like(left), getattr(self, _buffer("row.age")))
+        live = first | (left < 0)
+        total = age * self.chunk + lengths
+        wrong = {
+            f"0 to {self.chunk} samples, or {self.chunk} or 0 of a row whose signal goes on": live
+            & torch.where(last, (lengths < 0) | (lengths > self.chunk), (lengths != 0) & (lengths != self.chunk)),
+            "first=True in a free row that brings samples or ends": (left == 0) & ~live & (last | (lengths != 0)),
+            f"an end at a multiple of {self.length_multiple} samples": live & last & (total % self.length_multiple != 0),
+            "no last=True in a row that has ended": (left > 0) & ~live & last,
+        }
+        for expected, rows in wrong.items():
+            if bool(rows.any()):
+                b = int(rows.nonzero()[0])
+                raise StreamInputError(
+                    f"invalid_row: row {b} came with lengths={int(lengths[b])}, first={bool(first[b])}, "
+                    f"last={bool(last[b])}; {expected} was expected; check the row's flags, or reset([{b}])"
+                )
+
+
+def _buffer(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _same(n: int) -> int:
+    return n
+
+
+def check_chunk(stream: BaseStream, chunk: int) -> None:
+    """Refuse a chunk size at which the state does not repeat its shape."""
+    if chunk < 1 or chunk % stream.hop:
+        below = chunk // stream.hop * stream.hop
+        sizes = [str(size) for size in (below, below + stream.hop) if size > 0]
+        raise ValueError(
+            f"invalid_chunk_size: chunk={chunk} came; a multiple of the stream's hop, {stream.hop}, was expected; the "
+            f"next are {' and '.join(sizes)}"
+        )
+
+
+def input_channels(stream: BaseStream) -> int:
+    """The channels that a stream takes.
+
+    Raises:
+        ValueError: it takes any number
+    """
+    taken: List[int] = []
+    for channels in range(1, _CHANNELS + 1):
+        try:
+            stream.output_channels(channels)
+        except StreamInputError:
+            continue
+        taken.append(channels)
+        if len(taken) > 1:
+            raise ValueError(
+                "unknown_channels: the stream takes any number of channels; the number was expected; pass channels="
+            )
+    if not taken:
+        raise ValueError("unknown_channels: the number of channels could not be found out; pass channels=")
+    return taken[0]
+
+
+def _needed(parts: Sequence[Part], result: int) -> List[Part]:
+    # Those that the result depends on.
+    wanted = {result}
+    kept: List[Part] = []
+    for part in reversed(parts):
+        if part.target in wanted:
+            wanted.update(part.sources)
+            kept.append(part)
+    return kept[::-1]
+
+
+def _spent(parts: Any, result: int) -> List[List[int]]:
+    # Values that nobody needs behind each part.
+    last: Dict[int, int] = {}
+    for i, part in enumerate(parts):
+        for slot in (*part.sources, part.target):
+            last[slot] = i
+    last.pop(result, None)
+    return [[slot for slot, at in last.items() if at == i] for i in range(len(parts))]
