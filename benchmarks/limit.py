@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 __all__ = ["Limit", "has_compiler"]
 
-# The loop, and how it works.
 SOURCE = Path(__file__).parent / "limit" / "conv_stack.cpp"
 COMPILER = "g++"
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-std=c++17", "-Wall", "-Wextra", "-shared", "-fPIC"]
@@ -83,17 +82,17 @@ class Limit:
         return cls(net)
 
     def step(self, x: Tensor) -> Tensor | None:
-        """Take a contiguous chunk ``[C, T]``, give what is ready, or ``None``."""
-        length = x.shape[1]
-        y = torch.empty(CHANNELS, length)
+        """Take a contiguous chunk ``[C, T]`` or ``[1, C, T]``, give what is ready, or ``None``."""
+        y = torch.empty_like(x)
+        length = x.shape[-1]
         ready = self._step(self._stack, x.data_ptr(), y.data_ptr(), length)
         if ready == length:
             return y
-        return y.view(-1)[: CHANNELS * ready].view(CHANNELS, ready) if ready else None
+        return y.view(-1)[: CHANNELS * ready].view(*x.shape[:-1], ready) if ready else None
 
     def repeat(self, x: Tensor, y: Tensor, calls: int) -> None:
         """Take the same chunk so many times inside C++, for times without Python; the last output is left in ``y``."""
-        self._repeat(self._stack, x.data_ptr(), y.data_ptr(), x.shape[1], calls)
+        self._repeat(self._stack, x.data_ptr(), y.data_ptr(), x.shape[-1], calls)
 
 
 def check(net: nn.Sequential, chunk: int) -> float:
