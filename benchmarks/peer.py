@@ -1,7 +1,7 @@
 """The libraries that ours is compared with, each in a folder of its own.
 
 torch-streamer 0.0.2, whose API ours continues, has our package's name, so it is loaded under another one.
-torchstream-lib 1.0.2 streams any model as a black box.
+torchstream-lib 1.0.2 streams any model as a black box. Those that stream convolutions stand in `peers.py`.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["load_black_box", "load_peer"]
+__all__ = ["FOLDERS", "fetch", "load_black_box", "load_peer"]
 
 FOLDERS = Path(__file__).parent.parent / ".benchmarks"
 REQUIREMENT = "torch-streamer==0.0.2"
@@ -30,8 +30,12 @@ BLACK_BOX_NEEDS = {
 }
 
 
-def _fetch(folder: Path, *requirements: str) -> bool:
-    # Nothing that they depend on, torch above all.
+def fetch(folder: Path, *requirements: str) -> bool:
+    """Let pip put packages from PyPI into a folder, with nothing that they depend on, torch above all.
+
+    Returns:
+        whether it could
+    """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
     return subprocess.run([*command, *requirements]).returncode == 0
 
@@ -44,7 +48,7 @@ def load_peer(folder: Path | None = None) -> ModuleType:
     """
     if folder is None:
         folder = CACHE
-        if not (folder / "torchstreamer").is_dir() and not _fetch(folder, REQUIREMENT):
+        if not (folder / "torchstreamer").is_dir() and not fetch(folder, REQUIREMENT):
             raise SystemExit(f"{REQUIREMENT} could not be fetched; unpack it by hand and pass its folder as --peer")
     package = folder / "torchstreamer"
     spec = importlib.util.spec_from_file_location(
@@ -68,7 +72,7 @@ def load_black_box(folder: Path | None = None) -> ModuleType | None:
         folder = BLACK_BOX_CACHE
         if not (folder / "torchstream").is_dir():
             needed = [name for module, name in BLACK_BOX_NEEDS.items() if importlib.util.find_spec(module) is None]
-            _fetch(folder, BLACK_BOX, *needed)
+            fetch(folder, BLACK_BOX, *needed)
     if not (folder / "torchstream").is_dir():
         print(f"without {BLACK_BOX}: it could not be fetched; unpack it by hand and pass its folder as --peer")
         return None
