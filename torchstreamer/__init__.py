@@ -16,6 +16,9 @@ from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import Counter, RingBuffer
 from .core.state import stack_states, unstack_state
 from .core.stream import BaseStream
+from .deploy.export import export
+from .deploy.runners import load
+from .deploy.static import StaticStream
 from .errors import PointwiseError, StreamError, StreamInputError, StreamStateError, UnsupportedModuleError
 from .graph.stream import GraphStream
 from .layers.conv import Conv1dStream
@@ -45,13 +48,16 @@ __all__ = [
     "Residual1dStream",
     "RingBuffer",
     "Sequential1dStream",
+    "StaticStream",
     "StreamError",
     "StreamInputError",
     "StreamStateError",
     "UnsupportedModuleError",
     "UpsampleStream",
     "create_stream",
+    "export",
     "is_streamable",
+    "load",
     "register_streamer",
     "stack_states",
     "unstack_state",

@@ -56,6 +56,8 @@ class RowLength(nn.Module):
         table: the function
     """
 
+    values: Tensor
+
     def __init__(self, table: Periodic) -> None:
         super().__init__()
         values, start, period, rise = table

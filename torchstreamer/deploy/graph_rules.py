@@ -1,6 +1,6 @@
 """How the streams of captured graphs run in a static step."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -45,7 +45,7 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             stream, "fixed_batch", "the model does not treat the rows of a batch apart", "use pts.compile(stream, …)"
         )
 
-    @lru_cache(maxsize=None)
+    @cache
     def lengths(n: int) -> List[int]:
         found = [0] * stream.slots
         found[0] = n
@@ -134,9 +134,7 @@ class _Listed(nn.Module):
         return self.body(list(xs))
 
 
-def _output_axes(
-    plan: Planner, stream: GraphStream, body: nn.Module, edges: Sequence[Edge]
-) -> List[Tuple[int, int]]:
+def _output_axes(plan: Planner, stream: GraphStream, body: nn.Module, edges: Sequence[Edge]) -> List[Tuple[int, int]]:
     # The axes of the outputs that grow with time and with the rows.
     def shapes(times: int, rows: int) -> List[torch.Size]:
         xs = []

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .counting import RowLength
-
 __all__ = [
     "Attach",
     "Call",
@@ -223,6 +221,7 @@ class ConvolveTaps(nn.Module):
     """
 
     weight: Tensor
+    matrix: Tensor
     bias: Optional[Tensor]
 
     def __init__(
@@ -247,9 +246,7 @@ class ConvolveTaps(nn.Module):
             return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         span = (count - 1) * self.stride + 1
         time_major = window.transpose(1, 2)
-        taps = [
-            time_major[:, k * self.dilation : k * self.dilation + span : self.stride] for k in range(kernel)
-        ]
+        taps = [time_major[:, k * self.dilation : k * self.dilation + span : self.stride] for k in range(kernel)]
         flat = torch.cat(taps, 2).reshape(rows * count, -1)
         y = torch.mm(flat, self.matrix) if self.bias is None else torch.addmm(self.bias, flat, self.matrix)
         return y.view(rows, count, -1).transpose(1, 2)

@@ -78,9 +78,7 @@ class Planner:
         device: of the values
     """
 
-    def __init__(
-        self, chunk: int, batch: int, hop: int, multiple: int, columns: int, device: torch.device
-    ) -> None:
+    def __init__(self, chunk: int, batch: int, hop: int, multiple: int, columns: int, device: torch.device) -> None:
         self.device = device
         self.chunk = chunk
         self.batch = batch

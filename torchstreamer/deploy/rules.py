@@ -107,6 +107,9 @@ class _Fresh(nn.Module):
 
 
 class _Norm(nn.Module):
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, net: nn.BatchNorm1d) -> None:
         super().__init__()
         assert net.running_mean is not None and net.running_var is not None
@@ -165,9 +168,7 @@ class _Transposed(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose1d(
-            x, self.weight, self.bias, self.stride, 0, self.extra, self.groups, self.dilation
-        )
+        return F.conv_transpose1d(x, self.weight, self.bias, self.stride, 0, self.extra, self.groups, self.dilation)
 
 
 @static_rule(Pool1dStream)
@@ -210,8 +211,7 @@ def pad(plan: Planner, stream: Pad1dStream, edge: Edge) -> Edge:
         if left <= 0 and right <= 0:
             return edge.shifted(left, length)
         edge = plan.delayed(plan.settled(edge), max(left - edge.lag, 0))
-        part = Fit(edge.lag, plan.key(edge), stream.value)
-        return plan.add(part, [edge], edge.lag - left, length)
+        return plan.add(Fit(edge.lag, plan.key(edge), stream.value), [edge], edge.lag - left, length)
     edge = plan.settled(edge)
     reach = 2 if stream.mode == "reflect" else 1
     before, behind = max(left, 0), max(right, 0)

@@ -1,6 +1,5 @@
 """`StaticStream`: the same program at every step, for rows of different age."""
 
-import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -9,8 +8,7 @@ from torch import Tensor, nn
 from ..core.stream import BaseStream, dtype_name
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..layers.weights import GEMM_COLUMNS
-from . import graph_rules as _graph_rules  # registers its rules
-from .counting import OPEN, RowLength, least_ahead
+from .counting import OPEN
 from .parts import Part, Rows
 from .planning import Edge, Planner
 
@@ -26,8 +24,8 @@ _CHANNELS = 8192
 class StaticStream(nn.Module):
     r"""A stream as one program in which every call has the same shapes and nothing but tensors changes.
 
-    Each row of the batch is a signal of its own, and they need not be of one age: a row starts, pauses and ends when its
-    flags say so. So one program, one CUDA graph or one exported file serves a batch of live signals.
+    Each row of the batch is a signal of its own, and they need not be of one age: a row starts, pauses and ends when
+    its flags say so. So one program, one CUDA graph or one exported file serves a batch of live signals.
 
     A row is free, live or draining. ``first`` starts a new signal in it, whatever it held. A live row brings ``chunk``
     samples, or 0 without a flag: then it rests and stays as it was. ``last`` ends the signal, with 0 to ``chunk``
@@ -185,7 +183,7 @@ class StaticStream(nn.Module):
         ends = live & last
         brings = torch.where(live, lengths, zero)
         total = torch.where(live, torch.where(ends, age * self.chunk + brings, zero + OPEN), total)
-        active = torch.where(live, last | (lengths > 0), left > 0)
+        active = (live & (last | (lengths > 0))) | (~live & (left > 0))
         rows = Rows(age, first, active, total, list(self.counters))
         # Samples that no row brings are 0, so that nothing inside meets what is not a sample.
         came = torch.arange(self.chunk, device=x.device) < brings.unsqueeze(1)
@@ -283,7 +281,7 @@ class StaticStream(nn.Module):
         return index.to(device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StaticStream":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._empty = {name: fn(empty) for name, empty in self._empty.items()}
         self.dtype = next((e.dtype for name, e in self._empty.items() if e.is_floating_point()), self.dtype)
         return self
@@ -324,7 +322,9 @@ class StaticStream(nn.Module):
             f"0 to {self.chunk} samples, or {self.chunk} or 0 of a row whose signal goes on": live
             & torch.where(last, (lengths < 0) | (lengths > self.chunk), (lengths != 0) & (lengths != self.chunk)),
             "first=True in a free row that brings samples or ends": (left == 0) & ~live & (last | (lengths != 0)),
-            f"an end at a multiple of {self.length_multiple} samples": live & last & (total % self.length_multiple != 0),
+            f"an end at a multiple of {self.length_multiple} samples": live
+            & last
+            & (total % self.length_multiple != 0),
             "no last=True in a row that has ended": (left > 0) & ~live & last,
         }
         for expected, rows in wrong.items():
