@@ -23,16 +23,21 @@ def autocasting(x: Tensor) -> bool:
         return torch.is_autocast_enabled(x.device.type)
 
 
-def plain_inference(x: Tensor) -> bool:
-    """Whether memory may be written in place and weights may be copied.
-
-    Gradients must be off and nothing traced; unscripted, torch must not choose dtypes either.
-    """
+def plain_inference() -> bool:
+    """Whether memory may be written in place and weights may be copied: gradients are off, and nothing is traced."""
+    if torch.is_grad_enabled():
+        return False
     if not torch.jit.is_scripting():
         # A write position that changes with every chunk would be compiled, or exported, as a constant.
-        if torch.compiler.is_compiling() or autocasting(x):
-            return False
-    return not torch.is_grad_enabled()
+        return not torch.compiler.is_compiling()
+    return True
+
+
+def _inference_mode() -> bool:
+    if torch.jit.is_scripting():
+        return torch.empty(0).is_inference()
+    else:
+        return torch.is_inference_mode_enabled()
 
 
 # The attributes of a RingBuffer that are plain numbers.
@@ -50,9 +55,9 @@ class RingBuffer(nn.Module):
 
     Dropping more than is held is allowed: the surplus is owed, and taken from the samples that come next.
 
-    Inside, samples stand in time-major rows ``[B, n, C]``. Short histories are joined to each chunk into a new tensor.
-    Long ones are kept in storage with room to spare and written in place, which costs no more than the new samples;
-    that is done only while gradients are off. A position once written is never written again.
+    Inside, samples stand in time-major rows ``[B, n, C]``. A chunk that is longer than the history is joined to it into
+    a new tensor. Shorter ones are written behind it, into storage with room to spare, which costs no more than the new
+    samples; that is done only while gradients are off. A position once written is never written again.
 
     Args:
         skip: samples to drop at the start of every signal
@@ -79,7 +84,7 @@ class RingBuffer(nn.Module):
         self.held = 0  # samples held
         self.debt = skip  # samples owed at the start of a signal
         self.skip = skip  # samples owed
-        self.begin = 0  # first held row in `data`, when `spacious`
+        self.begin = 0  # where the held rows begin in `data`, or in what `extend` returned last
         self.room = 0  # rows of the memory under `data`
         self.spacious = False  # `data` has room behind the held rows and is written in place
         self.borrowed = False  # the window handed out last may be somebody else's memory
@@ -102,8 +107,7 @@ class RingBuffer(nn.Module):
         """
         self._check(x)
         self._rank_two = x.dim() == 2
-        rows = self.join_rows(x.unsqueeze(0) if self._rank_two else x)
-        self.keep_rows(rows, 0)
+        self._add(x.unsqueeze(0) if self._rank_two else x)
         return self.window()
 
     def drop(self, n: int) -> None:
@@ -112,7 +116,7 @@ class RingBuffer(nn.Module):
             self.skip += n
         else:
             self.borrowed = False
-            self._keep(self.rows(), n, self.room)
+            self.forget(n)
 
     def window(self) -> Tensor:
         """All samples held, in the rank of the chunks that came; not to be written to. Of one axis if none came."""
@@ -139,10 +143,8 @@ class RingBuffer(nn.Module):
 
     def fill(self, x: Tensor, n: int, value: float) -> None:
         """Start with ``n`` samples of ``value``, shaped as those of ``x``."""
-        self.data = x.new_full([x.size(0), n, x.size(1)], value)
+        self._set(x.new_full([x.size(0), n, x.size(1)], value), n)
         self.held = n
-        self.room = n
-        self.spacious = False
 
     def join(self, x: Tensor) -> Tensor:
         """All that is held and the chunk, ``[B, C, n]``, channel-major. Follow with `keep`."""
@@ -158,52 +160,64 @@ class RingBuffer(nn.Module):
     def keep(self, window: Tensor, drop: int) -> None:
         """Keep what `join` returned but for its first ``drop`` samples."""
         self.spacious = False
-        self.keep_rows(window.transpose(1, 2), drop)
+        self.retain(window.transpose(1, 2), drop, window.size(2) - drop)
 
-    def join_rows(self, x: Tensor) -> Tensor:
-        """All that is held and the chunk as rows ``[B, n, C]``, each row contiguous. Follow with `keep_rows`."""
+    def extend(self, x: Tensor, write: bool) -> Tensor:
+        """Add a chunk to what is held. Follow with `retain`.
+
+        Args:
+            x: the chunk, longer than what is owed
+            write: whether memory may be written in place, `plain_inference`
+
+        Returns:
+            rows ``[B, m, C]``, each contiguous; what is held begins at row `begin`, and the chunk follows it
+        """
         if self.skip > 0:
             x = self._pay(x)
-        new = x.transpose(1, 2)
-        # From some 8 samples on, copying the history costs more than the bookkeeping of spare room, unless the chunk is
-        # longer than the history.
-        if self.held >= 8 and new.size(1) <= self.held and plain_inference(x):
-            return self._write(new)
-        if self.held == 0:
-            self.borrowed = True
-            self.spacious = False
-            return new.contiguous()
-        self.borrowed = False
-        joined = torch.cat([self.rows(), new], 1)
+        held = self.held
+        t = x.size(2)
+        # A longer chunk would fill the room at once.
+        if write and 0 < t <= held and x.dtype == self.data.dtype:
+            return self._write(x, held, t)
+        rows = x.transpose(1, 2)
+        self.borrowed = held == 0
+        rows = rows.contiguous() if held == 0 else torch.cat([self.rows(), rows], 1)
         self.spacious = False
-        return joined
+        self.begin = 0
+        return rows
 
-    def keep_rows(self, rows: Tensor, drop: int) -> None:
-        """Keep what `join_rows` returned but for its first ``drop`` rows."""
-        self._keep(rows, drop, rows.size(1))
-
-    def _keep(self, rows: Tensor, drop: int, room: int) -> None:
-        left = rows.size(1) - drop
-        if left <= 0:
-            self.skip -= left
-            self.held = 0
-            if self.spacious or self.data.dim() == 1 or self.data.size(1) > 0:
-                self.data = rows.new_empty([rows.size(0), 0, rows.size(2)])
-            self.spacious = False
-            self.room = 0
-        elif self.spacious and self.data.size(1) <= 4 * left:
-            self.begin += drop
-            self.held = left
+    def retain(self, rows: Tensor, first: int, n: int) -> None:
+        """Keep ``n`` of the rows that `extend` returned, from ``first`` on. If ``n`` is negative, samples are owed."""
+        if self.spacious and self.room <= 4 * n:
+            self.begin = first
+            self.held = n
         else:
-            kept = rows.narrow(1, drop, left)
+            self._retain(rows, first, n, rows.size(1))
+
+    def forget(self, n: int) -> None:
+        """Drop the ``n`` oldest samples, once any have come."""
+        self._retain(self.data, self.begin + n, self.held - n, self.room)
+
+    def _retain(self, rows: Tensor, first: int, n: int, room: int) -> None:
+        if n > 0 and self.spacious and room <= 4 * n:
+            self.begin = first
+        elif n > 0:
+            kept = rows.narrow(1, first, n)
             # State stays small: no memory is kept for the sake of its last few samples.
-            if self.spacious or self.borrowed or room > 4 * left:
+            if self.spacious or self.borrowed or room > 4 * n:
                 kept = kept.clone(memory_format=torch.contiguous_format)
-                room = left
-            self.data = kept
-            self.held = left
-            self.room = room
-            self.spacious = False
+                room = n
+            self._set(kept, room)
+        elif self.held > 0 or self.data.dim() == 1:
+            self._set(rows.new_empty([rows.size(0), 0, rows.size(2)]), 0)
+        self.held = max(n, 0)
+        self.skip -= min(n, 0)
+
+    def _set(self, rows: Tensor, room: int) -> None:
+        self.data = rows
+        self.room = room
+        self.begin = 0
+        self.spacious = False
 
     def add_behind(self, ahead: Tensor, other: Tensor) -> Tensor:
         """The sum of ``other`` and of what is held with ``ahead`` behind it, which need not be joined for that.
@@ -226,31 +240,33 @@ class RingBuffer(nn.Module):
             if self.data.dim() == 1:
                 self.data = x.new_empty([x.size(0), 0, x.size(1)])
         else:
-            self.keep_rows(self.join_rows(x), 0)
+            self._add(x)
+
+    def _add(self, x: Tensor) -> None:
+        n = self.held - self.skip + x.size(2)
+        rows = self.extend(x, plain_inference())
+        self.retain(rows, self.begin, max(n, 0))
 
     def _pay(self, x: Tensor) -> Tensor:
         owed = min(self.skip, x.size(2))
         self.skip -= owed
         return x.narrow(2, owed, x.size(2) - owed)
 
-    def _write(self, new: Tensor) -> Tensor:
-        t = new.size(1)
-        end = self.begin + self.held + t
+    def _write(self, x: Tensor, held: int, t: int) -> Tensor:
+        data = self.data
+        end = self.begin + held
         # Memory made in inference mode can be written in place only there.
-        if (
-            not self.spacious
-            or end > self.data.size(1)
-            or (self.data.is_inference() and not torch.empty(0).is_inference())
-        ):
-            room = new.new_empty([new.size(0), 2 * self.held + t, new.size(2)])
-            room.narrow(1, 0, self.held).copy_(self.rows())
-            self.data = room
-            self.begin = 0
+        if not self.spacious or end + t > self.room or (data.is_inference() and not _inference_mode()):
+            room = max(2 * held + t, min(4 * held, 16))
+            data = x.new_empty([x.size(0), room, x.size(1)])
+            data.narrow(1, 0, held).copy_(self.rows())
+            self._set(data, room)
             self.spacious = True
-            end = self.held + t
-        self.data.narrow(1, end - t, t).copy_(new)
-        self.held += t
-        return self.data.narrow(1, self.begin, self.held)
+            end = held
+        c = x.size(1)
+        place = data.storage_offset() + end * c
+        data.as_strided([x.size(0), c, t], [data.stride(0), 1, c], place).copy_(x)
+        return data
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 2 and x.dim() != 3:
@@ -272,12 +288,9 @@ class RingBuffer(nn.Module):
     # ------------------------------------------------------------------ the tree of streams calls these
 
     def _clear(self) -> None:
-        self.data = self.data.new_empty([0])
+        self._set(self.data.new_empty([0]), 0)
         self.held = 0
         self.skip = self.debt
-        self.begin = 0
-        self.room = 0
-        self.spacious = False
         self._rank_two = False
 
     def _detach(self) -> None:
@@ -322,12 +335,9 @@ class RingBuffer(nn.Module):
         if self.fold > 1 and data.dim() == 3:
             shape = [data.size(0), data.size(1), self.fold, data.size(2) // self.fold]
             data = data.reshape(shape).transpose(1, 2).flatten(0, 1)
-        self.data = data.clone(memory_format=torch.contiguous_format)
         self.held = data.size(1) if data.dim() > 1 else 0
-        self.room = self.held
+        self._set(data.clone(memory_format=torch.contiguous_format), self.held)
         self.skip = int(state[name + ".skip"].item())
-        self.begin = 0
-        self.spacious = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         # nn.Module searches all its tables first, which costs more than the rest of a short step.

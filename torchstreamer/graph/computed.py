@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core.ring import autocasting
-from ..layers.weights import PackedWeight, PlainWeight
+from ..layers.weights import PackedWeight, PlainWeight, WeightSource
 
 __all__ = ["ComputedWeight", "KeptValue"]
 
 
-class ComputedWeight(nn.Module):
+class ComputedWeight(WeightSource):
     """A weight computed from other tensors by a recorded graph.
 
     Args:

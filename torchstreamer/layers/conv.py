@@ -21,7 +21,7 @@ from .weights import (
     register_tensor,
     weight_source,
 )
-from .window import WindowStream, window_count
+from .window import WindowStream, unfold, window_count
 
 __all__ = ["Conv1dStream", "conv_stream"]
 
@@ -108,22 +108,27 @@ class Conv1dStream(WindowStream):
             x = self.pad.step(x, final)
         if x is None:
             return None
-        self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
-        count = self.ready(x.size(2))
-        if count == 0:
-            self.ring.push(x)
+        if x.size(1) != self.in_channels:
+            self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
+        ring = self.ring
+        n = ring.held - ring.skip + x.size(2)
+        if n < self.field:
+            ring.push(x)
             return None
-        if x.size(0) * count <= self.gemm_columns and plain_inference(x):
-            rows = self.ring.join_rows(x)
-            y = self._product(rows, count)
-            self.ring.keep_rows(rows, count * self.stride)
+        count = (n - self.field) // self.stride + 1
+        if x.size(0) * count <= self.gemm_columns and plain_inference():
+            rows = ring.extend(x, True)
+            first = ring.begin
+            y = self._product(rows, first, count)
+            ring.retain(rows, first + count * self.stride, n - count * self.stride)
             return y
-        if count >= self.tap_columns and plain_inference(x) and not autocasting(x):
-            rows = self.ring.join_rows(x)
-            y = self._sum_of_products(rows, count)
-            self.ring.keep_rows(rows, count * self.stride)
+        if count >= self.tap_columns and plain_inference() and not autocasting(x):
+            rows = ring.extend(x, True)
+            first = ring.begin
+            y = self._sum_of_products(rows, first, count)
+            ring.retain(rows, first + count * self.stride, n - count * self.stride)
             return y
-        window = self.ring.join(x)
+        window = ring.join(x)
         # What lies behind the last window stays in the ring only.
         y = F.conv1d(
             window.narrow(2, 0, (count - 1) * self.stride + self.field),
@@ -134,36 +139,39 @@ class Conv1dStream(WindowStream):
             self.dilation,
             self.groups,
         )
-        self.ring.keep(window, count * self.stride)
+        ring.keep(window, count * self.stride)
         return y
 
-    def _product(self, rows: Tensor, count: int) -> Tensor:
-        # Window t of row b is the K samples rows[b, t·s + k·d]: a view, and one of two axes where d = 1.
+    def _product(self, rows: Tensor, first: int, count: int) -> Tensor:
+        # Window t of row b is the K samples rows[b, first + t·s + k·d]: a view, and one of two axes where d = 1.
         b = rows.size(0)
         c = rows.size(2)
+        o = self.out_channels
         k = self.kernel_size
-        step = self.stride * c
         matrix = self.weight.matrix()
         bias = self.bias
-        if self.depthwise:
-            taps = rows.as_strided([b, count, k, c], [rows.stride(0), step, self.dilation * c, 1])
-            y = (taps * matrix).sum(2)
-            if bias is not None:
-                y = y + bias
-            if torch.jit.is_scripting():
-                # A sum keeps its dtype under autocast, a convolution does not; a product tells which it would have.
-                one = matrix.narrow(0, 0, 1).narrow(1, 0, 1)
-                y = y.to(torch.mm(one, one))
-            return y.transpose(1, 2)
-        if self.dilation == 1:
-            taps = rows.as_strided([b, count, k * c], [rows.stride(0), step, 1])
+        if self.dilation == 1 and not self.depthwise:
+            flat = unfold(rows, first, count, self.stride, k)
         else:
-            taps = rows.as_strided([b, count, k, c], [rows.stride(0), step, self.dilation * c, 1])
-        flat = taps.reshape(b * count, k * c)
+            steps = [rows.stride(0), self.stride * c, self.dilation * c, 1]
+            taps = rows.as_strided([b, count, k, c], steps, rows.storage_offset() + first * c)
+            if self.depthwise:
+                return self._weighted(taps, matrix, bias)
+            flat = taps.reshape(b * count, k * c)
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
-        return y.view(b, count, self.out_channels).transpose(1, 2)
+        return y.as_strided([b, o, count], [count * o, 1, o])
 
-    def _sum_of_products(self, rows: Tensor, count: int) -> Tensor:
+    def _weighted(self, taps: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
+        y = (taps * matrix).sum(2)
+        if bias is not None:
+            y = y + bias
+        if torch.jit.is_scripting() or autocasting(y):
+            # A sum keeps its dtype under autocast, a convolution does not; a product tells which it would have.
+            one = matrix.narrow(0, 0, 1).narrow(1, 0, 1)
+            y = y.to(torch.mm(one, one))
+        return y.transpose(1, 2)
+
+    def _sum_of_products(self, rows: Tensor, first: int, count: int) -> Tensor:
         # One product per tap, on shifted views of the rows: nothing is unfolded, and dilation costs nothing.
         b = rows.size(0)
         c = rows.size(2)
@@ -175,7 +183,7 @@ class Conv1dStream(WindowStream):
             row = rows.select(0, i)
             out = y.select(0, i)
             for k in range(self.kernel_size):
-                taps = row.as_strided([count, c], [step, 1], row.storage_offset() + k * self.dilation * c)
+                taps = row.as_strided([count, c], [step, 1], row.storage_offset() + (first + k * self.dilation) * c)
                 tap = matrix.narrow(0, k * c, c)
                 if k > 0:
                     out.addmm_(taps, tap)

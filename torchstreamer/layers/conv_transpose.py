@@ -12,6 +12,7 @@ from ..core.ring import Counter, RingBuffer, plain_inference
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, register_tensor, weight_source
+from .window import unfold
 
 __all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream"]
 
@@ -195,22 +196,23 @@ class ConvTranspose1dStream(TransposedStream):
 
     def _advance(self, x: Tensor, final: bool) -> Optional[Tensor]:
         t = x.size(2)
-        if final or x.size(0) * t > self.gemm_columns or not plain_inference(x):
+        if final or x.size(0) * t > self.gemm_columns or not plain_inference():
             return self._overlapped(x, final)
-        rows = self.ring.join_rows(x)
-        y = self._product(rows, t)
-        self.ring.keep_rows(rows, t)
+        ring = self.ring
+        rows = ring.extend(x, True)
+        first = ring.begin
+        y = self._product(rows, first, t)
+        ring.retain(rows, first + t, self.history)
         return y
 
-    def _product(self, rows: Tensor, t: int) -> Tensor:
-        b = rows.size(0)
-        c = rows.size(2)
-        width = (self.history + 1) * c
-        flat = rows.as_strided([b, t, width], [rows.stride(0), c, 1]).reshape(b * t, width)
+    def _product(self, rows: Tensor, first: int, t: int) -> Tensor:
+        flat = unfold(rows, first, t, 1, self.history + 1)
         matrix = self.weight.matrix()
         bias = self.bias
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias.repeat(self.stride), flat, matrix)
-        return y.view(b, t * self.stride, self.out_channels).transpose(1, 2)
+        o = self.out_channels
+        n = t * self.stride
+        return y.as_strided([rows.size(0), o, n], [n * o, 1, o])
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

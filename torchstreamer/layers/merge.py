@@ -8,7 +8,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.ring import RingBuffer
+from ..core.ring import RingBuffer, plain_inference
 
 __all__ = ["Align1d", "Merge1d"]
 
@@ -52,19 +52,19 @@ class Align1d(nn.Module):
             x = chunks[i]
             if x is None:
                 ring.borrowed = True
-                rows = ring.rows()
-                part = rows.narrow(1, 0, ready).transpose(1, 2)
+                part = ring.rows().narrow(1, 0, ready).transpose(1, 2)
                 # Autograd may keep the part, and the ring may be written to later.
                 parts.append(part.clone() if torch.is_grad_enabled() else part)
-                ring.keep_rows(rows, ready)
+                ring.forget(ready)
             elif even:
                 parts.append(x)
                 if not ring.started():
                     ring.fill(x, 0, 0.0)
             elif ring.held > 4 * x.size(2) or x.transpose(1, 2).is_contiguous():
-                rows = ring.join_rows(x)
-                parts.append(rows.narrow(1, 0, ready).transpose(1, 2))
-                ring.keep_rows(rows, ready)
+                n = ring.held - ring.skip + x.size(2)
+                rows = ring.extend(x, plain_inference())
+                parts.append(rows.narrow(1, ring.begin, ready).transpose(1, 2))
+                ring.retain(rows, ring.begin + ready, n - ready)
             else:
                 window = ring.join(x)
                 parts.append(window.narrow(2, 0, ready))

@@ -8,7 +8,7 @@ and parametrizations do not script. TorchScript compiles this file.
 # mypy: disable-error-code="operator, union-attr"
 
 import copy
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..core.ring import autocasting
 from ..errors import UnsupportedModuleError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "TAP_COLUMNS",
     "PackedWeight",
     "PlainWeight",
+    "WeightSource",
     "copy_network",
     "register_tensor",
     "weight_source",
@@ -53,7 +55,23 @@ def _version(x: Tensor) -> int:
         return x._version
 
 
-class PlainWeight(nn.Module):
+class WeightSource(nn.Module):
+    """Computes the weight of a layer from the layer's own parameters."""
+
+    def anchor(self) -> Tensor:
+        """A parameter that says dtype and device."""
+        raise NotImplementedError
+
+    def version(self) -> int:
+        """Changes with every in-place change of the weight; -1 if that cannot be known."""
+        raise NotImplementedError
+
+    def look(self) -> Tuple[Tensor, int]:
+        """`anchor` and `version`."""
+        return self.anchor(), self.version()
+
+
+class PlainWeight(WeightSource):
     """A parameter, or a tensor that stands for one, used as it is."""
 
     weight: Tensor
@@ -69,11 +87,14 @@ class PlainWeight(nn.Module):
         return self.weight
 
     def version(self) -> int:
-        """Changes with every in-place change of the weight; -1 if that cannot be known."""
         return _version(self.weight)
 
+    def look(self) -> Tuple[Tensor, int]:
+        weight = self.weight
+        return weight, _version(weight)
 
-class WeightNormWeight(nn.Module):
+
+class WeightNormWeight(WeightSource):
     """``g * v / |v|``, the norm over all axes but ``dim``.
 
     Source: Salimans and Kingma, "Weight Normalization", 2016.
@@ -97,7 +118,7 @@ class WeightNormWeight(nn.Module):
         return -1 if g < 0 or v < 0 else 1_000_003 * g + v
 
 
-class SpectralNormWeight(nn.Module):
+class SpectralNormWeight(WeightSource):
     """``w / (u · W v)`` with the vectors ``u`` and ``v`` as training left them.
 
     Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018.
@@ -128,7 +149,7 @@ class SpectralNormWeight(nn.Module):
         return -1 if w < 0 or u < 0 or v < 0 else 1_000_003 * (u + v) + w
 
 
-class ParametrizedWeight(nn.Module):
+class ParametrizedWeight(WeightSource):
     """A weight computed by any parametrization with a single original, anew at every step."""
 
     def __init__(self, original: nn.Parameter, steps: List[nn.Module]) -> None:
@@ -162,9 +183,12 @@ class PackedWeight(nn.Module):
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
         self.source = source
-        self.register_buffer("packed", torch.empty(0), persistent=False)
-        self.register_buffer("seen", torch.empty(0), persistent=False)
-        self.version = -1
+        # Plain attributes: what does not fit the weight any more, after a move for instance, is packed anew.
+        self.packed = torch.empty(0)
+        self.seen = torch.empty(0)
+        self.computed = not isinstance(source, PlainWeight)
+        self.version = -1  # of the weight that is packed
+        self.count = -1  # of `seen` then
         self.first = True
 
     def pack(self, weight: Tensor) -> Tensor:
@@ -185,19 +209,23 @@ class PackedWeight(nn.Module):
 
     def matrix(self) -> Tensor:
         """The packed weight, without history."""
-        anchor = self.source.anchor()
-        version = self.source.version()
+        anchor, version = self.source.look()
+        seen = self.seen
+        packed = self.packed
         # A copied or loaded weight counts its changes anew; `seen`, which does not follow it then, tells.
-        stale = version < 0 or version != self.version or _version(self.seen) != _version(anchor)
+        stale = version < 0 or version != self.version or _version(seen) != self.count
         if self.first:
             # `parameter.data = …` leaves the version alone, so look once a signal whether the memory is the same.
-            stale = stale or not self.seen.is_set_to(anchor)
+            stale = stale or not seen.is_set_to(anchor)
             self.first = False
-        if stale or self.packed.dtype != anchor.dtype or self.packed.device != anchor.device:
-            self.packed = self.pack(self.source().detach())
+        if stale or packed.dtype != anchor.dtype or packed.device != anchor.device:
+            packed = self.pack(self.source().detach())
+            self.packed = packed
             self.seen = anchor.detach()
-            self.version = version
-        return self.packed
+            # What autocast computed is not the weight for later.
+            self.version = -1 if self.computed and autocasting(anchor) else version
+            self.count = _version(self.seen)
+        return packed
 
     def _clear(self) -> None:
         self.first = True
@@ -208,8 +236,7 @@ class PackedWeight(nn.Module):
         self.seen = self.seen.new_empty([0])
 
     def __getstate__(self) -> Dict[str, Any]:
-        empty = {"packed": torch.empty(0), "seen": torch.empty(0)}
-        return {**self.__dict__, "version": -1, "first": True, "_buffers": empty}
+        return {**self.__dict__, "version": -1, "first": True, "packed": torch.empty(0), "seen": torch.empty(0)}
 
     def __prepare_scriptable__(self) -> "PackedWeight":
         self._refresh()  # so that the script packs for itself
