@@ -21,7 +21,15 @@ from .core.stream import BaseStream
 from .errors import UnsupportedModuleError
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
-from .layers.elementwise import DROPOUT, MODES, Elementwise1dStream, IdentityStream, PointwiseStream, PReLUStream
+from .layers.elementwise import (
+    DROPOUT,
+    MODES,
+    ActivationStream,
+    Elementwise1dStream,
+    IdentityStream,
+    PointwiseStream,
+    PReLUStream,
+)
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
@@ -88,7 +96,7 @@ _REFUSED: Dict[Type[nn.Module], Tuple[str, str]] = {
 
 
 def _pointwise(net: nn.Module) -> BaseStream:
-    return PointwiseStream(net)
+    return ActivationStream(net) if hasattr(net, "inplace") else PointwiseStream(net)
 
 
 def _dropout(net: nn.Module) -> BaseStream:

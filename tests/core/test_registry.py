@@ -146,7 +146,7 @@ def test_is_streamable_reports_every_module():
         ("", "Sequential1dStream"),
         ("0", "Conv1dStream"),
         ("1", "Sequential1dStream"),
-        ("1.0", "PointwiseStream"),
+        ("1.0", "ActivationStream"),
     ]
     bad = pts.is_streamable(nn.Sequential(good, nn.LSTM(2, 2), pts.Residual1d(nn.Flatten())))
     assert not bad

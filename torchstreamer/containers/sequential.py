@@ -56,8 +56,17 @@ class Sequential1dStream(CompositeStream):
         self.hop, self.ratio = chain_rates([(stream.hop, stream.ratio) for stream in streams])
         self.aliasing = 1
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
+        self.fresh = len(streams) > 0 and streams[-1].fresh
+        for before, stream in zip(streams[:-1], streams[1:], strict=True):
+            if before.fresh:
+                stream.own_input()
         for stream in streams:
             self.aliasing = self.aliasing if stream.aliasing == 1 else stream.aliasing
+
+    def own_input(self) -> None:
+        """What comes in is the first stream's own."""
+        for stream in self.streams[:1]:
+            stream.own_input()
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         for stream in self.streams:

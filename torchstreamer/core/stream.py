@@ -82,6 +82,8 @@ class BaseStream(nn.Module):
         self.ratio = (1, 1)
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
         self.aliasing = 2
+        # Whether the output of `step` is memory that nobody else sees, and that may be written to.
+        self.fresh = False
         # Whether the output has the dtype of the input, so that a weight behind this stream tells what must come in.
         self.keeps_dtype = False
         self._layout = -1
@@ -215,6 +217,9 @@ class BaseStream(nn.Module):
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         """One step on a checked chunk ``[B, C, T]``. Built-in handlers override this; containers call it."""
         raise StreamError("no_forward: this handler defines neither forward(x, final) nor step(x, final); define one")
+
+    def own_input(self) -> None:
+        """Chunks come to `step` in memory that nobody else sees; it may be written to while gradients are off."""
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in, -1 if not known.
@@ -375,6 +380,13 @@ class BaseStream(nn.Module):
             self._set_rank(prefix + "@unbatched" in state)
 
     # ------------------------------------------------------------------ Python only
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module searches all its tables first.
+        if name == "_failed" or name == "_inside":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let a handler that overrides ``forward`` stand in containers, which call ``step``."""

@@ -85,6 +85,7 @@ class Conv1dStream(WindowStream):
         pad: Optional[Pad1dStream],
     ) -> None:
         super().__init__((kernel_size - 1) * dilation + 1, stride)
+        self.fresh = True
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size

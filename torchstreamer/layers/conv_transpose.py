@@ -177,6 +177,7 @@ class ConvTranspose1dStream(TransposedStream):
         output_padding: int,
     ) -> None:
         super().__init__(in_channels, kernel_size, stride, dilation, padding, output_padding)
+        self.fresh = True
         self.out_channels = out_channels
         self.groups = groups
         taps = self.history + 1

@@ -1,5 +1,6 @@
 """Streams of modules that treat every sample alone. TorchScript compiles this file."""
 
+import copy
 from typing import Optional
 
 import torch
@@ -8,7 +9,15 @@ from torch import Tensor, nn
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError
 
-__all__ = ["DROPOUT", "MODES", "Elementwise1dStream", "IdentityStream", "PReLUStream", "PointwiseStream"]
+__all__ = [
+    "DROPOUT",
+    "MODES",
+    "ActivationStream",
+    "Elementwise1dStream",
+    "IdentityStream",
+    "PReLUStream",
+    "PointwiseStream",
+]
 
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -42,7 +51,7 @@ class PointwiseStream(BaseStream):
     """Stream of a module that is known to treat every sample alone.
 
     Args:
-        net: the module; in-place ones get a copy
+        net: the module; it must not write to its input
         in_channels: channels that it takes, -1 for any
         groups: number that must divide the channels
         halves: whether it gives half as many channels as it takes
@@ -57,14 +66,14 @@ class PointwiseStream(BaseStream):
         self.in_channels = in_channels
         self.groups = groups
         self.halves = halves
-        self.inplace = bool(getattr(net, "inplace", False))
-        self.aliasing = 0 if fresh or self.inplace else 1
+        self.aliasing = 0 if fresh else 1
+        self.fresh = fresh
         self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
             return None
-        return self.net(x.clone() if self.inplace else x)
+        return self.net(x)
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
@@ -82,6 +91,39 @@ class PointwiseStream(BaseStream):
                 "axes, a chunk is [B, C, T] or [C, T]"
             )
         return channels // 2 if self.halves else channels
+
+
+class ActivationStream(PointwiseStream):
+    """Stream of an activation that can work in place, as it does on memory that nobody else sees.
+
+    Args:
+        net: the module, without parameters; it has an attribute ``inplace``
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(_with_inplace(net, False))
+        self.over = _with_inplace(net, True)
+        self.owner = False
+
+    def own_input(self) -> None:
+        """Chunks come in memory that nobody else sees."""
+        self.owner = True
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        if self.owner and not torch.is_grad_enabled():
+            return self.over.forward(x)
+        return self.net.forward(x)
+
+    def __repr__(self) -> str:
+        return f"ActivationStream({self.net!r})"
+
+
+def _with_inplace(net: nn.Module, inplace: bool) -> nn.Module:
+    twin = copy.copy(net)
+    twin.inplace = inplace  # type: ignore[assignment]
+    return twin
 
 
 class PReLUStream(PointwiseStream):

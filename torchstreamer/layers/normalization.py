@@ -51,6 +51,7 @@ class BatchNorm1dStream(BaseStream):
                 "call eval() first",
             )
         self.aliasing = 0
+        self.fresh = True
         self.keeps_dtype = True
         self.net = net
 
