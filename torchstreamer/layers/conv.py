@@ -1,6 +1,5 @@
 """Streams of convolutions. TorchScript compiles this file."""
 
-import sys
 from typing import Optional, Union
 
 import torch
@@ -64,6 +63,19 @@ class Conv1dStream(WindowStream):
         >>> torch.testing.assert_close(y, conv(x))
     """
 
+    __constants__ = [
+        *WindowStream.__constants__,
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "dilation",
+        "groups",
+        "depthwise",
+        "gemm_columns",
+        "taps",
+        "tap_columns",
+    ]
+
     bias: Optional[Tensor]
 
     def __init__(self, net: nn.Conv1d) -> None:
@@ -99,8 +111,8 @@ class Conv1dStream(WindowStream):
             self.gemm_columns = DEPTHWISE_PRODUCTS // (in_channels * kernel_size)
         elif self.weight.steady() and groups == 1:
             self.gemm_columns = GEMM_COLUMNS
-        taps = self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS
-        self.tap_columns = TAP_COLUMNS if taps else sys.maxsize
+        self.taps = self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS
+        self.tap_columns = TAP_COLUMNS
         register_tensor(self, "bias", bias)
         self.pad = pad
 
@@ -113,34 +125,30 @@ class Conv1dStream(WindowStream):
             self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
         ring = self.ring
         n = ring.held - ring.skip + x.size(2)
-        if n < self.field:
-            ring.push(x)
-            return None
-        count = (n - self.field) // self.stride + 1
-        if x.size(0) * count <= self.gemm_columns and plain_inference():
+        count = (n - self.field) // self.stride + 1 if n >= self.field else 0
+        left = n - count * self.stride if count > 0 else max(n, 0)
+        short = x.size(0) * count <= self.gemm_columns
+        y: Optional[Tensor] = None
+        if (short or (self.taps and count >= self.tap_columns and not autocasting(x))) and plain_inference():
             rows = ring.extend(x, True)
             first = ring.begin
-            y = self._product(rows, first, count)
-            ring.retain(rows, first + count * self.stride, n - count * self.stride)
-            return y
-        if count >= self.tap_columns and plain_inference() and not autocasting(x):
-            rows = ring.extend(x, True)
-            first = ring.begin
-            y = self._sum_of_products(rows, first, count)
-            ring.retain(rows, first + count * self.stride, n - count * self.stride)
+            if count > 0:
+                y = self._product(rows, first, count) if short else self._sum_of_products(rows, first, count)
+            ring.retain(rows, first + count * self.stride, left)
             return y
         window = ring.join(x)
-        # What lies behind the last window stays in the ring only.
-        y = F.conv1d(
-            window.narrow(2, 0, (count - 1) * self.stride + self.field),
-            self.weight(),
-            self.bias,
-            self.stride,
-            0,
-            self.dilation,
-            self.groups,
-        )
-        ring.keep(window, count * self.stride)
+        if count > 0:
+            # What lies behind the last window stays in the ring only.
+            y = F.conv1d(
+                window.narrow(2, 0, (count - 1) * self.stride + self.field),
+                self.weight(),
+                self.bias,
+                self.stride,
+                0,
+                self.dilation,
+                self.groups,
+            )
+        ring.keep(window, window.size(2) - left)
         return y
 
     def _product(self, rows: Tensor, first: int, count: int) -> Tensor:

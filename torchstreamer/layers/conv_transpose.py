@@ -51,6 +51,20 @@ class TransposedStream(BaseStream):
         output_padding: samples added to the end
     """
 
+    # What a script takes as constant: it leaves out the branches that these decide.
+    __constants__ = [
+        "in_channels",
+        "kernel_size",
+        "stride",
+        "dilation",
+        "padding",
+        "output_padding",
+        "field",
+        "end",
+        "late",
+        "history",
+    ]
+
     def __init__(
         self, in_channels: int, kernel_size: int, stride: int, dilation: int, padding: int, output_padding: int
     ) -> None:
@@ -154,6 +168,8 @@ class ConvTranspose1dStream(TransposedStream):
         >>> y = torch.cat([stream(x[:, :4]), stream(x[:, 4:]), stream.flush()], dim=-1)
         >>> torch.testing.assert_close(y, up(x))
     """
+
+    __constants__ = [*TransposedStream.__constants__, "out_channels", "groups", "gemm_columns"]
 
     bias: Optional[Tensor]
 

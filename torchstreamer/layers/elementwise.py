@@ -100,6 +100,8 @@ class ActivationStream(PointwiseStream):
         net: the module, without parameters; it has an attribute ``inplace``
     """
 
+    __constants__ = ["owner"]
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__(_with_inplace(net, False))
         self.over = _with_inplace(net, True)

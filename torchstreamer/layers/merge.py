@@ -86,6 +86,8 @@ class Merge1d(Align1d):
         merge: ``"add"``, ``"mul"`` or ``"cat"`` (along the channels)
     """
 
+    __constants__ = ["merge"]
+
     def __init__(self, leads: Sequence[int], merge: str = "add") -> None:
         super().__init__(leads)
         self.merge = merge

@@ -31,6 +31,9 @@ class Pad1dStream(BaseStream):
         value: the padding value of mode ``"constant"``
     """
 
+    # What a script takes as constant: it leaves out the branches that these decide.
+    __constants__ = ["left", "right", "mode", "value", "shortest", "wait", "tail"]
+
     def __init__(self, left: int, right: int, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
         self.keeps_dtype = True

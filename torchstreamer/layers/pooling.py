@@ -43,6 +43,17 @@ class Pool1dStream(WindowStream):
         >>> torch.testing.assert_close(y, pool(x))
     """
 
+    __constants__ = [
+        *WindowStream.__constants__,
+        "kind",
+        "kernel_size",
+        "dilation",
+        "padding",
+        "ceil_mode",
+        "count_include_pad",
+        "power",
+    ]
+
     def __init__(self, net: Union[nn.AvgPool1d, nn.MaxPool1d, nn.LPPool1d]) -> None:
         kinds = {nn.AvgPool1d: "Avg", nn.MaxPool1d: "Max", nn.LPPool1d: "LP"}
         kind = next((kind for net_type, kind in kinds.items() if isinstance(net, net_type)), None)

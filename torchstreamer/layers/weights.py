@@ -177,6 +177,8 @@ class PackedWeight(nn.Module):
         source: computes the weight
     """
 
+    __constants__ = ["computed"]
+
     packed: Tensor
     seen: Tensor
 

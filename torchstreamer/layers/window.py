@@ -47,6 +47,9 @@ class WindowStream(BaseStream):
         stride: samples from one window to the next
     """
 
+    # What a script takes as constant: it leaves out the branches that these decide.
+    __constants__ = ["field", "stride"]
+
     def __init__(self, field: int, stride: int) -> None:
         super().__init__()
         self.field = field
