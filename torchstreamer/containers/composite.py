@@ -7,6 +7,7 @@ from typing import Optional, Sequence
 
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.stream import BaseStream
 
 __all__ = ["CompositeStream"]
@@ -18,6 +19,8 @@ class CompositeStream(BaseStream):
     Args:
         streams: its parts, in order
     """
+
+    streams = entry("_modules")
 
     def __init__(self, streams: Sequence[BaseStream]) -> None:
         super().__init__()

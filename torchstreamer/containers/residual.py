@@ -5,6 +5,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.registry import create_stream, require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
@@ -78,6 +79,9 @@ class Residual1dStream(BaseStream):
         >>> x = torch.randn(4, 10)
         >>> torch.testing.assert_close(stream(x, final=True), net(x))
     """
+
+    stream = entry("_modules")
+    merge = entry("_modules")
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamInputError
+from .entry import entry
 
 __all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference"]
 
@@ -76,7 +77,7 @@ class RingBuffer(nn.Module):
         tensor([[3., 4.]])
     """
 
-    data: Tensor
+    data: Tensor = entry("_buffers")
 
     def __init__(self, skip: int = 0) -> None:
         super().__init__()

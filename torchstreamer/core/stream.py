@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
+from .entry import entry
 from .handle import adopt_forward, inherited_step
 from .ring import Counter, RingBuffer, autocasting
 from .state import count_entries
@@ -74,7 +75,7 @@ class BaseStream(nn.Module):
     hop: int
     ratio: Tuple[int, int]
     aliasing: int
-    _like: Tensor
+    _like: Tensor = entry("_buffers")
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.ring import Counter, RingBuffer
 from ..core.stream import BaseStream
 from ..layers.merge import Align1d, Merge1d
@@ -33,6 +34,9 @@ class StreamNode(nn.Module):
     """
 
     spent: List[int]
+    stream = entry("_modules")
+    before = entry("_modules")
+    behind = entry("_modules")
 
     def __init__(
         self, stream: BaseStream, source: int, target: int, before: Optional[Layout], behind: Optional[Layout]
@@ -71,6 +75,7 @@ class SegmentNode(nn.Module):
     sources: List[int]
     targets: List[int]
     spent: List[int]
+    body = entry("_modules")
 
     def __init__(self, body: nn.Module, sources: Sequence[int], streamed: int, targets: Sequence[int]) -> None:
         super().__init__()
@@ -146,6 +151,7 @@ class SumNode(nn.Module):
 
     sources: List[int]
     spent: List[int]
+    merge = entry("_modules")
 
     def __init__(self, sources: Sequence[int], target: int) -> None:
         super().__init__()

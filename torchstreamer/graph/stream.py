@@ -8,6 +8,7 @@ from typing import List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.ring import Counter
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
@@ -53,6 +54,8 @@ class GraphStream(BaseStream):
     """
 
     like: Tensor
+    nodes = entry("_modules")
+    beyond = entry("_modules")
 
     def __init__(
         self,

@@ -1,11 +1,12 @@
 """Streams of convolutions. TorchScript compiles this file."""
 
-from typing import Optional, Union
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.registry import require_plain
 from ..core.ring import autocasting, plain_inference
 from ..errors import StreamInputError
@@ -20,7 +21,7 @@ from .weights import (
     register_tensor,
     weight_source,
 )
-from .window import WindowStream, unfold, window_count
+from .window import WindowStream, time_last, unfold, window_count
 
 __all__ = ["Conv1dStream", "conv_stream"]
 
@@ -76,7 +77,8 @@ class Conv1dStream(WindowStream):
         "tap_columns",
     ]
 
-    bias: Optional[Tensor]
+    weight = entry("_modules")
+    bias: Optional[Tensor] = entry("_parameters")
 
     def __init__(self, net: nn.Conv1d) -> None:
         require_plain(net, nn.Conv1d)
@@ -104,7 +106,6 @@ class Conv1dStream(WindowStream):
         self.dilation = dilation
         self.groups = groups
         self.depthwise = groups == in_channels == out_channels and groups > 1
-        self.weight: Union[_ConvWeight, _DepthwiseWeight]
         self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
         self.gemm_columns = 0
         if self.weight.steady() and self.depthwise:
@@ -154,13 +155,12 @@ class Conv1dStream(WindowStream):
     def _product(self, rows: Tensor, first: int, count: int) -> Tensor:
         # Window t of row b is the K samples rows[b, first + t·s + k·d]: a view, and one of two axes where d = 1.
         b = rows.size(0)
-        c = rows.size(2)
-        o = self.out_channels
+        c = self.in_channels
         k = self.kernel_size
         matrix = self.weight.matrix()
         bias = self.bias
         if self.dilation == 1 and not self.depthwise:
-            flat = unfold(rows, first, count, self.stride, k)
+            flat = unfold(rows, first * c, count, self.stride * c, k * c)
         else:
             steps = [rows.stride(0), self.stride * c, self.dilation * c, 1]
             taps = rows.as_strided([b, count, k, c], steps, rows.storage_offset() + first * c)
@@ -168,7 +168,7 @@ class Conv1dStream(WindowStream):
                 return self._weighted(taps, matrix, bias)
             flat = taps.reshape(b * count, k * c)
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
-        return y.as_strided([b, o, count], [count * o, 1, o])
+        return time_last(y, b, count)
 
     def _weighted(self, taps: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
         y = (taps * matrix).sum(2)

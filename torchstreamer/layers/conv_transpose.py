@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.registry import require_plain
 from ..core.ring import Counter, RingBuffer, plain_inference
 from ..core.stream import BaseStream
@@ -64,6 +65,9 @@ class TransposedStream(BaseStream):
         "late",
         "history",
     ]
+
+    ring = entry("_modules")
+    lead = entry("_modules")
 
     def __init__(
         self, in_channels: int, kernel_size: int, stride: int, dilation: int, padding: int, output_padding: int
@@ -171,7 +175,8 @@ class ConvTranspose1dStream(TransposedStream):
 
     __constants__ = [*TransposedStream.__constants__, "out_channels", "groups", "gemm_columns"]
 
-    bias: Optional[Tensor]
+    weight = entry("_modules")
+    bias: Optional[Tensor] = entry("_parameters")
 
     def __init__(self, net: nn.ConvTranspose1d) -> None:
         require_plain(net, nn.ConvTranspose1d)
@@ -223,13 +228,12 @@ class ConvTranspose1dStream(TransposedStream):
         return y
 
     def _product(self, rows: Tensor, first: int, t: int) -> Tensor:
-        flat = unfold(rows, first, t, 1, self.history + 1)
+        c = self.in_channels
+        flat = unfold(rows, first * c, t, c, (self.history + 1) * c)
         matrix = self.weight.matrix()
         bias = self.bias
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias.repeat(self.stride), flat, matrix)
-        o = self.out_channels
-        n = t * self.stride
-        return y.as_strided([rows.size(0), o, n], [n * o, 1, o])
+        return y.view(rows.size(0), t * self.stride, self.out_channels).transpose(1, 2)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -6,6 +6,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError
 
@@ -58,6 +59,8 @@ class PointwiseStream(BaseStream):
         fresh: whether its output never shares memory with its input
     """
 
+    net = entry("_modules")
+
     def __init__(
         self, net: nn.Module, in_channels: int = -1, groups: int = 1, halves: bool = False, fresh: bool = True
     ) -> None:
@@ -102,6 +105,8 @@ class ActivationStream(PointwiseStream):
 
     __constants__ = ["owner"]
 
+    over = entry("_modules")
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__(_with_inplace(net, False))
         self.over = _with_inplace(net, True)
@@ -136,7 +141,7 @@ class PReLUStream(PointwiseStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The slope says dtype and device."""
-        return self.net.weight  # type: ignore[return-value]
+        return self.net.weight
 
 
 class Elementwise1dStream(BaseStream):

@@ -8,6 +8,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.ring import RingBuffer, plain_inference
 
 __all__ = ["Align1d", "Merge1d"]
@@ -21,6 +22,8 @@ class Align1d(nn.Module):
     Args:
         leads: samples to crop from the start of each branch
     """
+
+    rings = entry("_modules")
 
     def __init__(self, leads: Sequence[int]) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
@@ -32,6 +33,8 @@ class BatchNorm1dStream(BaseStream):
         >>> x = torch.randn(3, 5)
         >>> torch.testing.assert_close(pts.create_stream(norm)(x), norm(x[None])[0])
     """
+
+    net = entry("_modules")
 
     def __init__(self, net: nn.BatchNorm1d) -> None:
         require_plain(net, nn.BatchNorm1d)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.entry import entry
 from ..core.registry import require_plain
 from ..core.ring import Counter
 from ..errors import UnsupportedModuleError
@@ -53,6 +54,8 @@ class Pool1dStream(WindowStream):
         "count_include_pad",
         "power",
     ]
+
+    lead = entry("_modules")
 
     def __init__(self, net: Union[nn.AvgPool1d, nn.MaxPool1d, nn.LPPool1d]) -> None:
         kinds = {nn.AvgPool1d: "Avg", nn.MaxPool1d: "Max", nn.LPPool1d: "LP"}

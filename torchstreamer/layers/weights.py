@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..core.entry import entry
 from ..core.ring import autocasting
 from ..errors import UnsupportedModuleError
 
@@ -74,7 +75,7 @@ class WeightSource(nn.Module):
 class PlainWeight(WeightSource):
     """A parameter, or a tensor that stands for one, used as it is."""
 
-    weight: Tensor
+    weight: Tensor = entry("_parameters")
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -179,6 +180,7 @@ class PackedWeight(nn.Module):
 
     __constants__ = ["computed"]
 
+    source = entry("_modules")
     packed: Tensor
     seen: Tensor
 

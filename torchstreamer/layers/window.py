@@ -6,10 +6,11 @@ With field ``F`` (the samples one window spans), stride ``s`` and the padded sig
 
 from torch import Tensor
 
+from ..core.entry import entry
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 
-__all__ = ["WindowStream", "unfold", "window_count"]
+__all__ = ["WindowStream", "time_last", "unfold", "window_count"]
 
 
 def window_count(n: int, field: int, stride: int) -> int:
@@ -17,26 +18,30 @@ def window_count(n: int, field: int, stride: int) -> int:
     return (n - field) // stride + 1 if n >= field else 0
 
 
-def unfold(rows: Tensor, first: int, count: int, stride: int, taps: int) -> Tensor:
-    """Windows of neighbouring samples as the rows of a matrix ``[B · count, taps · C]``, without a copy where one can
-    do without.
+def unfold(rows: Tensor, first: int, count: int, step: int, width: int) -> Tensor:
+    """Windows of neighbouring samples as the rows of a matrix ``[B · count, width]``, a view where one will do.
 
     Args:
         rows: samples ``[B, m, C]``, each row contiguous; `RingBuffer.extend`
-        first: row at which the first window begins
+        first: value at which the first window begins
         count: windows
-        stride: rows from one window to the next
-        taps: rows of a window
+        step: values from one window to the next
+        width: values of a window
     """
     b = rows.size(0)
-    c = rows.size(2)
-    place = rows.storage_offset() + first * c
+    place = rows.storage_offset() + first
     if count == 1:
-        return rows.as_strided([b, taps * c], [rows.stride(0), 1], place)
+        return rows.as_strided([b, width], [rows.stride(0), 1], place)
     if b == 1:
-        return rows.as_strided([count, taps * c], [stride * c, 1], place)
-    windows = rows.as_strided([b, count, taps * c], [rows.stride(0), stride * c, 1], place)
-    return windows.reshape(b * count, taps * c)
+        return rows.as_strided([count, width], [step, 1], place)
+    return rows.as_strided([b, count, width], [rows.stride(0), step, 1], place).reshape(b * count, width)
+
+
+def time_last(y: Tensor, b: int, count: int) -> Tensor:
+    """``[B · count, C]`` as ``[B, C, count]``, a view."""
+    if count == 1:
+        return y.unsqueeze(2)
+    return y.view(b, count, y.size(1)).transpose(1, 2)
 
 
 class WindowStream(BaseStream):
@@ -49,6 +54,8 @@ class WindowStream(BaseStream):
 
     # What a script takes as constant: it leaves out the branches that these decide.
     __constants__ = ["field", "stride"]
+
+    ring = entry("_modules")
 
     def __init__(self, field: int, stride: int) -> None:
         super().__init__()
