@@ -39,6 +39,8 @@ class Sequential1dStream(CompositeStream):
         >>> torch.testing.assert_close(y, net(x))
     """
 
+    fresh = True
+
     def __init__(self, net: nn.Sequential) -> None:
         if not isinstance(net, nn.Sequential):
             raise UnsupportedModuleError(
@@ -56,7 +58,7 @@ class Sequential1dStream(CompositeStream):
         self.hop, self.ratio = chain_rates([(stream.hop, stream.ratio) for stream in streams])
         self.aliasing = 1
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
-        self.fresh = len(streams) > 0 and streams[-1].fresh
+        self.fresh = self.fresh and len(streams) > 0 and streams[-1].fresh
         for before, stream in zip(streams[:-1], streams[1:], strict=True):
             if before.fresh:
                 stream.own_input()

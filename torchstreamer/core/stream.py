@@ -72,6 +72,10 @@ class BaseStream(nn.Module):
         - output: ``[B, C', T']`` or ``[C', T']``, or ``None`` when nothing comes out
     """
 
+    # Whether the output of `step` is memory that nobody else sees, and that may be written to. A class that overrides
+    # `step` or `forward` says so anew.
+    fresh: bool = False
+
     hop: int
     ratio: Tuple[int, int]
     aliasing: int
@@ -83,8 +87,6 @@ class BaseStream(nn.Module):
         self.ratio = (1, 1)
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
         self.aliasing = 2
-        # Whether the output of `step` is memory that nobody else sees, and that may be written to.
-        self.fresh = False
         # Whether the output has the dtype of the input, so that a weight behind this stream tells what must come in.
         self.keeps_dtype = False
         self._layout = -1
@@ -392,6 +394,8 @@ class BaseStream(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let a handler that overrides ``forward`` stand in containers, which call ``step``."""
         super().__init_subclass__(**kwargs)
+        if ("forward" in cls.__dict__ or "step" in cls.__dict__) and "fresh" not in cls.__dict__:
+            cls.fresh = False
         if "forward" in cls.__dict__ and "step" not in cls.__dict__:
             adopt_forward(cls)
 

@@ -77,6 +77,7 @@ class Conv1dStream(WindowStream):
         "tap_columns",
     ]
 
+    fresh = True
     weight = entry("_modules")
     bias: Optional[Tensor] = entry("_parameters")
 
@@ -99,7 +100,6 @@ class Conv1dStream(WindowStream):
         pad: Optional[Pad1dStream],
     ) -> None:
         super().__init__((kernel_size - 1) * dilation + 1, stride)
-        self.fresh = True
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size

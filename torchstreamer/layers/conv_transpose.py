@@ -66,6 +66,7 @@ class TransposedStream(BaseStream):
         "history",
     ]
 
+    fresh = True
     ring = entry("_modules")
     lead = entry("_modules")
 
@@ -198,7 +199,6 @@ class ConvTranspose1dStream(TransposedStream):
         output_padding: int,
     ) -> None:
         super().__init__(in_channels, kernel_size, stride, dilation, padding, output_padding)
-        self.fresh = True
         self.out_channels = out_channels
         self.groups = groups
         taps = self.history + 1

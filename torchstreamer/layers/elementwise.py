@@ -59,6 +59,7 @@ class PointwiseStream(BaseStream):
         fresh: whether its output never shares memory with its input
     """
 
+    fresh = True
     net = entry("_modules")
 
     def __init__(
@@ -70,7 +71,7 @@ class PointwiseStream(BaseStream):
         self.groups = groups
         self.halves = halves
         self.aliasing = 0 if fresh else 1
-        self.fresh = fresh
+        self.fresh = self.fresh and fresh
         self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -105,6 +106,7 @@ class ActivationStream(PointwiseStream):
 
     __constants__ = ["owner"]
 
+    fresh = True
     over = entry("_modules")
 
     def __init__(self, net: nn.Module) -> None:

@@ -34,6 +34,7 @@ class BatchNorm1dStream(BaseStream):
         >>> torch.testing.assert_close(pts.create_stream(norm)(x), norm(x[None])[0])
     """
 
+    fresh = True
     net = entry("_modules")
 
     def __init__(self, net: nn.BatchNorm1d) -> None:
@@ -54,7 +55,6 @@ class BatchNorm1dStream(BaseStream):
                 "call eval() first",
             )
         self.aliasing = 0
-        self.fresh = True
         self.keeps_dtype = True
         self.net = net
 
