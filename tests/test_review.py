@@ -256,6 +256,20 @@ def test_autocast_gives_the_dtype_of_the_network(net, script):
     torch.testing.assert_close(y, expected, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("script", [False, True])
+def test_a_weight_computed_under_autocast_is_not_kept_for_later(script):
+    """exact."""
+    net = nn.utils.parametrizations.spectral_norm(nn.Conv1d(4, 4, 3))
+    net(torch.randn(1, 4, 9))
+    stream = pts.create_stream(net.eval())
+    stream = torch.jit.script(stream) if script else stream
+    x = torch.randn(1, 4, 20)
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            stream(x, final=True)
+        torch.testing.assert_close(joined(stream(x[..., :9]), stream(x[..., 9:], final=True)), net(x))
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("k", [0, 2])
 def test_gradients_survive_chunks_without_them(k, mode):

@@ -53,6 +53,34 @@ def test_long_histories_are_written_in_place(mode):
     assert len(places) < 10  # 600 chunks, new storage only when the old one is full
 
 
+@pytest.mark.parametrize("held", [1, 2, 3, 7])
+def test_short_histories_are_written_in_place_too(held):
+    ring = RingBuffer()
+    with torch.no_grad():
+        ring.append(numbered(0, held))
+        places = []
+        for i in range(300):
+            window = ring.append(numbered(held + i, 1))
+            assert torch.equal(window, numbered(i, held + 1))
+            kept = window.clone()
+            ring.drop(1)
+            places.append(ring.data.untyped_storage().data_ptr())
+            assert ring.data.untyped_storage().nbytes() <= 4 * ring._nbytes()
+            assert torch.equal(window, kept)
+    moves = sum(one != two for one, two in zip(places, places[1:], strict=False))
+    assert moves <= 100
+
+
+def test_samples_of_another_dtype_are_not_rounded():
+    ring = RingBuffer()
+    with torch.no_grad():
+        for i in range(4):
+            ring.push(numbered(i, 1).bfloat16())
+        x = numbered(0, 1) + 1e-3
+        rows = ring.extend(x, True)
+    assert torch.equal(rows[:, -1], x[..., 0])
+
+
 def test_memory_of_inference_mode_is_not_written_outside():
     ring = RingBuffer()
     with torch.inference_mode():

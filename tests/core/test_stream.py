@@ -166,6 +166,30 @@ class LoudestConvStream(LouderConvStream):
         return None if y is None else 3 * y
 
 
+class RememberingConvStream(pts.Conv1dStream):
+    """Gives the sum of its own outputs of this chunk and the one before, of equal length."""
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        y = super().step(x, final)
+        before = getattr(self, "before", None)
+        self.before = y
+        return y if before is None or y is None else y + before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_an_activation_does_not_write_over_what_a_handler_keeps(mode, monkeypatch):
+    from torchstreamer.core import registry
+
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    conv, x = nn.Conv1d(2, 2, 1), torch.randn(1, 2, 12)
+    pts.register_streamer(nn.Conv1d, RememberingConvStream)
+    stream = pts.create_stream(nn.Sequential(conv, nn.ReLU()))
+    with mode():
+        y = [stream(chunk) for chunk in x.split(4, -1)]
+        a, b, c = conv(x).split(4, -1)
+        torch.testing.assert_close(torch.cat(y, -1), torch.relu(torch.cat([a, a + b, b + c], -1)))
+
+
 class StepConvStream(pts.Conv1dStream):
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         y = super().step(x, final)
@@ -281,9 +305,9 @@ def test_without_output_length_streaming_works_and_the_question_is_refused():
 
 
 def test_weights_are_live():
-    net = nn.Sequential(nn.Conv1d(2, 2, 3), nn.ConvTranspose1d(2, 2, 3), nn.PReLU())
+    net = nn.Sequential(nn.Conv1d(2, 2, 3), nn.ConvTranspose1d(2, 2, 3), nn.PReLU()).double()
     stream = pts.create_stream(net)
-    x = torch.randn(1, 2, 10)
+    x = torch.randn(1, 2, 10).double()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     for change in ("load", "step", "data"):
         with torch.no_grad():
