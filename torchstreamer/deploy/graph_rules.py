@@ -50,7 +50,7 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
         found = [0] * stream.slots
         found[0] = n
         for node in stream.nodes:
-            node.count(found, n, True)  # type: ignore[operator]
+            node.count(found, n, True)
         return found
 
     def length_of(slot: int) -> Any:
@@ -181,7 +181,7 @@ def _local(stream: GraphStream, slot: int, n: int) -> int:
     found = [0] * stream.slots
     found[0] = n
     for node in stream.nodes:
-        node.count(found, n, True)  # type: ignore[operator]
+        node.count(found, n, True)
     return found[slot]
 
 

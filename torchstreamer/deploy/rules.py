@@ -81,7 +81,7 @@ def identity(plan: Planner, stream: IdentityStream, edge: Edge) -> Edge:
 
 @static_rule(PointwiseStream)
 def pointwise(plan: Planner, stream: PointwiseStream, edge: Edge) -> Edge:
-    return plan.add(Call(_Fresh(stream.net) if stream.inplace else stream.net), [edge], edge.lag)
+    return plan.add(Call(stream.net), [edge], edge.lag)
 
 
 @static_rule(Elementwise1dStream)
@@ -271,7 +271,7 @@ def interpolated(plan: Planner, edge: Edge, p: int, q: int, offset: int, linear:
 @static_rule(Sequential1dStream)
 def sequential(plan: Planner, stream: Sequential1dStream, edge: Edge) -> Edge:
     for inner in stream.streams:
-        edge = plan.lower(inner, edge)  # type: ignore[arg-type]
+        edge = plan.lower(inner, edge)
     return edge
 
 
@@ -284,6 +284,6 @@ def residual(plan: Planner, stream: Residual1dStream, edge: Edge) -> Edge:
 
 @static_rule(Parallel1dStream)
 def parallel(plan: Planner, stream: Parallel1dStream, edge: Edge) -> Edge:
-    branches: List[Edge] = [plan.lower(inner, edge) for inner in stream.streams]  # type: ignore[arg-type]
+    branches: List[Edge] = [plan.lower(inner, edge) for inner in stream.streams]
     branches = plan.aligned(branches, stream.leads)
     return plan.add(Sum(stream.merge.merge), branches, branches[0].lag, plan.through(edge, stream))
