@@ -1,8 +1,9 @@
 """Any model as one of a single signal: [B, C, T] to [B, D, T']."""
 
 import math
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -50,3 +51,20 @@ class AsSignal(nn.Module):
             inputs.append(part.movedim(-1, time))
         y = self.model(*inputs).movedim(self.output_time, -1)
         return y if y.dim() == 3 else y.flatten(1, -2)
+
+
+def times_of(entry: Any) -> Tuple[Optional[int], ...]:
+    """The time axis of each input of an entry of the zoo."""
+    return entry.time_dim if isinstance(entry.time_dim, tuple) else (entry.time_dim,)
+
+
+def as_signal(entry: Any) -> Tuple[nn.Module, Tuple[int, ...], int]:
+    """The entry's model as one of a single signal, the shape of an example, and what lengths are multiples of."""
+    model, examples = entry.make(), entry.inputs()
+    with torch.no_grad():
+        y = model(*examples)
+    if len(examples) == 1 and examples[0].dim() == y.dim() == 3 and entry.output_time_dim == -1:
+        return model, (2, *examples[0].shape[1:]), entry.length_multiple
+    model = AsSignal(model, examples, times_of(entry), entry.output_time_dim)
+    length = examples[0].shape[times_of(entry)[0]] // model.rates[0]
+    return model, (2, sum(model.counts), length), max(entry.length_multiple // model.rates[0], 1)

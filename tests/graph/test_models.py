@@ -33,7 +33,7 @@ from torchstreamer.testing import verify_stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
-from as_signal import AsSignal
+from as_signal import as_signal, times_of
 from smallest import SMALLEST
 from zoo import ZOO
 
@@ -58,10 +58,6 @@ def named(entries):
     return pytest.mark.parametrize("entry", entries, ids=[entry.name for entry in entries])
 
 
-def times_of(entry):
-    return entry.time_dim if isinstance(entry.time_dim, tuple) else (entry.time_dim,)
-
-
 def inputs_of(entry, rows=2):
     """The entry's inputs with their layouts and rates."""
     examples = entry.inputs()
@@ -83,18 +79,6 @@ def stream_of(entry, model, rows=2):
 
 
 # ---------------------------------------------------------------------- every rule of the contract
-
-
-def as_signal(entry):
-    """The entry's model as one of a single signal, the shape of an example, and what lengths are multiples of."""
-    model, examples = entry.make(), entry.inputs()
-    with torch.no_grad():
-        y = model(*examples)
-    if len(examples) == 1 and examples[0].dim() == y.dim() == 3 and entry.output_time_dim == -1:
-        return model, (2, *examples[0].shape[1:]), entry.length_multiple
-    model = AsSignal(model, examples, times_of(entry), entry.output_time_dim)
-    length = examples[0].shape[times_of(entry)[0]] // model.rates[0]
-    return model, (2, sum(model.counts), length), max(entry.length_multiple // model.rates[0], 1)
 
 
 @named(VERIFIED)

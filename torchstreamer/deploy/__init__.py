@@ -1,1 +1,10 @@
-"""Deployment: the static step, compilation, export."""
+"""Deployment: the static step, compilation, export.
+
+Here is also what a rule needs that lets the stream of a handler of one's own run in a static step; see `static_rule`.
+"""
+
+from .parts import Call, Part, Rows, WindowPart
+from .planning import Edge, Planner, static_rule
+from .rules import add_window
+
+__all__ = ["Call", "Edge", "Part", "Planner", "Rows", "WindowPart", "add_window", "static_rule"]

@@ -16,14 +16,15 @@ OPEN = 1 << 42
 Periodic = Tuple[List[int], int, int, int]
 
 
-def periodic(function: LengthFunction, period: int, limit: int = 1 << 17) -> Optional[Periodic]:
+def periodic(function: LengthFunction, period: int, limit: int = 1 << 18) -> Optional[Periodic]:
     """Values at ``0 … start + period - 1``, ``start``, ``period`` and the rise of a function that rises by a constant
     with every period from ``start`` on; ``None`` if it does not below ``limit``."""
     function = lru_cache(maxsize=None)(function)
     far = max(64, 2 * period)
     while far <= limit:
+        # Where nothing rises, the signal is still too short to give anything.
         rise = function(far + period) - function(far)
-        if rise >= 0 and all(function(n + period) - function(n) == rise for n in range(far, far + 4 * period + 512)):
+        if rise > 0 and all(function(n + period) - function(n) == rise for n in range(far, far + 4 * period + 512)):
             start = far
             while start > 0 and function(start - 1 + period) - function(start - 1) == rise:
                 start -= 1

@@ -1,5 +1,6 @@
 """Files that run without Python, or without torch."""
 
+import importlib.util
 import json
 import os
 import warnings
@@ -149,6 +150,11 @@ def _save_package(program: Any, path: str, about: str, autotune: bool) -> None:
 def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:
     import logging
 
+    for needed in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(needed) is None:
+            raise ModuleNotFoundError(
+                f"missing_package: there is no {needed}; an .onnx file needs it; pip install torchstreamer[onnx]"
+            )
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)

@@ -1,11 +1,13 @@
 """How the streams of captured graphs run in a static step."""
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UnsupportedModuleError
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ported import PortedGraphStream
@@ -25,15 +27,16 @@ from .parts import Attach, Call, Fit, Frames, Latch, PositionPart, RunningPart, 
 from .planning import Edge, Planner, static_rule
 from .rules import add_transposed, add_window, interpolated
 
-__all__: List[str] = []
+__all__ = ["several_signals"]
 
 
-@static_rule(PortedGraphStream)
-def ported(plan: Planner, stream: PortedGraphStream, edge: Edge) -> Edge:
-    raise plan.refuse(
-        stream,
+def several_signals(stream: PortedGraphStream) -> UnsupportedModuleError:
+    """An error: there is one signal in a static step."""
+    return UnsupportedModuleError(
         "several_signals",
-        "one signal [B, C, T] is expected in and out; this model has other inputs, outputs or layouts",
+        stream,
+        "in a static step: one signal [B, C, T] is expected in, and one with rows first and time last out; this model "
+        "has other inputs, outputs or layouts",
         "wrap the model in a module that lays its inputs side by side in the channels, time last",
     )
 
@@ -62,7 +65,7 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
         for made in _NODES[type(node)](plan, stream, node, values):
             slot, value = made
             known.setdefault(slot, length_of(slot))
-            values[slot] = Edge(value.slot, value.lag, known[slot], value.example, value.time, value.rows)
+            values[slot] = replace(value, length=known[slot])
     return values[stream.result]
 
 
@@ -80,14 +83,15 @@ def _packed(plan: Planner, stream: nn.Module, edge: Edge, layout: Optional[Layou
         return edge
     if not layout.has_rows:
         raise _without_rows(plan, stream)
-    return plan.add(Call(_Packing(layout)), [edge], edge.lag)
+    return replace(plan.add(Call(_Packing(layout)), [edge], edge.lag), padded=edge.padded)
 
 
 def _laid_out(plan: Planner, edge: Edge, layout: Optional[Layout]) -> Edge:
     if layout is None or layout.plain:
         return edge
     time, rows = _axes(layout)
-    return plan.add(Call(_Unpacking(layout)), [edge], edge.lag, time=time, rows=rows)
+    made = plan.add(Call(_Unpacking(layout)), [edge], edge.lag, time=time, rows=rows)
+    return replace(made, padded=edge.padded)
 
 
 def _without_rows(plan: Planner, stream: nn.Module) -> Exception:
@@ -232,7 +236,12 @@ _NODES = {
 
 @static_rule(WindowedStream)
 def windowed(plan: Planner, stream: WindowedStream, edge: Edge) -> Edge:
-    return add_window(plan, edge, _Windowed(stream), stream.field, stream.stride, plan.through(edge, stream))
+    length = plan.through(edge, stream)
+    left = right = 0
+    value = 0.0
+    if edge.padded is not None:
+        edge, left, right, value = edge.padded
+    return add_window(plan, edge, _Windowed(stream), stream.field, stream.stride, length, left, right, value)
 
 
 class _Windowed(nn.Module):

@@ -159,12 +159,13 @@ class StepRunner:
             ValueError: the state does not fit; nothing was written
         """
         expected = self._initial()
-        names = {*expected, "@steps", "@unbatched"}
-        good = names == set(state) - {"@pending"}
-        good = good and all(tuple(state[name].shape) == tuple(expected[name].shape) for name in expected)
+        good = {*expected, "@steps", "@unbatched"} == set(state) - {"@pending"}
+        good = good and all(self._describe(state[name]) == self._describe(value) for name, value in expected.items())
         pending = state.get("@pending")
-        if pending is not None:
-            good = good and tuple(pending.shape[:2]) == (self.batch, self.channels) and len(pending.shape) == 3
+        if good and pending is not None:
+            found = self._describe(pending)
+            good = found is not None and len(found[0]) == 3 and found[0][:2] == (self.batch, self.channels)
+            good = good and found[1] == self.dtype and found[0][2] < self.chunk  # type: ignore[index]
         if not good:
             raise self.input_error(
                 "invalid_state: the state is that of another program, or not whole; a state that get_state() of a "

@@ -537,10 +537,12 @@ class RunningPart(Part):
         lag, key: of the input
     """
 
+    like: Tensor
+
     def __init__(self, kind: str, dtype: torch.dtype, lag: int, key: int) -> None:
         super().__init__(1)
         self.kind = kind
-        self.dtype = dtype
+        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
         self.lag = lag
         self.key = key
         extreme = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
@@ -551,10 +553,10 @@ class RunningPart(Part):
         self.neutral = neutral[kind]
 
     def empty(self, xs: List[Tensor]) -> List[Tensor]:
-        return [xs[0].new_zeros([xs[0].size(0), xs[0].size(1), 1], dtype=self.dtype)]
+        return [xs[0].new_zeros([xs[0].size(0), xs[0].size(1), 1], dtype=self.like.dtype)]
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
-        x = xs[0].to(self.dtype)
+        x = xs[0].to(self.like.dtype)
         inside = _over(rows.inside(x.size(2), self.lag, self.key), x)
         x = torch.where(inside, x, torch.full_like(x, self.neutral))
         state = rows.restart(states[0], self.neutral)
@@ -576,15 +578,18 @@ class RunningPart(Part):
 class PositionPart(Part):
     """The positions of samples, ``first + increment · i``."""
 
+    like: Tensor
+
     def __init__(self, first: float, increment: float, dtype: torch.dtype, lag: int) -> None:
         super().__init__()
         self.first = first
         self.increment = increment
-        self.dtype = dtype
+        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
         self.lag = lag
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
         position = rows.position(xs[0].size(2), self.lag).unsqueeze(1)
-        if self.dtype.is_floating_point:
-            return (position.to(torch.float64) * self.increment + self.first).to(self.dtype), []
-        return (position * int(self.increment) + int(self.first)).to(self.dtype), []
+        dtype = self.like.dtype
+        if dtype.is_floating_point:
+            return (position.to(torch.float64) * self.increment + self.first).to(dtype), []
+        return (position * int(self.increment) + int(self.first)).to(dtype), []

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 import torch
@@ -26,6 +25,8 @@ class Edge:
         length: its length for each total length
         example: the value in a step, zeros
         time, rows: its time axis and its batch axis
+        padded: the value before it was padded with constants, if it was, as ``[B, C, m]``; how many samples came to
+            its left and right, and which
     """
 
     slot: int
@@ -34,6 +35,7 @@ class Edge:
     example: Tensor
     time: int = 2
     rows: int = 0
+    padded: Optional[Tuple["Edge", int, int, float]] = None
 
     @property
     def per_step(self) -> int:
@@ -55,8 +57,57 @@ Rule = Callable[["Planner", Any, Edge], Edge]
 _RULES: Dict[Type[nn.Module], Rule] = {}
 
 
+class _Through:
+    # The length of a stream's output. Without recursion, however many streams stand in front of it.
+    def __init__(self, before: LengthFunction, stream: BaseStream) -> None:
+        self.before = before
+        self.stream = stream
+        self.known: Dict[int, int] = {}
+
+    def __call__(self, n: int) -> int:
+        missing: List[_Through] = []
+        at: Any = self
+        while isinstance(at, _Through) and n not in at.known:
+            missing.append(at)
+            at = at.before
+        for each in reversed(missing):
+            each.known[n] = each.stream.output_length(each.before(n), True)
+        return self.known[n]
+
+
 def static_rule(*kinds: Type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Registers how streams of these types run in a static step."""
+    """Registers how streams of these types run in a static step, as a decorator of a function.
+
+    The function takes the planner, a stream and the value that goes into it, an `Edge`, adds parts to the planner and
+    gives the value that comes out. A stream that treats every sample alone is a `Call` of its module, one that looks
+    through a sliding window is an `add_window`; other parts are subclasses of `Part`, added with `Planner.add`.
+
+    Args:
+        kinds: classes of streams; the rule also takes their subclasses, unless these have a ``forward`` of their own
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> from torchstreamer import deploy
+        >>> class Smooth(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return x.unfold(-1, 8, 1).mean(-1)
+        >>> @pts.register_streamer(Smooth)
+        ... class SmoothStream(pts.BaseStream):
+        ...     def __init__(self, net):
+        ...         super().__init__()
+        ...         self.net, self.ring = net, pts.RingBuffer()
+        ...     def forward(self, x, final=False):
+        ...         window = self.ring.join(x)
+        ...         self.ring.keep(window, max(window.size(-1) - 7, 0))
+        ...         return self.net(window) if window.size(-1) > 7 else None
+        ...     def output_length(self, n, final=True):
+        ...         return max(n - 7, 0)
+        >>> @deploy.static_rule(SmoothStream)
+        ... def smooth(plan, stream, edge):
+        ...     return deploy.add_window(plan, edge, stream.net, 8, 1, plan.through(edge, stream))
+        >>> pts.StaticStream(pts.create_stream(Smooth()), chunk=16, channels=2).lag
+        7
+    """
 
     def register(rule: Rule) -> Rule:
         for kind in kinds:
@@ -92,11 +143,13 @@ class Planner:
         self.counters: List[RowLength] = []
         self._keys: Dict[Tuple[Any, ...], int] = {}
         self._known: Dict[int, Tuple[LengthFunction, int]] = {}
+        self._last: nn.Module = nn.Identity()  # the stream that was lowered last
 
     # ------------------------------------------------------------------ for rules
 
     def lower(self, stream: BaseStream, edge: Edge) -> Edge:
         """Add the parts of a stream behind a value ``[B, C, m]``."""
+        self._last = stream
         for kind in type(stream).__mro__:
             if kind in _RULES:
                 if kind is not type(stream) and "handle" in type(stream).__dict__:
@@ -165,8 +218,9 @@ class Planner:
             if table is None:
                 raise UnsupportedModuleError(
                     "irregular_length",
-                    nn.Identity(),
-                    "in a static step: a length inside does not rise regularly with the length of the signal",
+                    self._last,
+                    "in a static step: a length inside does not rise regularly with the length of the signal, or only "
+                    "beyond 262144 samples",
                     "use pts.compile(stream, chunk=…)",
                 )
             values, start, period, rise = table
@@ -180,8 +234,7 @@ class Planner:
 
     def through(self, edge: Edge, stream: BaseStream) -> LengthFunction:
         """The length of a stream's output."""
-        before = edge.length
-        return lru_cache(maxsize=None)(lambda n: stream.output_length(before(n), True))
+        return _Through(edge.length, stream)
 
     def delayed(self, edge: Edge, samples: int) -> Edge:
         """The same value, so much later."""

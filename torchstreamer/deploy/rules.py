@@ -5,6 +5,7 @@ A rule finds the state, the lag and the operation of each stream from its geomet
 for which its output ``i = (k · m - d - h + p) / s`` is whole, and has the lag ``(d + h - p) / s``.
 """
 
+from dataclasses import replace
 from typing import Any, List, Optional, Tuple
 
 import torch
@@ -113,7 +114,8 @@ class _Norm(nn.Module):
     def __init__(self, net: nn.BatchNorm1d) -> None:
         super().__init__()
         assert net.running_mean is not None and net.running_var is not None
-        scale = torch.rsqrt(net.running_var.detach() + net.eps)
+        wide = torch.float64 if net.running_var.dtype == torch.float64 else torch.float32
+        scale = torch.rsqrt(net.running_var.detach().to(wide) + net.eps)
         if net.weight is not None:
             scale = scale * net.weight.detach()
         shift = -net.running_mean.detach() * scale
@@ -123,7 +125,9 @@ class _Norm(nn.Module):
         self.register_buffer("shift", shift.unsqueeze(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.shift
+        # Statistics of half precision are not worth rounding twice.
+        y = x.to(self.scale.dtype) * self.scale + self.shift
+        return y.to(x.dtype)
 
 
 # ---------------------------------------------------------------------- windows
@@ -139,6 +143,8 @@ def conv(plan: Planner, stream: Conv1dStream, edge: Edge) -> Edge:
             left, right, value = stream.pad.left, stream.pad.right, stream.pad.value
         else:
             edge = plan.lower(stream.pad, edge)
+    elif edge.padded is not None:
+        edge, left, right, value = edge.padded
     with torch.no_grad():
         weight = stream.weight().detach()
     columns = 0 if stream.depthwise else plan.columns
@@ -210,8 +216,11 @@ def pad(plan: Planner, stream: Pad1dStream, edge: Edge) -> Edge:
         # Padding in front comes first where the value waits for it; a crop counts from a later sample.
         if left <= 0 and right <= 0:
             return edge.shifted(left, length)
+        source = edge
         edge = plan.delayed(plan.settled(edge), max(left - edge.lag, 0))
-        return plan.add(Fit(edge.lag, plan.key(edge), stream.value), [edge], edge.lag - left, length)
+        made = plan.add(Fit(edge.lag, plan.key(edge), stream.value), [edge], edge.lag - left, length)
+        # A window behind it pads by itself, for which nothing has to wait.
+        return replace(made, padded=(source, left, right, stream.value)) if min(left, right) >= 0 else made
     edge = plan.settled(edge)
     reach = 2 if stream.mode == "reflect" else 1
     before, behind = max(left, 0), max(right, 0)

@@ -76,7 +76,15 @@ class PackageRunner(StepRunner):
         return torch.tensor(n)
 
     def _describe(self, x: Any) -> Optional[Tuple[Tuple[int, ...], str]]:
-        return _described(x)
+        return (tuple(x.shape), _name(x.dtype)) if isinstance(x, Tensor) else None
+
+    def _check(self, x: Any, begun: bool) -> bool:
+        unbatched = super()._check(x, begun)
+        if x.device.type != self.device.type or (self.device.index is not None and x.device.index != self.device.index):
+            raise StreamInputError(
+                f"invalid_chunk: a chunk came on {x.device}; {self.device} was expected; move it with .to()"
+            )
+        return unbatched
 
 
 class OnnxTensorRunner(OnnxRunner):
@@ -87,6 +95,11 @@ class OnnxTensorRunner(OnnxRunner):
 
     def __call__(self, x: Any, final: bool = False) -> Any:
         if isinstance(x, Tensor):
+            if x.device.type != "cpu" or _name(x.dtype) != self.dtype:
+                raise StreamInputError(
+                    f"invalid_chunk: a chunk came with {_name(x.dtype)} on {x.device}; {self.dtype} on the cpu was "
+                    "expected; convert it with .to()"
+                )
             x = x.detach().numpy()
         y = super().__call__(x, final)
         return None if y is None else torch.from_numpy(y)
@@ -95,11 +108,11 @@ class OnnxTensorRunner(OnnxRunner):
         return {name: torch.from_numpy(value) for name, value in super().get_state().items()}
 
     def set_state(self, state: Dict[str, Any]) -> None:
-        super().set_state({name: value.numpy() for name, value in state.items()})
+        super().set_state({name: value.detach().cpu().numpy() for name, value in state.items()})
 
 
-def _described(x: Any) -> Optional[Tuple[Tuple[int, ...], str]]:
-    return (tuple(x.shape), str(x.dtype).removeprefix("torch.")) if isinstance(x, Tensor) else None
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
