@@ -1,5 +1,7 @@
 """On a CUDA device: exact, safe, and states move between devices. Skipped where there is none."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -63,6 +65,54 @@ def test_a_stream_moves_with_its_samples():
     stream.cuda()
     rest = stream(x[..., 500:].cuda(), final=True)
     torch.testing.assert_close(torch.cat([first, rest.cpu()], -1), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_a_compiled_stream_is_a_cuda_graph(batch):
+    net = network().cuda()
+    x = torch.randn(batch, 2, 900, device="cuda")
+    with torch.inference_mode():
+        expected = net(x)
+    stream = pts.compile(pts.create_stream(net), chunk=2 * pts.create_stream(net).hop, batch=batch)
+    assert stream.candidates[0].backend == "cudagraph"
+    twin = None
+    for _ in range(2):
+        pieces = []
+        for i, chunk in enumerate(x.split(stream.chunk, -1)):
+            pieces.append(stream(chunk))
+            if i == 20:
+                twin, before = copy.deepcopy(stream), list(pieces)
+            if i > 20:  # two streams take turns on one graph
+                before.append(twin(chunk))
+        for one, given in ((stream, pieces), (twin, before)):
+            y = torch.cat([piece for piece in (*given, one.flush()) if piece is not None], -1)
+            assert y.shape == expected.shape
+            assert (y - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_a_static_stream_is_a_cuda_graph():
+    net = network().cuda()
+    stream = pts.create_stream(net)
+    batch, chunk = 16, 4 * stream.hop
+    step = pts.StaticStream(stream, chunk=chunk, batch=batch, validate=False)
+    plain = pts.StaticStream(stream, chunk=chunk, batch=batch, validate=False)
+    step.capture()
+    x = torch.randn(batch, 2, 12 * chunk, device="cuda")
+    with torch.inference_mode():
+        expected = net(x)
+    none = torch.zeros(batch, dtype=torch.bool, device="cuda")
+    lengths = torch.full([batch], chunk, device="cuda")
+    pieces = []
+    for k in range(12 + step.flush_steps):
+        given = x[..., k * chunk : (k + 1) * chunk] if k < 12 else torch.zeros_like(x[..., :chunk])
+        flags = (lengths, ~none if k == 0 else none, ~none if k == 11 else none)
+        y, start, stop = step(given, *flags)
+        other, *edges = plain(given, *flags)
+        torch.testing.assert_close(y, other)
+        assert torch.equal(start, edges[0]) and torch.equal(stop, edges[1])
+        pieces.append(y[..., int(start[0]) : int(stop[0])])
+    y = torch.cat(pieces, -1)
+    assert y.shape == expected.shape and (y - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_a_chunk_on_another_device_is_refused():

@@ -16,6 +16,7 @@ from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import Counter, RingBuffer
 from .core.state import stack_states, unstack_state
 from .core.stream import BaseStream
+from .deploy.compile import CompiledStream, compile
 from .deploy.export import export
 from .deploy.runners import load
 from .deploy.static import StaticStream
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BaseStream",
     "BatchNorm1dStream",
+    "CompiledStream",
     "Conv1dStream",
     "ConvTranspose1dStream",
     "Counter",
@@ -54,6 +56,7 @@ __all__ = [
     "StreamStateError",
     "UnsupportedModuleError",
     "UpsampleStream",
+    "compile",
     "create_stream",
     "export",
     "is_streamable",

@@ -3,7 +3,8 @@
 TorchScript compiles this file, so it uses no postponed annotations and copies what it needs to locals.
 """
 
-from typing import Any, Dict
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import StreamInputError
 from .entry import entry
 
-__all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference"]
+__all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference", "tracing"]
 
 
 def autocasting(x: Tensor) -> bool:
@@ -24,13 +25,38 @@ def autocasting(x: Tensor) -> bool:
         return torch.is_autocast_enabled(x.device.type)
 
 
+class _Tracing:
+    # While a step is recorded: "rows" or "channels", the form of its products; not known to scripts.
+    form = ""
+
+
+@contextmanager
+def tracing(form: str) -> Iterator[None]:
+    """While this is open, streams compute nothing in place, and with products of rows or with torch's convolution.
+
+    Args:
+        form: ``"rows"`` or ``"channels"``
+    """
+    before, _Tracing.form = _Tracing.form, form
+    try:
+        yield
+    finally:
+        _Tracing.form = before
+
+
 def plain_inference() -> bool:
-    """Whether memory may be written in place and weights may be copied: gradients are off, and nothing is traced."""
+    """Whether products of rows with packed weights may be taken: gradients are off, and nothing else is traced."""
     if torch.is_grad_enabled():
         return False
     if not torch.jit.is_scripting():
         # A write position that changes with every chunk would be compiled, or exported, as a constant.
-        return not torch.compiler.is_compiling()
+        return not torch.compiler.is_compiling() and _Tracing.form != "channels"
+    return True
+
+
+def _in_place() -> bool:
+    if not torch.jit.is_scripting():
+        return not _Tracing.form
     return True
 
 
@@ -178,7 +204,7 @@ class RingBuffer(nn.Module):
         held = self.held
         t = x.size(2)
         # A longer chunk would fill the room at once.
-        if write and 0 < t <= held and x.dtype == self.data.dtype:
+        if write and 0 < t <= held and x.dtype == self.data.dtype and _in_place():
             return self._write(x, held, t)
         rows = x.transpose(1, 2)
         self.borrowed = held == 0

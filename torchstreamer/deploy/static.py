@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from ..core.stream import BaseStream, dtype_name
 from ..errors import StreamInputError, UnsupportedModuleError
-from ..layers.weights import GEMM_COLUMNS
+from ..graph.ported import PortedGraphStream
+from ..layers.weights import GEMM_COLUMNS, copy_network
+from . import graph_rules, rules  # noqa: F401  (they register themselves)
 from .counting import OPEN
 from .parts import Part, Rows
 from .planning import Edge, Planner
@@ -100,16 +102,28 @@ class StaticStream(nn.Module):
         anchor = stream.anchor()
         device = anchor.device if anchor is not None else torch.device(device or "cpu")
         dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype
+        if isinstance(stream, PortedGraphStream):
+            raise graph_rules.several_signals(stream)
         self.chunk = chunk
         self.batch = batch
         self.channels = input_channels(stream) if channels is None else channels
         self.dtype = dtype
         self.validate = validate
+        self._captured: Any = None  # a CUDA graph, its inputs and its outputs
+        if anchor is not None and dtype != anchor.dtype:
+            raise ValueError(
+                f"invalid_dtype: dtype={dtype} came; {anchor.dtype}, that of the weights, was expected; leave dtype out"
+            )
+        stream.output_channels(self.channels)  # refuses what does not fit
         self.length_multiple = int(getattr(stream, "length_multiple", 1))
         if columns is None:
             columns = GEMM_COLUMNS if device.type == "cpu" else 0
-        plan = Planner(chunk, batch, stream.hop, self.length_multiple, columns, device)
-        x = torch.zeros([batch, self.channels, chunk], dtype=dtype, device=device)
+        with torch.inference_mode(False), torch.no_grad():
+            self._plan(stream, Planner(chunk, batch, stream.hop, self.length_multiple, columns, device))
+
+    def _plan(self, stream: BaseStream, plan: Planner) -> None:
+        batch = self.batch
+        x = torch.zeros([batch, self.channels, self.chunk], dtype=self.dtype, device=plan.device)
         try:
             out = plan.settled(plan.lower(stream, Edge(0, 0, _same, x)))
         except UnsupportedModuleError as error:
@@ -122,16 +136,20 @@ class StaticStream(nn.Module):
         self._length = plan.key(out)
         self.table = plan.tables[self._length]
         self.flush_steps = self._count_flush_steps(plan)
-        self.parts = nn.ModuleList(_needed(plan.parts, out.slot))
+        needed = _needed(plan.parts, out.slot)
+        # Copies, which no change of the network reaches, nor one of this module the network.
+        parts = copy_network(nn.ModuleList(needed)).requires_grad_(False)
+        assert isinstance(parts, nn.ModuleList)
+        self.parts = parts
         self.counters = nn.ModuleList(plan.counters)
-        self._spent = _spent(self.parts, out.slot)
+        self._spent = _spent(needed, out.slot)
         # The state: of each row how old it is, how long its signal is, and how many steps are left (-1: live).
         self._names = ["row.age", "row.total", "row.left"]
-        clock = torch.zeros([batch], dtype=torch.int64, device=device)
+        clock = torch.zeros([batch], dtype=torch.int64, device=plan.device)
         self._empty: State = {name: clock for name in self._names}
         kept = {part: states for part, states in zip(plan.parts, plan.empty, strict=True)}
-        for i, part in enumerate(self.parts):
-            for empty in kept[part]:  # type: ignore[index]
+        for i, part in enumerate(needed):
+            for empty in kept[part]:
                 name = f"ring.{i}"
                 self._names.append(name)
                 # Rows first, where another axis is merged into them.
@@ -158,10 +176,20 @@ class StaticStream(nn.Module):
         """
         if self.validate:
             self._check(x, lengths, first, last)
+        if self._captured is None:
+            return self._advance(x, lengths, first, last)
+        graph, inputs, outputs = self._captured
+        for mine, given in zip(inputs, (x, lengths, first, last), strict=True):
+            mine.copy_(given)
+        graph.replay()
+        y, start, stop = outputs
+        return y.clone(), start.clone(), stop.clone()
+
+    def _advance(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         state = {name: getattr(self, _buffer(name)) for name in self._names}
         following, y, start, stop = self.step(state, x, lengths, first, last)
         for name in self._names:
-            getattr(self, _buffer(name)).copy_(following[name])
+            getattr(self, _buffer(name)).copy_(following[name].detach())
         return y, start, stop
 
     def step(
@@ -213,6 +241,36 @@ class StaticStream(nn.Module):
         following["row.left"] = torch.where(ends, zero + self.flush_steps, left)
         ordered = {name: following[name] for name in self._names}
         return ordered, result, torch.where(active, start, zero), torch.where(active, stop, zero)
+
+    def capture(self) -> None:
+        """Record the step as a CUDA graph, which every later call replays. Outputs stay valid.
+
+        Raises:
+            RuntimeError: the stream is not on a GPU
+        """
+        clock = self._empty["row.age"]
+        if not clock.is_cuda:
+            raise RuntimeError(
+                f"not_on_gpu: the stream is on {clock.device}; a CUDA device was expected; move it with .to('cuda')"
+            )
+        x = torch.zeros([self.batch, self.channels, self.chunk], dtype=self.dtype, device=clock.device)
+        inputs = (x, clock.clone(), clock != 0, clock != 0)
+        kept, validate = self.get_state(), self.validate
+        self.validate = False
+        try:
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.no_grad(), torch.cuda.stream(side):
+                for _ in range(3):
+                    self._advance(*inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.no_grad(), torch.cuda.graph(graph):
+                outputs = self._advance(*inputs)
+        finally:
+            self.validate = validate
+            self.set_state(None, kept)
+        self._captured = graph, inputs, outputs
 
     def init_state(self) -> State:
         """The state in which all rows are free."""
@@ -272,18 +330,20 @@ class StaticStream(nn.Module):
         device = self._empty["row.age"].device
         if rows is None:
             return torch.arange(self.batch, device=device)
-        index = torch.as_tensor(rows, dtype=torch.int64).reshape(-1)
-        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.batch):
+        index = torch.as_tensor(rows).reshape(-1)
+        numbers = index.numel() == 0 or not (index.is_floating_point() or index.dtype == torch.bool)
+        if not numbers or any(not 0 <= row < self.batch for row in index.tolist()):
             raise StreamInputError(
-                f"invalid_rows: rows {index.tolist()} came; numbers from 0 to {self.batch - 1} were expected; check "
-                "the batch"
+                f"invalid_rows: rows {index.tolist()} came; whole numbers from 0 to {self.batch - 1} were expected; "
+                "check the batch"
             )
-        return index.to(device)
+        return index.to(device, torch.int64)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StaticStream":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._captured = None
         self._empty = {name: fn(empty) for name, empty in self._empty.items()}
-        self.dtype = next((e.dtype for name, e in self._empty.items() if e.is_floating_point()), self.dtype)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self._empty["row.age"].device)).dtype
         return self
 
     def _count_flush_steps(self, plan: Planner) -> int:
@@ -347,7 +407,7 @@ def _same(n: int) -> int:
 def check_chunk(stream: BaseStream, chunk: int) -> None:
     """Refuse a chunk size at which the state does not repeat its shape."""
     if chunk < 1 or chunk % stream.hop:
-        below = chunk // stream.hop * stream.hop
+        below = max(chunk, 0) // stream.hop * stream.hop
         sizes = [str(size) for size in (below, below + stream.hop) if size > 0]
         raise ValueError(
             f"invalid_chunk_size: chunk={chunk} came; a multiple of the stream's hop, {stream.hop}, was expected; the "

@@ -1,0 +1,243 @@
+"""Compiled streams: exact for any chunking, on one state with the stream that they are made of."""
+
+import copy
+import random
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import torchstreamer as pts
+from torchstreamer.deploy import compile as compiling
+
+
+class Smooth(nn.Module):
+    """A custom layer: the mean of a sample and the three before it."""
+
+    def forward(self, x):
+        return nn.functional.avg_pool1d(nn.functional.pad(x, (3, 0)), 4, 1)
+
+
+class SmoothStream(pts.BaseStream):
+    def __init__(self, net):
+        super().__init__()
+        self.ring = pts.RingBuffer()
+
+    def forward(self, x, final=False):
+        if self.ring.length() == 0:
+            self.ring.append(x.new_zeros([*x.shape[:-1], 3]))
+        window = self.ring.append(x)
+        self.ring.drop(x.shape[-1])
+        return window.unfold(-1, 4, 1).mean(-1)
+
+    def output_length(self, n, final=True):
+        return max(n, 0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def smooth():
+    pts.register_streamer(Smooth, SmoothStream)
+
+
+NETS = {
+    "plain": lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 5, dilation=2, padding=3)),
+    "strided": lambda: nn.Sequential(
+        nn.Conv1d(2, 4, 4, stride=2, padding=1), nn.ReLU(inplace=True), nn.MaxPool1d(3, 3)
+    ),
+    "long stride": lambda: nn.Conv1d(2, 3, 2, stride=5),
+    "pointwise": lambda: nn.Sequential(nn.Conv1d(2, 3, 1), nn.Tanh()),
+    "identity": lambda: nn.Sequential(nn.Conv1d(2, 2, 1, bias=False), nn.Identity()),
+    "transposed": lambda: nn.Sequential(nn.ConvTranspose1d(2, 3, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),
+    "depthwise": lambda: nn.Sequential(nn.Conv1d(2, 2, 3, groups=2, padding="same"), nn.BatchNorm1d(2)),
+    "upsampling": lambda: nn.Sequential(nn.Conv1d(2, 2, 3), nn.Upsample(scale_factor=1.5, mode="linear")),
+    "reflected": lambda: nn.Sequential(nn.ReflectionPad1d(3), nn.Conv1d(2, 2, 4), nn.AvgPool1d(2, ceil_mode=True)),
+    "residual": lambda: pts.Residual1d(nn.Sequential(nn.Conv1d(2, 2, 3), nn.ELU(), nn.Conv1d(2, 2, 4))),
+    "branches": lambda: pts.Parallel1d(nn.Conv1d(2, 4, 3), nn.Conv1d(2, 4, 7, padding=2), merge="cat"),
+    "own handler": lambda: nn.Sequential(nn.Conv1d(2, 2, 3), Smooth()),
+}
+
+
+def made(name, chunks=1, dtype=torch.float64, **kwargs):
+    torch.manual_seed(0)
+    net = NETS[name]().to(dtype).eval()
+    stream = pts.create_stream(net)
+    return net, pts.compile(stream, chunk=chunks * stream.hop, backend="eager", **kwargs)
+
+
+def joined(pieces):
+    pieces = [piece for piece in pieces if piece is not None]
+    assert all(piece.shape[-1] > 0 for piece in pieces)
+    return torch.cat(pieces, -1)
+
+
+def cuts(n, chunk, seed):
+    """Mostly chunks of the planned size, and some others."""
+    draw = random.Random(seed)
+    left = n
+    while left:
+        size = chunk if draw.random() < 0.7 else draw.choice([0, 1, chunk + 1, 2 * chunk, chunk - 1])
+        yield min(size, left)
+        left -= min(size, left)
+
+
+@pytest.mark.parametrize("form", ["rows", "channels"])
+@pytest.mark.parametrize("name", NETS)
+def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
+    monkeypatch.setitem(compiling._FORMS, "eager", (form,))
+    for chunks in (1, 4):
+        net, stream = made(name, chunks)
+        planned = 0
+        for seed in range(4):
+            x = torch.randn(1, 2, 30 * stream.chunk + seed, dtype=torch.float64)
+            at, given, pieces = 0, 0, []
+            for size in cuts(x.shape[-1], stream.chunk, seed) if seed else [stream.chunk] * 30:
+                pieces.append(stream(x[..., at : at + size]))
+                at += size
+                given += 0 if pieces[-1] is None else pieces[-1].shape[-1]
+                assert given == stream.output_length(at, False)
+                planned += stream._states is not None
+            pieces.append(stream(x[..., at:], final=True))
+            torch.testing.assert_close(joined(pieces), net(x).detach(), rtol=0, atol=1e-10)
+        assert planned > 20  # the compiled step did the work
+
+
+def test_rows_and_ranks():
+    net, stream = made("plain", 4, batch=3)
+    x = torch.randn(3, 2, 41, dtype=torch.float64)
+    torch.testing.assert_close(joined([*map(stream, x.split(4, -1)), stream.flush()]), net(x).detach())
+    assert stream._states is None
+    # Another number of rows is as right, on the general path.
+    x = torch.randn(2, 2, 41, dtype=torch.float64)
+    torch.testing.assert_close(joined([*map(stream, x.split(4, -1)), stream.flush()]), net(x).detach())
+    net, stream = made("plain", 4)
+    x = torch.randn(2, 41, dtype=torch.float64)
+    torch.testing.assert_close(joined([*map(stream, x.split(4, -1)), stream.flush()]), net(x[None])[0].detach())
+
+
+def test_state_is_data():
+    net, stream = made("strided", 2)
+    x = torch.randn(1, 2, 90, dtype=torch.float64)
+    pieces = [stream(chunk) for chunk in x[..., :60].split(stream.chunk, -1)]
+    assert stream._states is not None
+    state = stream.get_state()
+    held = {name: value.clone() for name, value in state.items()}
+    twin, fork = copy.deepcopy(stream), made("strided", 2)[1]
+    fork.set_state(state)
+    expected = net(x).detach()
+    for one in (stream, twin, fork):
+        rest = [one(chunk) for chunk in x[..., 60:].split(stream.chunk, -1)]
+        torch.testing.assert_close(joined([*pieces, *rest, one.flush()]), expected)
+    assert all(torch.equal(state[name], held[name]) for name in held)
+    assert stream.state_nbytes() == 0
+
+
+def test_isolated_and_safe():
+    net, stream = made("identity", 8)
+    x = torch.randn(1, 2, 64, dtype=torch.float64)
+    expected, pieces = net(x).detach(), []
+    for chunk in x.split(8, -1):
+        given = chunk.clone()
+        pieces.append(stream(given))
+        given.fill_(float("nan"))
+        for wrong in (torch.randn(1, 3, 8).double(), torch.randn(1, 2, 8), torch.randn(2, 8).double(), [1.0]):
+            with pytest.raises(pts.StreamInputError, match="invalid_chunk"):
+                stream(wrong)
+    torch.testing.assert_close(joined(pieces), expected)
+    stream.reset()
+    torch.testing.assert_close(stream(x, final=True), expected)
+
+
+def test_weights_are_frozen_and_the_stream_is_left_alone():
+    torch.manual_seed(0)
+    net = NETS["plain"]().double()
+    stream = pts.create_stream(net)
+    x = torch.randn(1, 2, 40, dtype=torch.float64)
+    first = stream(x[..., :20])
+    compiled = pts.compile(stream, chunk=4, backend="eager")
+    expected = net(x).detach()
+    torch.testing.assert_close(joined([first, stream(x[..., 20:], final=True)]), expected)
+    with torch.no_grad():
+        net[0].weight.mul_(2.0)
+    torch.testing.assert_close(joined([*map(compiled, x.split(4, -1)), compiled.flush()]), expected)
+
+
+def test_a_step_that_failed():
+    _, stream = made("plain", 4)
+    x = torch.randn(1, 2, 4, dtype=torch.float64)
+    for _ in range(8):
+        stream(x)
+
+    def broken(x, states):
+        raise RuntimeError("out of memory")
+
+    program = stream._program.run
+    stream._program.run = broken
+    with pytest.raises(RuntimeError, match="out of memory"):
+        stream(x)
+    with pytest.raises(pts.StreamStateError, match="failed_stream"):
+        stream(x)
+    stream._program.run = program
+    stream.reset()
+    stream(x)
+
+
+def test_refusals():
+    stream = pts.create_stream(nn.Conv1d(2, 2, 3, stride=4))
+    with pytest.raises(ValueError, match="a multiple of the stream's hop, 4, was expected; the next are 4 and 8"):
+        pts.compile(stream, chunk=6)
+    with pytest.raises(ValueError, match="invalid_backend: backend='tvm' came"):
+        pts.compile(stream, chunk=4, backend="tvm")
+    with pytest.raises(ValueError, match="invalid_batch"):
+        pts.compile(stream, chunk=4, batch=0)
+    with pytest.raises(TypeError, match="invalid_stream: a Conv1d came"):
+        pts.compile(nn.Conv1d(2, 2, 3), chunk=4)
+    with pytest.raises(ValueError, match="unknown_channels"):
+        pts.compile(pts.create_stream(nn.ReLU()), chunk=4, backend="eager")
+    x = torch.randn(1, 3, 9)
+    compiled = pts.compile(pts.create_stream(nn.ReLU()), chunk=4, backend="eager", channels=3)
+    assert torch.equal(joined([*map(compiled, x.split(4, -1))]), x.relu())
+    with pytest.raises(TypeError, match="not_scriptable"):
+        torch.jit.script(compiled)
+
+
+class Peeking(pts.BaseStream):
+    """A handler that decides by the values of samples."""
+
+    def forward(self, x, final=False):
+        return x * 2 if float(x.sum()) > 0 else x
+
+
+def test_a_handler_that_cannot_be_recorded():
+    with pytest.raises(pts.UnsupportedModuleError, match="not_traceable: Peeking"):
+        pts.compile(Peeking(), chunk=4, backend="eager", channels=1)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("backend", ["aot", "onnx"])
+def test_compilers(backend, monkeypatch):
+    monkeypatch.setitem(compiling._FORMS, "aot", ("rows",))
+    if backend == "onnx":
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(module)
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv1d(2, 8, 3), nn.ReLU(), pts.Residual1d(nn.Conv1d(8, 8, 3, dilation=3)), nn.Conv1d(8, 1, 1)
+    )
+    stream = pts.compile(pts.create_stream(net), chunk=8, backend=backend, autotune=False)
+    x = torch.randn(1, 2, 103)
+    expected = net(x).detach()
+    for _ in range(2):
+        pieces = [stream(chunk) for chunk in x.split(8, -1)]
+        torch.testing.assert_close(joined([*pieces, stream.flush()]), expected, rtol=0, atol=1e-4)
+    sizes = list(cuts(103, 8, 1))
+    torch.testing.assert_close(joined([*map(stream, x.split(sizes, -1)), stream.flush()]), expected, rtol=0, atol=1e-4)
+    assert backend in repr(stream) and "µs" in repr(stream)

@@ -1,0 +1,213 @@
+"""What runs a recorded step: each takes a graph ``(x, *states) -> (y, *states)`` and gives a function of tensors.
+
+Programs check nothing: they take memory as it lies, so all tensors must be contiguous.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+import warnings
+import weakref
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
+
+import torch
+from torch import Tensor, fx, nn
+
+__all__ = ["BACKENDS", "Program", "available", "quietly"]
+
+_TUNED = {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+
+
+class Program:
+    """A compiled step, with states in the form that suits it.
+
+    Args:
+        graph: the step
+        args: an example of its inputs
+        autotune: whether the compiler tries kernels out
+    """
+
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+        raise NotImplementedError
+
+    def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        """The output and the next states. No gradients flow, whatever the mode."""
+        raise NotImplementedError
+
+    def pack(self, rows: List[Tensor]) -> List[Tensor]:
+        """States of what the rings hold."""
+        return rows
+
+    def unpack(self, states: List[Tensor]) -> List[Tensor]:
+        """What the rings hold."""
+        return states
+
+
+class _Eager(Program):
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+        self.graph: Any = graph
+
+    def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        with torch.no_grad():
+            y, *following = self.graph(x, *states)
+        return y, following
+
+
+class _Inductor(_Eager):
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+        options: Dict[str, Any] = {"freezing": True, "cpp_wrapper": True}
+        if autotune:
+            options.update(_TUNED)
+        self.graph = torch.compile(graph, dynamic=False, fullgraph=True, options=options)
+
+
+class _Flat(nn.Module):
+    # All states of one dtype side by side in one tensor: a call costs by the number of tensors.
+    def __init__(self, graph: fx.GraphModule, states: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.recorded = graph
+        self.dtypes = sorted({state.dtype for state in states}, key=str)
+        self.shapes = [state.shape for state in states]
+        self.kinds = [self.dtypes.index(state.dtype) for state in states]
+
+    def pack(self, rows: Sequence[Tensor]) -> List[Tensor]:
+        return [
+            torch.cat([state.reshape(-1) for state, kind in zip(rows, self.kinds, strict=True) if kind == i])
+            for i in range(len(self.dtypes))
+        ]
+
+    def unpack(self, states: Sequence[Tensor]) -> List[Tensor]:
+        at = [0] * len(states)
+        rows = []
+        for shape, kind in zip(self.shapes, self.kinds, strict=True):
+            rows.append(states[kind].narrow(0, at[kind], shape.numel()).view(shape))
+            at[kind] += shape.numel()
+        return rows
+
+    def forward(self, x: Tensor, *states: Tensor) -> Tuple[Tensor, ...]:
+        y, *following = self.recorded(x, *self.unpack(states))
+        return (y, *self.pack(following))
+
+
+class _Exported(Program):
+    # What takes an exported program, with flat states.
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+        self.flat = _Flat(graph, args[1:])
+        inputs = (args[0], *self.flat.pack(args[1:]))
+        self.build(torch.export.export(self.flat, inputs, strict=False), len(inputs) - 1, autotune)
+        # Only the shapes are needed from here on.
+        self.flat.recorded = None  # type: ignore[assignment]
+
+    def build(self, program: Any, count: int, autotune: bool) -> None:
+        raise NotImplementedError
+
+    def pack(self, rows: List[Tensor]) -> List[Tensor]:
+        return self.flat.pack(rows)
+
+    def unpack(self, states: List[Tensor]) -> List[Tensor]:
+        return self.flat.unpack(states)
+
+
+class _Aot(_Exported):
+    def build(self, program: Any, count: int, autotune: bool) -> None:
+        from torch._inductor import aoti_compile_and_package, aoti_load_package
+
+        settings: Dict[str, Any] = {"freezing": True}
+        if autotune:
+            settings.update(_TUNED)
+        folder = tempfile.mkdtemp(prefix="torchstreamer-")
+        weakref.finalize(self, shutil.rmtree, folder, True)
+        path = os.path.join(folder, "step.pt2")
+        aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
+        self.call = aoti_load_package(path).loader.run
+
+    def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        found = self.call([x, *states])
+        return found[0], found[1:]
+
+
+class _Onnx(_Exported):
+    def build(self, program: Any, count: int, autotune: bool) -> None:
+        import onnxruntime  # type: ignore[import-untyped]
+
+        self.names = ["x", *(f"s{i}" for i in range(count))]
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=self.names,
+            output_names=["y", *(f"next.{name}" for name in self.names[1:])],
+            verbose=False,
+        )
+        assert written is not None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        with tempfile.TemporaryDirectory(prefix="torchstreamer-") as folder:
+            path = os.path.join(folder, "step.onnx")
+            written.save(path)
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.taken = {value.name for value in self.session.get_inputs()}
+
+    def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        values = zip(self.names, (x.detach(), *states), strict=True)
+        feed = {name: value.numpy() for name, value in values if name in self.taken}
+        y, *following = (torch.from_numpy(value) for value in self.session.run(None, feed))
+        return y, following
+
+
+class _CudaGraph(Program):
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+        self.x, *self.states = [value.clone() for value in args]
+        # Capture asks for a few runs before, on a stream of their own.
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.no_grad(), torch.cuda.stream(side):
+            for _ in range(3):
+                graph(self.x, *self.states)
+        torch.cuda.current_stream().wait_stream(side)
+        self.captured = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(self.captured):
+            self.y, *following = graph(self.x, *self.states)
+            for state, after in zip(self.states, following, strict=True):
+                state.copy_(after)
+        # The graph has one memory for its states. Whoever's they are gets copies when another stream comes.
+        self.holder: List[Tensor] = []
+
+    def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        with torch.no_grad():
+            if states is not self.holder:
+                self.holder[:] = [state.clone() for state in self.holder]
+                for mine, given in zip(self.states, states, strict=True):
+                    mine.copy_(given)
+                self.holder = list(self.states)
+            self.x.copy_(x)
+            self.captured.replay()
+            return self.y.clone(), self.holder
+
+
+BACKENDS: Dict[str, Type[Program]] = {
+    "eager": _Eager,
+    "inductor": _Inductor,
+    "aot": _Aot,
+    "onnx": _Onnx,
+    "cudagraph": _CudaGraph,
+}
+
+
+def available(device: torch.device) -> List[str]:
+    """The backends that can be tried on a device, of those that promise anything."""
+    if device.type == "cuda":
+        return ["cudagraph"]
+    found = ["aot", "inductor"]
+    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        found.append("onnx")
+    return found
+
+
+def quietly(make: Callable[[], Program]) -> Program:
+    """A program made without the warnings of the compilers."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return make()

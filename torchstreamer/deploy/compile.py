@@ -1,0 +1,356 @@
+"""`compile`: a stream whose steady-state step is compiled."""
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from ..core.stream import BaseStream
+from ..errors import StreamError
+from .backends import BACKENDS, Program, available, quietly
+from .static import check_chunk, input_channels
+from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
+
+__all__ = ["Candidate", "CompiledStream", "compile"]
+
+# Forms of the step that each backend can run.
+_FORMS = {
+    "aot": ("rows", "channels"),
+    "inductor": ("rows", "channels"),
+    "onnx": ("channels",),
+    "cudagraph": ("rows", "channels"),
+    "eager": ("rows", "channels"),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute the step, tried on this machine.
+
+    Attributes:
+        backend: ``"aot"``, ``"inductor"``, ``"onnx"``, ``"cudagraph"`` or ``"eager"``
+        form: ``"rows"``, convolutions as products of rows, or ``"channels"``, as torch's convolution
+        seconds: median time of a step, ``inf`` if it failed
+        error: largest difference from the stream's own step, relative to the scale
+        reason: why it failed, or ""
+    """
+
+    backend: str
+    form: str
+    seconds: float
+    error: float
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.backend}, {self.form}: {self.reason}"
+        return f"{self.backend}, {self.form}: {self.seconds * 1e6:.1f} µs, error {self.error:.1e}"
+
+
+class CompiledStream(BaseStream):
+    """A stream whose step on chunks of the planned size is compiled; made by `compile`.
+
+    Other chunks, the start and the end take the stream's own step, on the same state. Behind a chunk of another size
+    that goes on until the state has the planned shape again.
+
+    Args:
+        stream: the stream, which this owns
+        chunk: samples per compiled step
+        batch: rows
+        dtype: of the input
+        steady: the planned state
+        program: the compiled step
+        candidates: what was tried; the first is used
+
+    Attributes:
+        candidates: what was tried, the fastest first
+
+    Shape:
+        - chunk: ``[batch, C, T]``, or ``[C, T]`` where ``batch`` is 1, for the compiled step; any other is as right
+        - output: as of the stream
+    """
+
+    def __init__(
+        self,
+        stream: BaseStream,
+        chunk: int,
+        batch: int,
+        dtype: torch.dtype,
+        steady: SteadyStep,
+        program: Program,
+        candidates: List[Candidate],
+    ) -> None:
+        super().__init__()
+        self.stream = stream
+        self.chunk = chunk
+        self.batch = batch
+        self.dtype = dtype
+        self.device = steady.x.device
+        self._shape = steady.x.shape
+        self._single = steady.x.shape[1:]
+        self.hop = stream.hop
+        self.ratio = stream.ratio
+        self.aliasing = 2
+        self.keeps_dtype = stream.keeps_dtype
+        self.candidates = candidates
+        self._plan: Phase = steady.phase
+        self._numbers = steady.numbers
+        self._program = program
+        self._layout = stream._layout_code()
+        self._states: Optional[List[Tensor]] = None  # what the rings hold, while the compiled step has it
+
+    # ------------------------------------------------------------------ the interface
+
+    def forward(self, x: Optional[Tensor], final: bool = False) -> Optional[Tensor]:
+        """Take a chunk and give every output that no later input can change; see `BaseStream.forward`."""
+        states = self._states
+        if states is None or final or self._failed or type(x) is not Tensor:
+            return self._run(x, final)
+        if x.dtype != self.dtype or x.device != self.device:
+            return self._run(x, final)
+        # In the compiled state only what fits as it is goes this way; all else, as what is wrong, the general one.
+        if x.shape != (self._single if self._unbatched else self._shape):
+            return self._run(x, final)
+        self._failed = True
+        if self._unbatched:
+            y, self._states = self._program.run(x[None].contiguous(), states)
+            y = y[0]
+        else:
+            y, self._states = self._program.run(x.contiguous(), states)
+        self._failed = False
+        return y
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is not None and not final and x.size(2) == self.chunk and x.size(0) == self.batch:
+            if self._states is None and x.dtype == self.dtype and x.device == self.device:
+                if phase_of(self.stream) == self._plan:
+                    # Memory of its own: the rings' may be written to by the general step.
+                    self._states = self._program.pack(held_by(self.stream))
+            if self._states is not None:
+                y, self._states = self._program.run(x.contiguous(), self._states)
+                return y
+        self._settle()
+        return self.stream.step(x, final)
+
+    @torch.jit.unused
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        return self.stream.output_length(n, final)
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        return self.stream.output_channels(channels)
+
+    def anchor(self) -> Optional[Tensor]:
+        """A weight that says dtype and device."""
+        return self.stream.anchor()
+
+    def get_state(self) -> Dict[str, Tensor]:
+        """A copy of everything the stream remembers; see `BaseStream.get_state`."""
+        self._settle()
+        return super().get_state()
+
+    def detach_state(self) -> None:
+        """Cut the gradient's path into earlier chunks."""
+        self._settle()
+        super().detach_state()
+
+    def state_nbytes(self) -> int:
+        """Bytes of the samples that the stream holds now."""
+        self._settle()
+        return super().state_nbytes()
+
+    def refresh_weights(self) -> None:
+        """Nothing: the weights are frozen."""
+
+    # ------------------------------------------------------------------ inside
+
+    def _settle(self) -> None:
+        # Give the rings back what the compiled step has.
+        if self._states is not None:
+            kept = self._program.unpack(self._states)
+            for ring, rows, (held, skip) in zip(rings_of(self.stream), kept, self._numbers, strict=True):
+                put(ring, rows.clone(), held, skip)
+            self._states = None
+
+    def _check_signal(self, x: Tensor) -> None:
+        self.stream._check_signal(x)
+
+    def _check_end(self, came: int, first: bool) -> None:
+        self.stream._check_end(came, first)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._states = None
+
+    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
+        super()._load_state(name, state, device)
+        self._states = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "CompiledStream":
+        self._settle()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> "CompiledStream":
+        self._settle()
+        twin: CompiledStream = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        shared = ("_program", "candidates")  # a program keeps nothing from call to call
+        for name, value in self.__dict__.items():
+            twin.__dict__[name] = value if name in shared else copy.deepcopy(value, memo)
+        return twin
+
+    def __getstate__(self) -> Dict[str, Any]:
+        raise TypeError(
+            "not_picklable: a compiled stream belongs to the machine that compiled it; keep the stream that it was "
+            "made of, or write a file with torchstreamer.export"
+        )
+
+    def __prepare_scriptable__(self) -> Any:
+        raise TypeError("not_scriptable: a compiled stream does not script; script the stream that it was made of")
+
+    def extra_repr(self) -> str:
+        return f"chunk={self.chunk}, batch={self.batch}, {self.candidates[0]}"
+
+
+def compile(
+    stream: BaseStream,
+    chunk: int,
+    batch: int = 1,
+    backend: str = "auto",
+    autotune: bool = True,
+    channels: Optional[int] = None,
+    dtype: Optional[torch.dtype] = None,
+    tolerance: Optional[float] = None,
+) -> CompiledStream:
+    """A stream that computes chunks of one size with a compiled step.
+
+    The step is recorded from the stream in its steady state, compiled in several ways, each compared with the stream's
+    own step and timed on this machine; the fastest is kept. It has the contract of every stream but for two points: no
+    gradients flow, and the weights are those of this moment.
+
+    Args:
+        stream: the stream, from `create_stream`; it is left alone
+        chunk: samples per step, a multiple of ``stream.hop``
+        batch: rows
+        backend: ``"auto"`` tries all that promise anything on the device; ``"aot"`` (AOTInductor), ``"inductor"`` and
+            ``"onnx"`` (ONNX Runtime, where installed) on a CPU, ``"cudagraph"`` on a GPU, ``"eager"`` the recorded
+            graph as it is
+        autotune: whether the compilers try kernels out, which makes short chunks much faster, and takes minutes for a
+            large network
+        channels: channels in, where the stream takes any
+        dtype: of the input, where the stream takes any
+        tolerance: largest difference from the stream's own step, relative to the scale; 1e-4, or 1e-9 in float64
+
+    Returns:
+        the compiled stream; ``candidates`` tells what was tried, and its ``repr`` what was chosen
+
+    Raises:
+        UnsupportedModuleError: a handler cannot be recorded, or its state does not come to repeat its shape
+        ValueError: ``chunk`` or ``backend`` does not fit
+        RuntimeError: no candidate works here; the message tells why
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Tanh()).eval()
+        >>> stream = pts.compile(pts.create_stream(net), chunk=4, backend="eager")
+        >>> x = torch.randn(1, 22)
+        >>> pieces = [stream(chunk) for chunk in x.split(4, dim=-1)] + [stream.flush()]
+        >>> y = torch.cat([piece for piece in pieces if piece is not None], dim=-1)
+        >>> torch.testing.assert_close(y, net(x))
+    """
+    if not isinstance(stream, BaseStream):
+        raise TypeError(
+            f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
+            "pts.create_stream(net)"
+        )
+    check_chunk(stream, chunk)
+    if batch < 1:
+        raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(
+            f"invalid_backend: backend={backend!r} came; one of {', '.join(map(repr, ['auto', *BACKENDS]))} was "
+            "expected; use 'auto' to have them tried"
+        )
+    own = fresh(stream)
+    anchor = own.anchor()
+    device = anchor.device if anchor is not None else torch.device("cpu")
+    dtype = dtype or (anchor.dtype if anchor is not None else torch.get_default_dtype())
+    shape = [batch, channels or input_channels(own), chunk]
+    x = torch.zeros(shape, dtype=dtype, device=device)
+    steady = SteadyStep(fresh(own), x)
+    if tolerance is None:
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-4
+    tried: List[Tuple[Candidate, Optional[Program]]] = []
+    for name in available(device) if backend == "auto" else [backend]:
+        for form in _FORMS[name]:
+            tried.append(_candidate(steady, name, form, autotune, tolerance))
+    tried.sort(key=lambda one: one[0].seconds)
+    best, program = tried[0]
+    candidates = [candidate for candidate, _ in tried]
+    if program is None:
+        raise RuntimeError("no_backend: no way to compile the step works here: " + "; ".join(map(str, candidates)))
+    return CompiledStream(own, chunk, batch, dtype, steady, program, candidates)
+
+
+def _candidate(
+    steady: SteadyStep, backend: str, form: str, autotune: bool, tolerance: float
+) -> Tuple[Candidate, Optional[Program]]:
+    graph = steady.record(form)
+    try:
+        program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], autotune))
+        error = _difference(steady, program)
+    except StreamError:
+        raise
+    except Exception as failure:  # a compiler that is missing, or does not know an operation
+        text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+        return Candidate(backend, form, float("inf"), float("inf"), text[:200]), None
+    if not error <= tolerance:
+        return Candidate(backend, form, float("inf"), error, f"differs by {error:.1e} of the scale"), None
+    return Candidate(backend, form, _seconds(steady, program), error), program
+
+
+def _difference(steady: SteadyStep, program: Program) -> float:
+    """The largest difference of some steps from the stream's own, relative to the largest output."""
+    generator = torch.Generator().manual_seed(1)
+    steady.place([state.clone() for state in steady.states])
+    states = program.pack([state.clone() for state in steady.states])
+    worst, scale = 0.0, 1e-30
+    with torch.no_grad():
+        for _ in range(3):
+            x = steady.noise(steady.x.shape, generator)
+            expected = steady.stream.step(x.clone(), False)
+            y, states = program.run(x, states)
+            assert expected is not None
+            if y.shape != expected.shape or y.dtype != expected.dtype:
+                return float("inf")
+            if y.numel():
+                scale = max(scale, float(expected.abs().max()))
+                worst = max(worst, float((y - expected).abs().max()))
+        for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
+            rows = ring.rows()
+            if rows.shape != state.shape:
+                return float("inf")
+            if rows.numel():
+                own = float(rows.abs().max()) or 1.0
+                worst = max(worst, float((rows - state).abs().max()) / own * scale)
+    return worst / scale
+
+
+def _seconds(steady: SteadyStep, program: Program) -> float:
+    """The median time of a step."""
+    states = program.pack([state.clone() for state in steady.states])
+    x = steady.x
+    times: List[float] = []
+    with torch.no_grad():
+        begin = time.perf_counter()
+        while len(times) < 5 or (time.perf_counter() - begin < 0.2 and len(times) < 2000):
+            start = time.perf_counter()
+            _, states = program.run(x, states)
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
