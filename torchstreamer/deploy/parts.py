@@ -210,6 +210,10 @@ class Fit(Part):
         return torch.where(inside, x, torch.full_like(x, self.value)), []
 
 
+# A window is unfolded tap by tap, so that kernels of more taps take torch's convolution.
+_MOST_TAPS = 64
+
+
 class ConvolveTaps(nn.Module):
     """A convolution of a window ``[B, C, n]``.
 
@@ -231,7 +235,7 @@ class ConvolveTaps(nn.Module):
         self.stride = stride
         self.dilation = dilation
         self.groups = groups
-        self.columns = columns if groups == 1 else 0
+        self.columns = columns if groups == 1 and weight.size(2) <= _MOST_TAPS else 0
         self.register_buffer("weight", weight.detach(), persistent=False)
         self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
         if self.columns > 0:
