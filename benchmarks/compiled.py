@@ -89,7 +89,7 @@ def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) 
     return lines
 
 
-def hifigan(rounds: int, span_s: float, autotune: bool) -> list[str]:
+def hifigan(rounds: int, span_s: float, backend: str, autotune: bool) -> list[str]:
     """HiFi-GAN v1 in full, against the offline cost of as many frames."""
     from hifigan import HiFiGAN
 
@@ -103,7 +103,7 @@ def hifigan(rounds: int, span_s: float, autotune: bool) -> list[str]:
         "|--:|--:|--:|--:|---|",
     ]
     for chunk in HIFIGAN_CHUNKS:
-        compiled = pts.compile(stream, chunk=chunk, autotune=autotune)
+        compiled = pts.compile(stream, chunk=chunk, backend=backend, autotune=autotune)
         x = torch.randn(1, 80, chunk)
         with torch.inference_mode():
             for _ in range(80 // chunk + 3):
@@ -166,7 +166,8 @@ def main() -> None:
     parser.add_argument("--span", type=float, default=0.02, help="seconds per contender and round")
     parser.add_argument("--chunks", type=int, default=1_000_000, help="chunks of the long run")
     parser.add_argument("--peer", type=Path, help="folder that holds torch-streamer 0.0.2; else pip fetches it")
-    parser.add_argument("--no-autotune", action="store_true")
+    parser.add_argument("--no-autotune", action="store_true", help="compile without trying kernels out")
+    parser.add_argument("--backend", default="auto", help="of HiFi-GAN")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
     torch.set_num_threads(1)
@@ -174,7 +175,7 @@ def main() -> None:
     about = f"{facts['cpu']}, 1 thread; torch {facts['torch']}; float32, batch 1; medians of {args.rounds} rounds."
     parts: dict[str, Callable[[], list[str]]] = {
         "stack": lambda: stack(args.rounds, args.span, args.peer, not args.no_autotune),
-        "hifigan": lambda: hifigan(args.rounds, args.span, not args.no_autotune),
+        "hifigan": lambda: hifigan(args.rounds, args.span, args.backend, not args.no_autotune),
         "steady": lambda: steady(args.chunks),
     }
     found = {name: part() for name, part in parts.items() if args.only in (None, name)}

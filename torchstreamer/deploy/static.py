@@ -199,7 +199,10 @@ class StaticStream(nn.Module):
 
         Args:
             state: from `init_state`, or the one that the last step gave
-            x, lengths, first, last: as in a call
+            x: as in a call
+            lengths: as in a call
+            first: as in a call
+            last: as in a call
 
         Returns:
             the next state, the outputs, and from where to where they are valid
