@@ -110,6 +110,15 @@ def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
         assert planned > 20  # the compiled step did the work
 
 
+def test_the_streams_own_step():
+    torch.manual_seed(0)
+    net = NETS["strided"]().double()
+    stream = pts.compile(pts.create_stream(net), chunk=12, backend="stream")
+    x = torch.randn(1, 2, 100, dtype=torch.float64)
+    torch.testing.assert_close(joined([*map(stream, x.split(12, -1)), stream.flush()]), net(x).detach())
+    assert stream._states is None and stream.candidates[0].backend == "stream"
+
+
 def test_rows_and_ranks():
     net, stream = made("plain", 4, batch=3)
     x = torch.randn(3, 2, 41, dtype=torch.float64)

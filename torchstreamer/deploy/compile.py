@@ -23,6 +23,7 @@ _FORMS = {
     "onnx": ("channels",),
     "cudagraph": ("rows", "channels"),
     "eager": ("rows", "channels"),
+    "stream": ("own",),
 }
 
 
@@ -31,8 +32,9 @@ class Candidate:
     """One way to compute the step, tried on this machine.
 
     Attributes:
-        backend: ``"aot"``, ``"inductor"``, ``"onnx"``, ``"cudagraph"`` or ``"eager"``
-        form: ``"rows"``, convolutions as products of rows, or ``"channels"``, as torch's convolution
+        backend: ``"aot"``, ``"inductor"``, ``"onnx"``, ``"cudagraph"``, ``"eager"``, or ``"stream"`` for the stream's
+            own step
+        form: ``"rows"``, convolutions as products of rows, ``"channels"``, as torch's convolution, or ``"own"``
         seconds: time of a step, ``inf`` if it failed
         error: largest difference from the stream's own step, relative to the scale
         reason: why it failed, or ""
@@ -62,7 +64,7 @@ class CompiledStream(BaseStream):
         batch: rows
         dtype: of the input
         steady: the planned state
-        program: the compiled step
+        program: the compiled step, ``None`` for the stream's own
         candidates: what was tried; the first is used
 
     Attributes:
@@ -80,7 +82,7 @@ class CompiledStream(BaseStream):
         batch: int,
         dtype: torch.dtype,
         steady: SteadyStep,
-        program: Program,
+        program: Optional[Program],
         candidates: List[Candidate],
     ) -> None:
         super().__init__()
@@ -106,8 +108,8 @@ class CompiledStream(BaseStream):
 
     def forward(self, x: Optional[Tensor], final: bool = False) -> Optional[Tensor]:
         """Take a chunk and give every output that no later input can change; see `BaseStream.forward`."""
-        states = self._states
-        if states is None or final or self._failed or type(x) is not Tensor:
+        states, program = self._states, self._program
+        if states is None or program is None or final or self._failed or type(x) is not Tensor:
             return self._run(x, final)
         if x.dtype != self.dtype or x.device != self.device:
             return self._run(x, final)
@@ -116,22 +118,23 @@ class CompiledStream(BaseStream):
             return self._run(x, final)
         self._failed = True
         if self._unbatched:
-            y, self._states = self._program.run(x[None].contiguous(), states)
+            y, self._states = program.run(x[None].contiguous(), states)
             y = y[0]
         else:
-            y, self._states = self._program.run(x.contiguous(), states)
+            y, self._states = program.run(x.contiguous(), states)
         self._failed = False
         return y
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is not None and not final and x.size(2) == self.chunk and x.size(0) == self.batch:
-            if self._states is None and x.dtype == self.dtype and x.device == self.device:
-                if phase_of(self.stream) == self._plan:
+            program = self._program
+            if program is not None and x.dtype == self.dtype and x.device == self.device:
+                if self._states is None and phase_of(self.stream) == self._plan:
                     # Memory of its own: the rings' may be written to by the general step.
-                    self._states = self._program.pack(held_by(self.stream))
-            if self._states is not None:
-                y, self._states = self._program.run(x.contiguous(), self._states)
-                return y
+                    self._states = program.pack(held_by(self.stream))
+                if self._states is not None:
+                    y, self._states = program.run(x.contiguous(), self._states)
+                    return y
         self._settle()
         return self.stream.step(x, final)
 
@@ -170,7 +173,7 @@ class CompiledStream(BaseStream):
 
     def _settle(self) -> None:
         # Give the rings back what the compiled step has.
-        if self._states is not None:
+        if self._states is not None and self._program is not None:
             kept = self._program.unpack(self._states)
             for ring, rows, (held, skip) in zip(rings_of(self.stream), kept, self._numbers, strict=True):
                 put(ring, rows.clone(), held, skip)
@@ -238,7 +241,7 @@ def compile(
         batch: rows
         backend: ``"auto"`` tries all that promise anything on the device; ``"aot"`` (AOTInductor), ``"inductor"`` and
             ``"onnx"`` (ONNX Runtime, where installed) on a CPU, ``"cudagraph"`` on a GPU, ``"eager"`` the recorded
-            graph as it is
+            graph as it is, ``"stream"`` the stream's own step, which long chunks may be best served with
         autotune: whether the compilers try kernels out, which makes short chunks much faster, and takes minutes for a
             large network
         channels: channels in, where the stream takes any
@@ -270,9 +273,9 @@ def compile(
     check_chunk(stream, chunk)
     if batch < 1:
         raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
-    if backend != "auto" and backend not in BACKENDS:
+    if backend != "auto" and backend not in _FORMS:
         raise ValueError(
-            f"invalid_backend: backend={backend!r} came; one of {', '.join(map(repr, ['auto', *BACKENDS]))} was "
+            f"invalid_backend: backend={backend!r} came; one of {', '.join(map(repr, ['auto', *_FORMS]))} was "
             "expected; use 'auto' to have them tried"
         )
     own = fresh(stream)
@@ -285,13 +288,13 @@ def compile(
     if tolerance is None:
         tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     tried: List[Tuple[Candidate, Optional[Program]]] = []
-    for name in available(device) if backend == "auto" else [backend]:
+    for name in [*available(device), "stream"] if backend == "auto" else [backend]:
         for form in _FORMS[name]:
             tried.append(_candidate(steady, name, form, autotune, tolerance))
     tried.sort(key=lambda one: one[0].seconds)
     best, program = tried[0]
     candidates = [candidate for candidate, _ in tried]
-    if program is None:
+    if program is None and best.reason:
         raise RuntimeError("no_backend: no way to compile the step works here: " + "; ".join(map(str, candidates)))
     return CompiledStream(own, chunk, batch, dtype, steady, program, candidates)
 
@@ -299,6 +302,8 @@ def compile(
 def _candidate(
     steady: SteadyStep, backend: str, form: str, autotune: bool, tolerance: float
 ) -> Tuple[Candidate, Optional[Program]]:
+    if backend == "stream":
+        return Candidate(backend, form, _seconds(steady, None), 0.0), None
     graph = steady.record(form)
     try:
         program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], autotune))
@@ -340,16 +345,20 @@ def _difference(steady: SteadyStep, program: Program) -> float:
     return worst / scale
 
 
-def _seconds(steady: SteadyStep, program: Program) -> float:
+def _seconds(steady: SteadyStep, program: Optional[Program]) -> float:
     """The lower quartile of the times of a step: other programs only add to them."""
-    states = program.pack([state.clone() for state in steady.states])
+    steady.place([state.clone() for state in steady.states])
+    states = [] if program is None else program.pack([state.clone() for state in steady.states])
     x = steady.x
     times: List[float] = []
     with torch.no_grad():
         begin = time.perf_counter()
         while len(times) < 5 or (time.perf_counter() - begin < 0.2 and len(times) < 2000):
             start = time.perf_counter()
-            _, states = program.run(x, states)
+            if program is None:
+                steady.stream.step(x, False)
+            else:
+                _, states = program.run(x, states)
             if x.is_cuda:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
