@@ -89,7 +89,7 @@ def cuts(n, chunk, seed):
         left -= min(size, left)
 
 
-@pytest.mark.parametrize("form", ["rows", "channels"])
+@pytest.mark.parametrize("form", ["rows", "unfolded", "channels"])
 @pytest.mark.parametrize("name", NETS)
 def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
     monkeypatch.setitem(compiling._FORMS, "eager", (form,))
@@ -108,6 +108,19 @@ def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
             pieces.append(stream(x[..., at:], final=True))
             torch.testing.assert_close(joined(pieces), net(x).detach(), rtol=0, atol=1e-10)
         assert planned > 20  # the compiled step did the work
+
+
+def test_forms_of_a_long_chunk(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 40, 3), nn.ReLU(), nn.Conv1d(40, 3, 5, dilation=2), nn.Conv1d(3, 3, 4, groups=3))
+    net, x = net.double(), torch.randn(1, 2, 2000, dtype=torch.float64)
+    for forms in (("rows",), ("unfolded",), ("channels",), ("rows", "unfolded", "channels")):
+        monkeypatch.setitem(compiling._FORMS, "eager", forms)
+        stream = pts.compile(pts.create_stream(net), chunk=600, backend="eager")
+        assert sorted(one.form for one in stream.candidates) == sorted(forms)
+        torch.testing.assert_close(joined([*map(stream, x.split(600, -1)), stream.flush()]), net(x).detach())
+    short = pts.compile(pts.create_stream(net), chunk=6, backend="eager")
+    assert sorted(one.form for one in short.candidates) == ["channels", "rows"]  # one product already
 
 
 def test_the_streams_own_step():

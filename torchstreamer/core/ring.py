@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import StreamInputError
 from .entry import entry
 
-__all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference", "tracing"]
+__all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference", "tracing", "unfolding"]
 
 
 def autocasting(x: Tensor) -> bool:
@@ -26,7 +26,7 @@ def autocasting(x: Tensor) -> bool:
 
 
 class _Tracing:
-    # While a step is recorded: "rows" or "channels", the form of its products; not known to scripts.
+    # While a step is recorded: "rows", "unfolded" or "channels", the form of its products; not known to scripts.
     form = ""
 
 
@@ -35,13 +35,18 @@ def tracing(form: str) -> Iterator[None]:
     """While this is open, streams compute nothing in place, and with products of rows or with torch's convolution.
 
     Args:
-        form: ``"rows"`` or ``"channels"``
+        form: ``"rows"``; ``"unfolded"``, the same with one product however long the chunk; or ``"channels"``
     """
     before, _Tracing.form = _Tracing.form, form
     try:
         yield
     finally:
         _Tracing.form = before
+
+
+def unfolding() -> bool:
+    """Whether a step is recorded in which convolutions are one product each."""
+    return _Tracing.form == "unfolded"
 
 
 def plain_inference() -> bool:

@@ -3,10 +3,10 @@
 import copy
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ..core.stream import BaseStream
 from ..errors import StreamError
@@ -18,7 +18,7 @@ __all__ = ["Candidate", "CompiledStream", "compile"]
 
 # Forms of the step that each backend can run.
 _FORMS = {
-    "aot": ("rows", "channels"),
+    "aot": ("rows", "unfolded", "channels"),
     "inductor": ("rows", "channels"),
     "onnx": ("channels",),
     "cudagraph": ("rows", "channels"),
@@ -34,7 +34,8 @@ class Candidate:
     Attributes:
         backend: ``"aot"``, ``"inductor"``, ``"onnx"``, ``"cudagraph"``, ``"eager"``, or ``"stream"`` for the stream's
             own step
-        form: ``"rows"``, convolutions as products of rows, ``"channels"``, as torch's convolution, or ``"own"``
+        form: ``"rows"``, convolutions as products of rows, ``"unfolded"``, one product each however long the chunk,
+            ``"channels"``, as torch's convolution, or ``"own"``
         seconds: time of a step, ``inf`` if it failed
         error: largest difference from the stream's own step, relative to the scale
         reason: why it failed, or ""
@@ -289,8 +290,13 @@ def compile(
         tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     tried: List[Tuple[Candidate, Optional[Program]]] = []
     for name in [*available(device), "stream"] if backend == "auto" else [backend]:
+        seen: Set[str] = set()
         for form in _FORMS[name]:
-            tried.append(_candidate(steady, name, form, autotune, tolerance))
+            graph = None if name == "stream" else steady.record(form)
+            code = "" if graph is None else graph.code
+            if code not in seen:  # the forms of a short chunk may be the same
+                tried.append(_candidate(steady, name, form, graph, autotune, tolerance))
+            seen.add(code)
     tried.sort(key=lambda one: one[0].seconds)
     best, program = tried[0]
     candidates = [candidate for candidate, _ in tried]
@@ -300,11 +306,10 @@ def compile(
 
 
 def _candidate(
-    steady: SteadyStep, backend: str, form: str, autotune: bool, tolerance: float
+    steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], autotune: bool, tolerance: float
 ) -> Tuple[Candidate, Optional[Program]]:
-    if backend == "stream":
+    if graph is None:
         return Candidate(backend, form, _seconds(steady, None), 0.0), None
-    graph = steady.record(form)
     try:
         program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], autotune))
         error = _difference(steady, program)

@@ -106,7 +106,8 @@ class SteadyStep:
         """The step as a graph ``(x, *states) -> (y, *states)``.
 
         Args:
-            form: ``"rows"``, convolutions as products of rows, or ``"channels"``, as torch's convolution
+            form: ``"rows"``, convolutions as products of rows; ``"unfolded"``, the same with one product however long
+                the chunk; or ``"channels"``, as torch's convolution
 
         Raises:
             UnsupportedModuleError: a handler computes in a way that cannot be recorded

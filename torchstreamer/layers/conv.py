@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.entry import entry
 from ..core.registry import require_plain
-from ..core.ring import autocasting, plain_inference
+from ..core.ring import autocasting, plain_inference, unfolding
 from ..errors import StreamInputError
 from .padding import Pad1dStream, conv_padding
 from .weights import (
@@ -129,6 +129,8 @@ class Conv1dStream(WindowStream):
         count = (n - self.field) // self.stride + 1 if n >= self.field else 0
         left = n - count * self.stride if count > 0 else max(n, 0)
         short = x.size(0) * count <= self.gemm_columns
+        if not torch.jit.is_scripting():
+            short = short or (unfolding() and self.gemm_columns > 0 and not self.depthwise)
         y: Optional[Tensor] = None
         if (short or (self.taps and count >= self.tap_columns and not autocasting(x))) and plain_inference():
             rows = ring.extend(x, True)
