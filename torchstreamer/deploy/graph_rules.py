@@ -1,7 +1,7 @@
 """How the streams of captured graphs run in a static step."""
 
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -23,8 +23,9 @@ from ..graph.streams import (
     SplitTimeStream,
     WindowedStream,
 )
-from .parts import Attach, Call, Fit, Frames, Latch, PositionPart, RunningPart, Sum
-from .planning import Edge, Planner, static_rule
+from .ends import Attach, Fit, Frames, Latch
+from .parts import Call, PositionPart, RunningPart, Sum
+from .planning import Edge, Packing, Planner, Unpacking, static_rule
 from .rules import add_transposed, add_window, interpolated
 
 __all__ = ["several_signals"]
@@ -48,16 +49,10 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             stream, "fixed_batch", "the model does not treat the rows of a batch apart", "use pts.compile(stream, …)"
         )
 
-    @cache
-    def lengths(n: int) -> List[int]:
-        found = [0] * stream.slots
-        found[0] = n
-        for node in stream.nodes:
-            node.count(found, n, True)
-        return found
+    lengths = cache(partial(_lengths, stream))
 
     def length_of(slot: int) -> Any:
-        return lru_cache(maxsize=None)(lambda n: lengths(edge.length(n))[slot])
+        return cache(lambda n: lengths(edge.length(n))[slot])
 
     known: Dict[int, Any] = {}
     values = {0: edge}
@@ -67,6 +62,15 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             known.setdefault(slot, length_of(slot))
             values[slot] = replace(value, length=known[slot])
     return values[stream.result]
+
+
+def _lengths(stream: GraphStream, n: int) -> List[int]:
+    # Of every value, for a whole signal of n samples.
+    found = [0] * stream.slots
+    found[0] = n
+    for node in stream.nodes:
+        node.count(found, n, True)
+    return found
 
 
 # ---------------------------------------------------------------------- nodes
@@ -83,14 +87,14 @@ def _packed(plan: Planner, stream: nn.Module, edge: Edge, layout: Optional[Layou
         return edge
     if not layout.has_rows:
         raise _without_rows(plan, stream)
-    return replace(plan.add(Call(_Packing(layout)), [edge], edge.lag), padded=edge.padded)
+    return replace(plan.add(Call(Packing(layout)), [edge], edge.lag), padded=edge.padded)
 
 
 def _laid_out(plan: Planner, edge: Edge, layout: Optional[Layout]) -> Edge:
     if layout is None or layout.plain:
         return edge
     time, rows = _axes(layout)
-    made = plan.add(Call(_Unpacking(layout)), [edge], edge.lag, time=time, rows=rows)
+    made = plan.add(Call(Unpacking(layout)), [edge], edge.lag, time=time, rows=rows)
     return replace(made, padded=edge.padded)
 
 
@@ -101,20 +105,6 @@ def _without_rows(plan: Planner, stream: nn.Module) -> Exception:
         "a value inside is the same for all rows, which are of different age here",
         "let the model compute it for every row, or use pts.compile(stream, chunk=…)",
     )
-
-
-class _Packing(nn.Module):
-    def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layout.pack(x)
-
-
-class _Unpacking(_Packing):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layout.unpack(x)
 
 
 def _stream(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
@@ -174,19 +164,11 @@ def _settle(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edg
     source = values[node.source]
     table = node.length
     local = range(table.start + table.period)
-    if any(table(n) > max(_local(stream, node.source, n) - node.lead, 0) for n in local):
+    if any(table(n) > max(_lengths(stream, n)[node.source] - node.lead, 0) for n in local):
         edge = plan.settled(_packed(plan, stream, source, node.layout))
         edge = plan.add(Fit(edge.lag, plan.key(edge), node.value), [edge], edge.lag)
         source = _laid_out(plan, edge, node.layout)
     return [(node.target, source.shifted(-node.lead, source.length))]
-
-
-def _local(stream: GraphStream, slot: int, n: int) -> int:
-    found = [0] * stream.slots
-    found[0] = n
-    for node in stream.nodes:
-        node.count(found, n, True)
-    return found[slot]
 
 
 def _edge(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
+from ..graph.layout import Layout
 from .counting import OPEN, LengthFunction, Periodic, RowLength, least_ahead, periodic
-from .parts import Call, Delay, Part, Pick, Rows
+from .parts import Call, Delay, Pick
+from .rows import Part, Rows
 
-__all__ = ["Edge", "Planner", "static_rule"]
+__all__ = ["Edge", "Packing", "Planner", "Unpacking", "static_rule"]
 
 
 @dataclass(frozen=True)
@@ -265,19 +267,24 @@ class Planner:
         """The value as ``[B, C, m]``."""
         if edge.packed:
             return edge
-        return self.add(Call(_Pack(edge, self.batch)), [edge], edge.lag, edge.length)
+        return self.add(Call(Packing(self._layout(edge))), [edge], edge.lag, edge.length)
 
     def unpacked(self, edge: Edge, like: Edge) -> Edge:
         """The value laid out as another."""
         if like.packed:
             return edge
-        return self.add(Call(_Unpack(like)), [edge], edge.lag, edge.length, like.time, like.rows)
+        return self.add(Call(Unpacking(self._layout(like))), [edge], edge.lag, edge.length, like.time, like.rows)
 
     def ceiling(self, n: int) -> int:
         """The least total length from ``n`` on that can occur."""
         return -(-n // self.multiple) * self.multiple
 
     # ------------------------------------------------------------------ inside
+
+    def _layout(self, edge: Edge) -> Layout:
+        shape = edge.example.shape
+        others = [size for axis, size in enumerate(shape) if axis not in (edge.time, edge.rows)]
+        return Layout(edge.time, edge.rows, shape[edge.rows] // self.batch, others)
 
     def _whole(self, length: LengthFunction) -> LengthFunction:
         return lambda n: length(self.ceiling(n))
@@ -287,21 +294,19 @@ class Planner:
         return Rows(zeros, zeros > 0, zeros > 0, zeros + OPEN, [counter.to(self.device) for counter in self.counters])
 
 
-class _Pack(nn.Module):
-    def __init__(self, edge: Edge, batch: int) -> None:
+class Packing(nn.Module):
+    """Brings a value to ``[B, C, m]``."""
+
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
-        self.time, self.rows, self.batch = edge.time, edge.rows, batch
+        self.layout = layout
 
     def forward(self, x: Tensor) -> Tensor:
-        moved = x.movedim((self.rows, self.time), (0, -1))
-        return moved.reshape(self.batch, -1, moved.size(-1))
+        return self.layout.pack(x)
 
 
-class _Unpack(nn.Module):
-    def __init__(self, like: Edge) -> None:
-        super().__init__()
-        self.time, self.rows = like.time, like.rows
-        self.shape = list(like.example.movedim((like.rows, like.time), (0, -1)).shape)
+class Unpacking(Packing):
+    """Brings ``[B, C, m]`` back."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(self.shape).movedim((0, -1), (self.rows, self.time))
+        return self.layout.unpack(x)

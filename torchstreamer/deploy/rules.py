@@ -22,8 +22,10 @@ from ..layers.normalization import BatchNorm1dStream
 from ..layers.padding import Pad1dStream
 from ..layers.pooling import Pool1dStream
 from ..layers.upsampling import UpsampleStream
-from .parts import Call, ConvolveTaps, EdgePart, Fit, Interpolate, PoolPart, Sum, TransposedPart, WindowPart
+from .ends import EdgePart, Fit
+from .parts import Call, Interpolate, Sum
 from .planning import Edge, Planner, static_rule
+from .windows import ConvolveTaps, PoolPart, TransposedPart, WindowPart
 
 __all__ = ["add_transposed", "add_window", "interpolated", "window_state"]
 

@@ -11,8 +11,8 @@ from ..graph.ported import PortedGraphStream
 from ..layers.weights import GEMM_COLUMNS, copy_network
 from . import graph_rules, rules  # noqa: F401  (they register themselves)
 from .counting import OPEN
-from .parts import Part, Rows
 from .planning import Edge, Planner
+from .rows import Part, Rows
 
 __all__ = ["StaticStream"]
 

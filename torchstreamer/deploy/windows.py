@@ -1,0 +1,168 @@
+"""Parts that look through a sliding window, or add overlapping frames."""
+
+from typing import List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .rows import Part, Rows, over
+
+__all__ = ["ConvolveTaps", "PoolPart", "TransposedPart", "WindowPart"]
+
+
+# A window is unfolded tap by tap, so that kernels of more taps take torch's convolution.
+_MOST_TAPS = 64
+
+
+class ConvolveTaps(nn.Module):
+    """A convolution of a window ``[B, C, n]``.
+
+    Args:
+        weight: ``[O, C / groups, K]``
+        bias: ``[O]``
+        stride, dilation, groups: of the convolution
+        columns: up to so many outputs, over all rows, it is computed as one product of unfolded windows
+    """
+
+    weight: Tensor
+    matrix: Tensor
+    bias: Optional[Tensor]
+
+    def __init__(
+        self, weight: Tensor, bias: Optional[Tensor], stride: int, dilation: int, groups: int, columns: int
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.dilation = dilation
+        self.groups = groups
+        self.columns = columns if groups == 1 and weight.size(2) <= _MOST_TAPS else 0
+        self.register_buffer("weight", weight.detach(), persistent=False)
+        self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
+        if self.columns > 0:
+            packed = weight.detach().permute(2, 1, 0).reshape(-1, weight.size(0)).contiguous()
+            self.register_buffer("matrix", packed, persistent=False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        kernel = self.weight.size(2)
+        count = (window.size(2) - (kernel - 1) * self.dilation - 1) // self.stride + 1
+        rows = window.size(0)
+        if rows * count > self.columns:
+            return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        span = (count - 1) * self.stride + 1
+        time_major = window.transpose(1, 2)
+        taps = [time_major[:, k * self.dilation : k * self.dilation + span : self.stride] for k in range(kernel)]
+        flat = torch.cat(taps, 2).reshape(rows * count, -1)
+        y = torch.mm(flat, self.matrix) if self.bias is None else torch.addmm(self.bias, flat, self.matrix)
+        return y.view(rows, count, -1).transpose(1, 2)
+
+
+class WindowPart(Part):
+    """An operation that looks through a sliding window.
+
+    Args:
+        body: the operation, on windows ``[B, C, n]``
+        held: samples of the state
+        need: samples of the window, which may be fewer than there are
+        mask: lag and key of the input if what lies outside of the signal counts, else ``None``
+        value: what lies there
+    """
+
+    def __init__(
+        self, body: nn.Module, held: int, need: int, mask: Optional[Tuple[int, int]], value: float = 0.0
+    ) -> None:
+        super().__init__(held)
+        self.body = body
+        self.need = need
+        self.mask = mask
+        self.value = value
+
+    def window(self, x: Tensor, states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        """The window and the next state, with the padding in place."""
+        if self.mask is None:
+            return self.join(x, states, rows)
+        inside = over(rows.inside(x.size(2), *self.mask), x)
+        return self.join(torch.where(inside, x, torch.full_like(x, self.value)), states, rows, self.value)
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        window, states = self.window(xs[0], states, rows)
+        return self.body(window[:, :, : self.need]), states
+
+
+class PoolPart(WindowPart):
+    """A pool that divides by the samples it counts, or takes a root.
+
+    Args:
+        pool: ``"Avg"`` or ``"LP"``
+        kernel_size, stride, padding: of the pool
+        held, need, mask: as in `WindowPart`
+        lag_out: of the output
+        count_include_pad: whether padding counts
+        power: of an LP pool
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        held: int,
+        need: int,
+        mask: Optional[Tuple[int, int]],
+        lag_out: int,
+        count_include_pad: bool,
+        power: float,
+    ) -> None:
+        super().__init__(nn.Identity(), held, need, mask)
+        self.pool = pool
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.lag_out = lag_out
+        self.count_include_pad = count_include_pad
+        self.power = power
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        window, states = self.window(xs[0], states, rows)
+        window = window[:, :, : self.need]
+        if self.pool == "LP":
+            window = window.pow(self.power)
+        y = F.avg_pool1d(window, self.kernel_size, self.stride)
+        if self.mask is not None:
+            y = y * over(self._correction(y, rows, self.mask[1]), y)
+        if self.pool == "LP":
+            y = (torch.sign(y) * F.relu(torch.abs(y))).mul(self.kernel_size).pow(1.0 / self.power)
+        return y, states
+
+    def _correction(self, y: Tensor, rows: Rows, key: int) -> Tensor:
+        # kernel_size over the number of samples that the module divides by, for each of the windows.
+        begin = rows.position(y.size(2), self.lag_out) * self.stride - self.padding
+        end, length = begin + self.kernel_size, rows.length(key)
+        if self.count_include_pad:
+            samples = torch.minimum(end, length + self.padding) - begin
+        else:
+            samples = torch.minimum(end, length) - begin.clamp(min=0)
+        wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+        return (self.kernel_size / samples.clamp(min=1).to(wide)).to(y.dtype)
+
+
+class TransposedPart(WindowPart):
+    """Frames added where they overlap.
+
+    Args:
+        body: adds the frames of ``[B, C, n]``, uncropped
+        held: samples of the state
+        mask: lag and key of the input
+        begin: first sample of the uncropped output that is given
+        count: samples given per step
+    """
+
+    def __init__(self, body: nn.Module, held: int, mask: Tuple[int, int], begin: int, count: int) -> None:
+        super().__init__(body, held, 0, mask)
+        self.begin = begin
+        self.count = count
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        window, states = self.window(xs[0], states, rows)
+        return self.body(window)[:, :, self.begin : self.begin + self.count], states
