@@ -63,17 +63,23 @@ class _Inductor(_Eager):
 
 
 class _Flat(nn.Module):
-    # All states of one dtype side by side in one tensor: a call costs by the number of tensors.
+    # All states of one dtype side by side in one tensor: a call costs by the number of tensors. States that the step
+    # only reads transposed lie so already.
     def __init__(self, graph: fx.GraphModule, states: Sequence[Tensor]) -> None:
         super().__init__()
         self.recorded = graph
         self.dtypes = sorted({state.dtype for state in states}, key=str)
-        self.shapes = [state.shape for state in states]
         self.kinds = [self.dtypes.index(state.dtype) for state in states]
+        self.turned = [_read_transposed(node) for node in graph.graph.find_nodes(op="placeholder")[1:]]
+        self.shapes = [state.shape for state in self.turn(states)]
+
+    def turn(self, states: Sequence[Tensor]) -> List[Tensor]:
+        return [state.transpose(1, 2) if turned else state for state, turned in zip(states, self.turned, strict=True)]
 
     def pack(self, rows: Sequence[Tensor]) -> List[Tensor]:
+        turned = self.turn(rows)
         return [
-            torch.cat([state.reshape(-1) for state, kind in zip(rows, self.kinds, strict=True) if kind == i])
+            torch.cat([state.reshape(-1) for state, kind in zip(turned, self.kinds, strict=True) if kind == i])
             for i in range(len(self.dtypes))
         ]
 
@@ -83,11 +89,17 @@ class _Flat(nn.Module):
         for shape, kind in zip(self.shapes, self.kinds, strict=True):
             rows.append(states[kind].narrow(0, at[kind], shape.numel()).view(shape))
             at[kind] += shape.numel()
-        return rows
+        return self.turn(rows)
 
     def forward(self, x: Tensor, *states: Tensor) -> Tuple[Tensor, ...]:
         y, *following = self.recorded(x, *self.unpack(states))
         return (y, *self.pack(following))
+
+
+def _read_transposed(state: fx.Node) -> bool:
+    return bool(state.users) and all(
+        user.target == torch.ops.aten.transpose.int and user.args[1:] == (1, 2) for user in state.users
+    )
 
 
 class _Exported(Program):
@@ -106,7 +118,7 @@ class _Exported(Program):
         return self.flat.pack(rows)
 
     def unpack(self, states: List[Tensor]) -> List[Tensor]:
-        return self.flat.unpack(states)
+        return [state.contiguous() for state in self.flat.unpack(states)]
 
 
 class _Aot(_Exported):
