@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
+import torchstreamer.data
 import torchstreamer.testing
 
 PUBLIC = {
+    "AudioStreamDataset",
     "BaseStream",
     "BatchNorm1dStream",
     "CompiledStream",
@@ -36,11 +38,16 @@ PUBLIC = {
     "RingBuffer",
     "Sequential1dStream",
     "StaticStream",
+    "StreamBatch",
+    "StreamDataLoader",
+    "StreamDataset",
     "StreamError",
     "StreamInputError",
+    "StreamReadError",
     "StreamStateError",
     "UnsupportedModuleError",
     "UpsampleStream",
+    "WorkerError",
     "compile",
     "create_stream",
     "export",
@@ -95,7 +102,7 @@ def test_every_module_is_documented_and_lists_what_exists(name):
 
 @pytest.mark.parametrize(
     "thing",
-    [getattr(module, name) for module in (pts, torchstreamer.testing) for name in module.__all__],
+    [getattr(module, name) for module in (pts, torchstreamer.data, torchstreamer.testing) for name in module.__all__],
     ids=lambda thing: getattr(thing, "__name__", str(thing)),
 )
 def test_every_exported_name_is_documented(thing):

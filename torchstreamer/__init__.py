@@ -16,11 +16,23 @@ from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import Counter, RingBuffer
 from .core.state import stack_states, unstack_state
 from .core.stream import BaseStream
+from .data.audio import AudioStreamDataset
+from .data.batch import StreamBatch
+from .data.dataset import StreamDataset
+from .data.loader import StreamDataLoader
 from .deploy.compile import CompiledStream, compile
 from .deploy.export import export
 from .deploy.runners import load
 from .deploy.static import StaticStream
-from .errors import PointwiseError, StreamError, StreamInputError, StreamStateError, UnsupportedModuleError
+from .errors import (
+    PointwiseError,
+    StreamError,
+    StreamInputError,
+    StreamReadError,
+    StreamStateError,
+    UnsupportedModuleError,
+    WorkerError,
+)
 from .graph.stream import GraphStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
@@ -33,6 +45,7 @@ from .layers.upsampling import UpsampleStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "AudioStreamDataset",
     "BaseStream",
     "BatchNorm1dStream",
     "CompiledStream",
@@ -51,11 +64,16 @@ __all__ = [
     "RingBuffer",
     "Sequential1dStream",
     "StaticStream",
+    "StreamBatch",
+    "StreamDataLoader",
+    "StreamDataset",
     "StreamError",
     "StreamInputError",
+    "StreamReadError",
     "StreamStateError",
     "UnsupportedModuleError",
     "UpsampleStream",
+    "WorkerError",
     "compile",
     "create_stream",
     "export",

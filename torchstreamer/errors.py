@@ -4,7 +4,9 @@
     ├── UnsupportedModuleError (ValueError)    raised when a stream is made
     ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
     ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``
-    └── PointwiseError         (RuntimeError)  a module taken as pointwise is not
+    ├── PointwiseError         (RuntimeError)  a module taken as pointwise is not
+    ├── StreamReadError        (RuntimeError)  a stream of a dataset failed while it was read
+    └── WorkerError            (RuntimeError)  a process that reads streams ended before its work
 
 Every message reads ``code: what came; what was expected; what to do``. The codes are stable, the texts are not.
 """
@@ -17,8 +19,10 @@ __all__ = [
     "PointwiseError",
     "StreamError",
     "StreamInputError",
+    "StreamReadError",
     "StreamStateError",
     "UnsupportedModuleError",
+    "WorkerError",
 ]
 
 
@@ -80,6 +84,29 @@ class StreamStateError(StreamError, RuntimeError):
 
 class PointwiseError(StreamError, RuntimeError):
     """A module without a handler was taken as pointwise along time, and is not."""
+
+
+class StreamReadError(StreamError, RuntimeError):
+    """A stream of a dataset failed while it was opened or read, or gave what does not fit the batch.
+
+    Args:
+        message: what came, what was expected, what to do
+        index: the stream's position in the dataset's list
+
+    Attributes:
+        index: the stream's position in the dataset's list
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return StreamReadError, (str(self), self.index)
+
+
+class WorkerError(StreamError, RuntimeError):
+    """A process that reads streams was killed or did not answer in time."""
 
 
 def path_of(module: nn.Module, net: nn.Module) -> Optional[str]:

@@ -1,0 +1,61 @@
+"""What a loader gives without a ``collate_fn``: one chunk of every row, and where in its stream each row is."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Callable
+
+import torch
+from torch import Tensor
+
+from .trees import map_tensors
+
+__all__ = ["StreamBatch"]
+
+
+@dataclass(eq=False)
+class StreamBatch:
+    """One chunk of every row.
+
+    Row ``b`` of a batch continues row ``b`` of the batch before, until its stream ends; then another stream takes the
+    row, and ``first`` says so.
+
+    Attributes:
+        data: the chunks, stacked along a new first axis: a tensor, or the tuple, list or dict that the chunks are, of
+            tensors. Where chunks differ along time, the shorter ones are padded behind with the dataset's
+            ``padding_value``. What is no number, array or tensor becomes a list with an entry for every row.
+        lengths: ``[B]`` int64: the samples of each row before padding, 0 for a row of padding. It has the structure of
+            ``data``, with ``None`` for what has no axis of time.
+        first: ``[B]`` bool: this chunk is the first of its stream; the state carried in this row must be reset
+        last: ``[B]`` bool: this chunk is the last of its stream
+        ids: ``[B]`` int64: the stream's position in the dataset's list; -1 for a row of padding
+        chunk_index: ``[B]`` int64: how many chunks of the stream came before this one; -1 for a row of padding
+        valid: ``[B]`` bool: whether the row counts. ``False`` where a row has no stream left: it is padding
+            (``ids`` is -1) or data read before (``ids`` says which).
+    """
+
+    data: Any
+    lengths: Any
+    first: Tensor
+    last: Tensor
+    ids: Tensor
+    chunk_index: Tensor
+    valid: Tensor
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self.valid.shape[0]
+
+    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "StreamBatch":
+        """The batch on another device.
+
+        Args:
+            device: where to
+            non_blocking: whether copies from pinned memory run beside other work
+        """
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "StreamBatch":
+        """The batch in pinned memory, for fast copies to a GPU."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "StreamBatch":
+        return StreamBatch(*(map_tensors(function, getattr(self, field.name)) for field in fields(self)))

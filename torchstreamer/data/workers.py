@@ -1,0 +1,212 @@
+"""Processes that read rows, each a `torch.utils.data.DataLoader` with one worker, and what they send."""
+
+import pickle
+import time
+from typing import Any, Callable, Generator, Iterator, List, NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..errors import StreamInputError, StreamReadError, WorkerError
+from .plan import derive_seed
+from .reading import RowsReader
+from .seats import Cursor, Part
+from .transport import Packed, pack, unpack
+from .trees import Others, copied
+
+__all__ = ["Crew", "Orders"]
+
+# A message holds as many parts as came in this time, or fill this memory, and at most so many.
+_SECONDS = 0.02
+_BYTES = 2**20
+_PARTS = 16
+
+
+class Orders(NamedTuple):
+    """Which epoch a process reads, from where.
+
+    Attributes:
+        epoch: its number
+        rank: of the process that trains
+        world_size: how many of them there are
+        cursors: where the rows stand; ``None`` at the start
+        drawn: how many streams they have taken
+    """
+
+    epoch: int
+    rank: int
+    world_size: int
+    cursors: Optional[Sequence[Cursor]]
+    drawn: int
+
+
+# Gives the reader of some rows: (rows, orders, whether chunks are stacked).
+MakeReader = Callable[[range, Orders, bool], RowsReader]
+
+
+class _Messages(IterableDataset[Packed]):
+    # Runs in the process. What it reads stands in shared memory, as the process may outlive an epoch.
+    def __init__(self, make: MakeReader, rows: range, collated: bool) -> None:
+        self.make = make
+        self.rows = rows
+        self.collated = collated
+        self.orders = torch.zeros(5 + 2 * len(rows), dtype=torch.int64)
+        self.orders.share_memory_()  # type: ignore[no-untyped-call]
+
+    def tell(self, orders: Orders) -> None:
+        cursors = orders.cursors or [Cursor(0, 0)] * len(self.rows)
+        numbers = [*orders[:3], orders.cursors is not None, orders.drawn, *(n for cursor in cursors for n in cursor)]
+        self.orders.copy_(torch.tensor(numbers))
+
+    def told(self) -> Orders:
+        epoch, rank, world_size, resumed, drawn, *rest = self.orders.tolist()
+        cursors = [Cursor(*pair) for pair in zip(rest[::2], rest[1::2], strict=True)] if resumed else None
+        return Orders(epoch, rank, world_size, cursors, drawn)
+
+    def __iter__(self) -> Iterator[Packed]:
+        limit = 1  # the first message holds one part, so that the first batch is there soon
+        waiting: List[Part] = []
+        size, began = 0, time.monotonic()
+        error: Optional[StreamReadError] = None
+        try:
+            for part in self.make(self.rows, self.told(), self.collated).parts():
+                waiting.append(part if self.collated else part._replace(data=copied(part.data)))
+                size += _nbytes(part.data)
+                if len(waiting) >= limit or size >= _BYTES or time.monotonic() - began >= _SECONDS:
+                    yield pack((waiting, None))
+                    waiting, size, began = [], 0, time.monotonic()
+                    limit = min(2 * limit, _PARTS)
+        except StreamReadError as caught:
+            error = caught
+        if waiting or error is not None:
+            yield pack((waiting, error))
+
+
+class Crew:
+    """The processes of a loader.
+
+    Args:
+        make: gives a reader of rows; must pickle where processes are spawned
+        rows: those of each process
+        collated: whether chunks are stacked
+        persistent: whether the processes live on after an epoch
+        prefetch_factor: messages that wait for each process at most
+        context: how processes start: ``"fork"``, ``"spawn"``, ``"forkserver"``, a context, or ``None``
+        timeout: seconds that a message may take; 0 waits for ever
+        worker_init_fn: called in every process with its number
+    """
+
+    def __init__(
+        self,
+        make: MakeReader,
+        rows: Sequence[range],
+        collated: bool,
+        persistent: bool,
+        prefetch_factor: int,
+        context: Any,
+        timeout: float,
+        worker_init_fn: Optional[Callable[[int], None]],
+    ) -> None:
+        self.rows = rows
+        self.busy = False
+        self.feeds = [_Messages(make, its, collated) for its in rows]
+        self.generators = [torch.Generator() for _ in rows]
+        self.loaders: List[DataLoader[Packed]] = [
+            DataLoader(
+                feed,
+                batch_size=None,
+                num_workers=1,
+                collate_fn=_as_it_is,
+                prefetch_factor=prefetch_factor,
+                persistent_workers=persistent,
+                multiprocessing_context=context,
+                timeout=timeout,
+                generator=generator,
+                worker_init_fn=None if worker_init_fn is None else _Init(worker_init_fn, number),
+            )
+            for number, (feed, generator) in enumerate(zip(self.feeds, self.generators, strict=True))
+        ]
+        start = self.loaders[0].multiprocessing_context or torch.multiprocessing.get_context()
+        if start.get_start_method() != "fork":
+            _check_pickles(make, worker_init_fn)
+
+    def read(self, orders: Sequence[Orders], seed: int) -> List[Generator[Part, None, None]]:
+        """Start to read; what each process gives.
+
+        Args:
+            orders: for each process
+            seed: of the dataset
+        """
+        iterators = []
+        for number, (loader, feed) in enumerate(zip(self.loaders, self.feeds, strict=True)):
+            feed.tell(orders[number])
+            # Torch seeds a worker from this generator, and would take its own from everybody's.
+            self.generators[number].manual_seed(derive_seed(seed, orders[number].epoch, number))
+            iterators.append(iter(loader))
+        return [self._parts(number, iterator) for number, iterator in enumerate(iterators)]
+
+    def dismiss(self) -> None:
+        """End the processes that live on."""
+        self.loaders = []
+
+    def _parts(self, number: int, messages: Iterator[Packed]) -> Generator[Part, None, None]:
+        try:
+            for packed in messages:
+                parts, failure = unpack(packed)
+                yield from parts
+                if failure is not None:
+                    raise failure
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            rows = self.rows[number]
+            raise WorkerError(
+                f"worker_died: the process that reads rows {rows.start} to {rows.stop - 1} gave no answer "
+                f"({error}); processes live until the epoch ends; look for what ended it, often a lack of memory, "
+                "or read with num_workers=0 to see its errors"
+            ) from error
+        finally:
+            # The process ends with its last reference, and a traceback may hold this frame for long.
+            del messages
+
+
+class _Init:
+    # Every process is the only one of its DataLoader, so it must be told its number.
+    def __init__(self, function: Callable[[int], None], number: int) -> None:
+        self.function = function
+        self.number = number
+
+    def __call__(self, _: int) -> None:
+        self.function(self.number)
+
+
+class _Nowhere:
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def _check_pickles(*things: Any) -> None:
+    try:
+        for thing in things:
+            pickle.Pickler(_Nowhere()).dump(thing)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise StreamInputError(
+            f"unpicklable_dataset: {error}; processes that are not forked get the dataset pickled, with its streams "
+            "and its streamer; define the streamer at the top level of a module instead of as a lambda or inside of a "
+            "function, or give multiprocessing_context='fork'"
+        ) from error
+
+
+def _as_it_is(packed: Any) -> Any:
+    return packed
+
+
+def _nbytes(tree: Any) -> int:
+    if isinstance(tree, Tensor):
+        return tree.numel() * tree.element_size()
+    if isinstance(tree, dict):
+        return sum(map(_nbytes, tree.values()))
+    if isinstance(tree, (tuple, list)) and not isinstance(tree, Others):
+        return sum(map(_nbytes, tree))
+    return int(getattr(tree, "nbytes", 0))
