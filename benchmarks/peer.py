@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["FOLDERS", "fetch", "load_black_box", "load_peer"]
+__all__ = ["FOLDERS", "fetch", "load_black_box", "load_loader", "load_peer"]
 
 FOLDERS = Path(__file__).parent.parent / ".benchmarks"
 REQUIREMENT = "torch-streamer==0.0.2"
@@ -19,7 +19,9 @@ CACHE = FOLDERS / "torch-streamer-0.0.2"
 NAME = "torch_streamer_peer"
 BLACK_BOX = "torchstream-lib==1.0.2"
 BLACK_BOX_CACHE = FOLDERS / "torchstream-lib-1.0.2"
-# What it imports besides torch, by module; fetched where it is not installed.
+LOADER = "pytorch-stream-dataloader==1.0"
+LOADER_CACHE = FOLDERS / "pytorch-stream-dataloader-1.0"
+# What the black box imports besides torch, by module; fetched where it is not installed.
 BLACK_BOX_NEEDS = {
     "numpy": "numpy",
     "scipy": "scipy",
@@ -82,3 +84,20 @@ def load_black_box(folder: Path | None = None) -> ModuleType | None:
     except ImportError as error:
         print(f"without {BLACK_BOX}: {error}; install it into {folder} with pip install --no-deps --target")
         return None
+
+
+def load_loader(folder: Path | None = None) -> ModuleType:
+    """pytorch-stream-dataloader 1.0, with its two classes in one module.
+
+    Args:
+        folder: where it is unpacked; without it, pip fetches it from PyPI once, with nothing that it depends on
+    """
+    if folder is None:
+        folder = LOADER_CACHE
+        if not (folder / "pytorch_stream_dataloader").is_dir() and not fetch(folder, LOADER):
+            raise SystemExit(f"{LOADER} could not be fetched; unpack it by hand and pass its folder as --peer")
+    sys.path.insert(0, str(folder))
+    both = ModuleType("pytorch_stream_dataloader_both")
+    both.StreamDataset = importlib.import_module("pytorch_stream_dataloader.stream_dataset").StreamDataset
+    both.StreamDataLoader = importlib.import_module("pytorch_stream_dataloader.stream_dataloader").StreamDataLoader
+    return both

@@ -32,11 +32,12 @@ def stream_info() -> Optional[StreamInfo]:
 
     Example:
 
-        >>> import random
+        >>> import random, torch
         >>> from torchstreamer.data import StreamDataset, StreamDataLoader, stream_info
         >>> def shifted(stream):
         ...     start = random.Random(stream_info().seed).randrange(4)
         ...     yield from stream[start:].split(8)
+        ...
         >>> dataset = StreamDataset([torch.arange(20), torch.arange(30)], shifted, batch_size=2)
         >>> len(list(StreamDataLoader(dataset)))
         4
