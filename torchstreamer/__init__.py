@@ -12,8 +12,9 @@ from . import handlers as _handlers  # fills the registry
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
+from .core.counter import Counter
 from .core.registry import create_stream, is_streamable, register_streamer
-from .core.ring import Counter, RingBuffer
+from .core.ring import RingBuffer
 from .core.state import stack_states, unstack_state
 from .core.stream import BaseStream
 from .data.audio import AudioStreamDataset

@@ -1,75 +1,18 @@
-"""What a stream remembers: samples in a `RingBuffer`, whole numbers in a `Counter`.
+"""`RingBuffer`: the samples that a stream remembers.
 
 TorchScript compiles this file, so it uses no postponed annotations and copies what it needs to locals.
 """
 
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import StreamInputError
 from .entry import entry
+from .tracing import in_place, inference_mode, plain_inference
 
-__all__ = ["Counter", "RingBuffer", "autocasting", "plain_inference", "tracing", "unfolding"]
-
-
-def autocasting(x: Tensor) -> bool:
-    """Whether torch may change the dtype of what is computed from ``x``."""
-    if torch.jit.is_scripting():
-        # A script can ask for the mode on CUDA only, so look at what a product gives.
-        one = torch.ones([1, 1], device=x.device)
-        return torch.mm(one, one).dtype != one.dtype
-    else:
-        return torch.is_autocast_enabled(x.device.type)
-
-
-class _Tracing:
-    # While a step is recorded: "rows", "unfolded" or "channels", the form of its products; not known to scripts.
-    form = ""
-
-
-@contextmanager
-def tracing(form: str) -> Iterator[None]:
-    """While this is open, streams compute nothing in place, and with products of rows or with torch's convolution.
-
-    Args:
-        form: ``"rows"``; ``"unfolded"``, the same with one product however long the chunk; or ``"channels"``
-    """
-    before, _Tracing.form = _Tracing.form, form
-    try:
-        yield
-    finally:
-        _Tracing.form = before
-
-
-def unfolding() -> bool:
-    """Whether a step is recorded in which convolutions are one product each."""
-    return _Tracing.form == "unfolded"
-
-
-def plain_inference() -> bool:
-    """Whether products of rows with packed weights may be taken: gradients are off, and nothing else is traced."""
-    if torch.is_grad_enabled():
-        return False
-    if not torch.jit.is_scripting():
-        # A write position that changes with every chunk would be compiled, or exported, as a constant.
-        return not torch.compiler.is_compiling() and _Tracing.form != "channels"
-    return True
-
-
-def _in_place() -> bool:
-    if not torch.jit.is_scripting():
-        return not _Tracing.form
-    return True
-
-
-def _inference_mode() -> bool:
-    if torch.jit.is_scripting():
-        return torch.empty(0).is_inference()
-    else:
-        return torch.is_inference_mode_enabled()
+__all__ = ["RingBuffer"]
 
 
 # The attributes of a RingBuffer that are plain numbers.
@@ -209,7 +152,7 @@ class RingBuffer(nn.Module):
         held = self.held
         t = x.size(2)
         # A longer chunk would fill the room at once.
-        if write and 0 < t <= held and x.dtype == self.data.dtype and _in_place():
+        if write and 0 < t <= held and x.dtype == self.data.dtype and in_place():
             return self._write(x, held, t)
         rows = x.transpose(1, 2)
         self.borrowed = held == 0
@@ -288,7 +231,7 @@ class RingBuffer(nn.Module):
         data = self.data
         end = self.begin + held
         # Memory made in inference mode can be written in place only there.
-        if not self.spacious or end + t > self.room or (data.is_inference() and not _inference_mode()):
+        if not self.spacious or end + t > self.room or (data.is_inference() and not inference_mode()):
             room = max(2 * held + t, min(4 * held, 16))
             data = x.new_empty([x.size(0), room, x.size(1)])
             data.narrow(1, 0, held).copy_(self.rows())
@@ -400,48 +343,3 @@ class RingBuffer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"skip={self.debt}" if self.debt else ""
-
-
-class Counter(nn.Module):
-    """A whole number that a stream remembers, for instance how many outputs are still to be dropped.
-
-    A counter is part of the phase of a state: in the steady state it must repeat, so count down or wrap around, never
-    count samples for ever.
-
-    Args:
-        start: its value in a new stream
-    """
-
-    def __init__(self, start: int = 0) -> None:
-        super().__init__()
-        self.start = start
-        self.value = start
-
-    def _clear(self) -> None:
-        self.value = self.start
-
-    def _detach(self) -> None:
-        pass
-
-    def _nbytes(self) -> int:
-        return 0
-
-    def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
-        state[name] = torch.tensor(self.value)
-
-    def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
-        if name not in state or state[name].dim() != 0 or state[name].dtype != torch.int64:
-            raise StreamInputError(
-                f"invalid_state: the state has no whole number '{name}'; a state fits the stream of the same network "
-                "that it was taken from; make it with get_state()"
-            )
-        return 1
-
-    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
-        self.value = int(state[name].item())
-
-    def __prepare_scriptable__(self) -> "Counter":
-        return type(self)(self.start)
-
-    def extra_repr(self) -> str:
-        return f"start={self.start}"

@@ -11,37 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
+from .counter import Counter
+from .describe import describe, dtype_name
 from .entry import entry
 from .handle import adopt_forward, inherited_step
-from .ring import Counter, RingBuffer, autocasting
+from .ring import RingBuffer
 from .state import count_entries
+from .tracing import autocasting
 
-__all__ = ["BaseStream", "dtype_name"]
-
-
-def dtype_name(x: Tensor) -> str:
-    """The name of a tensor's dtype, also in TorchScript, where dtypes are numbers."""
-    names = [
-        (torch.float32, "torch.float32"),
-        (torch.float64, "torch.float64"),
-        (torch.float16, "torch.float16"),
-        (torch.bfloat16, "torch.bfloat16"),
-        (torch.int64, "torch.int64"),
-        (torch.int32, "torch.int32"),
-        (torch.int16, "torch.int16"),
-        (torch.uint8, "torch.uint8"),
-        (torch.bool, "torch.bool"),
-        (torch.complex64, "torch.complex64"),
-        (torch.complex128, "torch.complex128"),
-    ]
-    for dtype, name in names:
-        if x.dtype == dtype:
-            return name
-    return "another dtype"
-
-
-def _describe(x: Tensor) -> str:
-    return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}"
+__all__ = ["BaseStream"]
 
 
 class BaseStream(nn.Module):
@@ -308,7 +286,7 @@ class BaseStream(nn.Module):
             if not fits:
                 expected = f"[{like.size(1)}, T]" if self._unbatched else f"[{like.size(0)}, {like.size(1)}, T]"
                 raise StreamInputError(
-                    f"invalid_chunk: a chunk came with {_describe(x)}; the signal goes on with {expected}, "
+                    f"invalid_chunk: a chunk came with {describe(x)}; the signal goes on with {expected}, "
                     f"{dtype_name(like)}, on {like.device}; end it with flush() or reset() before another one"
                 )
         if x.size(-1) == 0:
@@ -320,7 +298,7 @@ class BaseStream(nn.Module):
     def _begin(self, x: Tensor) -> None:
         if x.dim() != 2 and x.dim() != 3:
             raise StreamInputError(
-                f"invalid_chunk: a chunk came with {_describe(x)}; [B, C, T] or [C, T] was expected; reshape it"
+                f"invalid_chunk: a chunk came with {describe(x)}; [B, C, T] or [C, T] was expected; reshape it"
             )
         self._check_signal(x)
         self._set_rank(x.dim() == 2)
@@ -344,7 +322,7 @@ class BaseStream(nn.Module):
         if anchor is not None:
             if x.device != anchor.device or (x.dtype != anchor.dtype and not autocasting(x)):
                 raise StreamInputError(
-                    f"invalid_chunk: a chunk came with {_describe(x)}; the weights are {dtype_name(anchor)} on "
+                    f"invalid_chunk: a chunk came with {describe(x)}; the weights are {dtype_name(anchor)} on "
                     f"{anchor.device}; convert the chunk or the stream with .to()"
                 )
 

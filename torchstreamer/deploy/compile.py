@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..core.stream import BaseStream
 from ..errors import StreamError
 from .backends import BACKENDS, Program, available, quietly
-from .static import check_chunk, input_channels
+from .chunks import check_chunk, input_channels
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
 
 __all__ = ["Candidate", "CompiledStream", "compile"]

@@ -11,16 +11,14 @@ from ..errors import UnsupportedModuleError
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ported import PortedGraphStream
+from ..graph.regrouping import FramesStream, MergeTimeStream, SplitTimeStream
 from ..graph.stream import GraphStream
 from ..graph.streams import (
     CornerUpsampleStream,
     CropStream,
     CumulativeStream,
-    FramesStream,
-    MergeTimeStream,
     OverlapStream,
     PositionStream,
-    SplitTimeStream,
     WindowedStream,
 )
 from .ends import Attach, Fit, Frames, Latch

@@ -5,22 +5,22 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.stream import BaseStream, dtype_name
+from ..core.describe import dtype_name
+from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.ported import PortedGraphStream
 from ..layers.weights import GEMM_COLUMNS, copy_network
 from . import graph_rules, rules  # noqa: F401  (they register themselves)
+from .chunks import check_chunk, input_channels
 from .counting import OPEN
 from .planning import Edge, Planner
-from .rows import Part, Rows
+from .pruning import needed, spent
+from .rows import Rows
 
 __all__ = ["StaticStream"]
 
 State = Dict[str, Tensor]
 RowIndex = Union[Sequence[int], Tensor]
-
-# The most channels that are tried, where a stream does not say how many it takes.
-_CHANNELS = 8192
 
 
 class StaticStream(nn.Module):
@@ -136,19 +136,19 @@ class StaticStream(nn.Module):
         self._length = plan.key(out)
         self.table = plan.tables[self._length]
         self.flush_steps = self._count_flush_steps(plan)
-        needed = _needed(plan.parts, out.slot)
+        used = needed(plan.parts, out.slot)
         # Copies, which no change of the network reaches, nor one of this module the network.
-        parts = copy_network(nn.ModuleList(needed)).requires_grad_(False)
+        parts = copy_network(nn.ModuleList(used)).requires_grad_(False)
         assert isinstance(parts, nn.ModuleList)
         self.parts = parts
         self.counters = nn.ModuleList(plan.counters)
-        self._spent = _spent(needed, out.slot)
+        self._spent = spent(used, out.slot)
         # The state: of each row how old it is, how long its signal is, and how many steps are left (-1: live).
         self._names = ["row.age", "row.total", "row.left"]
         clock = torch.zeros([batch], dtype=torch.int64, device=plan.device)
         self._empty: State = {name: clock for name in self._names}
         kept = {part: states for part, states in zip(plan.parts, plan.empty, strict=True)}
-        for i, part in enumerate(needed):
+        for i, part in enumerate(used):
             for empty in kept[part]:
                 name = f"ring.{i}"
                 self._names.append(name)
@@ -405,57 +405,3 @@ def _buffer(name: str) -> str:
 
 def _same(n: int) -> int:
     return n
-
-
-def check_chunk(stream: BaseStream, chunk: int) -> None:
-    """Refuse a chunk size at which the state does not repeat its shape."""
-    if chunk < 1 or chunk % stream.hop:
-        below = max(chunk, 0) // stream.hop * stream.hop
-        sizes = [str(size) for size in (below, below + stream.hop) if size > 0]
-        raise ValueError(
-            f"invalid_chunk_size: chunk={chunk} came; a multiple of the stream's hop, {stream.hop}, was expected; the "
-            f"next are {' and '.join(sizes)}"
-        )
-
-
-def input_channels(stream: BaseStream) -> int:
-    """The channels that a stream takes.
-
-    Raises:
-        ValueError: it takes any number
-    """
-    taken: List[int] = []
-    for channels in range(1, _CHANNELS + 1):
-        try:
-            stream.output_channels(channels)
-        except StreamInputError:
-            continue
-        taken.append(channels)
-        if len(taken) > 1:
-            raise ValueError(
-                "unknown_channels: the stream takes any number of channels; the number was expected; pass channels="
-            )
-    if not taken:
-        raise ValueError("unknown_channels: the number of channels could not be found out; pass channels=")
-    return taken[0]
-
-
-def _needed(parts: Sequence[Part], result: int) -> List[Part]:
-    # Those that the result depends on.
-    wanted = {result}
-    kept: List[Part] = []
-    for part in reversed(parts):
-        if part.target in wanted:
-            wanted.update(part.sources)
-            kept.append(part)
-    return kept[::-1]
-
-
-def _spent(parts: Any, result: int) -> List[List[int]]:
-    # Values that nobody needs behind each part.
-    last: Dict[int, int] = {}
-    for i, part in enumerate(parts):
-        for slot in (*part.sources, part.target):
-            last[slot] = i
-    last.pop(result, None)
-    return [[slot for slot, at in last.items() if at == i] for i in range(len(parts))]

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..core.ring import Counter, RingBuffer, tracing
+from ..core.counter import Counter
+from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from ..core.tracing import tracing
 from ..errors import StreamError, UnsupportedModuleError
 
 __all__ = ["Phase", "SteadyStep", "fresh", "held_by", "phase_of", "put", "rings_of"]

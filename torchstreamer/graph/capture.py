@@ -5,7 +5,6 @@ import inspect
 import io
 import logging
 import math
-import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ..core.registry import custom_factory
 from ..errors import StreamError, UnsupportedModuleError
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
+from .reading_back import read_back
 
 __all__ = ["Capture", "InputPort", "capture", "module_of", "source_line"]
 
@@ -216,7 +216,7 @@ def _read(
     leaves: List[Leaf],
 ) -> Capture:
     graph = program.graph
-    _read_back(graph)
+    read_back(graph)
     nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     tensors: Dict[str, Tensor] = {}
     paths: Dict[str, str] = {}
@@ -250,54 +250,6 @@ def _read(
         leaves,
         multiple,
     )
-
-
-# What writes a part of a value, and what reads such a part.
-_PARTS = {
-    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
-    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
-}
-
-
-def _read_back(graph: fx.Graph) -> None:
-    """Let readers of a part that was just written take what was written; drop what nobody reads.
-
-    A view that is changed in place is exported as a write into the viewed value and a read of the same part, where
-    need be with the axes brought back and forth in between.
-    """
-    nodes: List[Any] = list(graph.nodes)
-    for node in nodes:
-        moved = _order(node)
-        if moved is not None:
-            before = _order(node.args[0])
-            if before is not None and [before[axis] for axis in moved] == list(range(len(moved))):
-                node.replace_all_uses_with(node.args[0].args[0])
-        written = node.args[0] if node.target in _PARTS else None
-        if isinstance(written, fx.Node) and written.target is _PARTS[node.target]:
-            if _place(node, 1) == _place(written, 2):
-                node.replace_all_uses_with(written.args[1])
-    graph.eliminate_dead_code()
-
-
-def _order(node: Any) -> Optional[List[int]]:
-    # The order into which a node brings the axes, if that is all it does.
-    if node.op != "call_function" or node.target not in (torch.ops.aten.permute.default, torch.ops.aten.transpose.int):
-        return None
-    rank = node.meta["val"].dim()
-    if node.target is torch.ops.aten.permute.default:
-        return [axis % rank for axis in node.args[1]]
-    order = list(range(rank))
-    one, other = node.args[1] % rank, node.args[2] % rank
-    order[one], order[other] = other, one
-    return order
-
-
-def _place(node: Any, first: int) -> List[str]:
-    # Which part it is, of arguments from `first` on; what is left out has its default.
-    names = ("dim", "start", "end", "step") if "slice" in str(node.target) else ("dim", "index")
-    given = dict(zip(names, node.args[first:], strict=False)) | {k: v for k, v in node.kwargs.items() if k in names}
-    given = {"dim": 0, "start": 0, "end": sys.maxsize, "step": 1} | {k: v for k, v in given.items() if v is not None}
-    return [str(v.meta["val"] if isinstance(v, fx.Node) else v) for v in (given.get(name) for name in names)]
 
 
 def _tensor(net: nn.Module, program: ExportedProgram, target: str) -> Tensor:

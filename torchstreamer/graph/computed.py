@@ -8,7 +8,7 @@ from typing import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.ring import autocasting
+from ..core.tracing import autocasting
 from ..layers.weights import PackedWeight, PlainWeight, WeightSource
 
 __all__ = ["ComputedWeight", "KeptValue"]

@@ -12,8 +12,9 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core.counter import Counter
 from ..core.entry import entry
-from ..core.ring import Counter, RingBuffer
+from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..layers.merge import Align1d, Merge1d
 from .layout import Layout

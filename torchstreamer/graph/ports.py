@@ -5,8 +5,9 @@ from typing import List, Sequence
 
 from torch import Tensor, nn
 
-from ..core.ring import Counter, RingBuffer
-from ..core.stream import dtype_name
+from ..core.counter import Counter
+from ..core.describe import dtype_name
+from ..core.ring import RingBuffer
 from ..errors import StreamInputError
 
 __all__ = ["Port"]

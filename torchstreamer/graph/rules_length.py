@@ -14,7 +14,8 @@ from .layout_of import layout_of, window_body
 from .lengths import LengthFunction
 from .lowering import Lowering, rule
 from .reasons import REASONS
-from .streams import CornerUpsampleStream, CropStream, CumulativeStream, FramesStream, WindowedStream
+from .regrouping import FramesStream
+from .streams import CornerUpsampleStream, CropStream, CumulativeStream, WindowedStream
 from .values import Edge, Replay, Spread, Static, Value
 
 __all__ = ["settle"]

@@ -8,7 +8,7 @@ from torch import fx
 
 from .lowering import Lowering, rule
 from .reasons import REASONS
-from .streams import MergeTimeStream, SplitTimeStream
+from .regrouping import MergeTimeStream, SplitTimeStream
 from .values import Edge, Replay, Rows, Span, Spread, Static, Value
 
 __all__: List[str] = []

@@ -8,8 +8,8 @@ from typing import List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..core.counter import Counter
 from ..core.entry import entry
-from ..core.ring import Counter
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 

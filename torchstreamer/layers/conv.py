@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.entry import entry
 from ..core.registry import require_plain
-from ..core.ring import autocasting, plain_inference, unfolding
+from ..core.tracing import autocasting, plain_inference, unfolding
 from ..errors import StreamInputError
 from .padding import Pad1dStream, conv_padding
 from .weights import (

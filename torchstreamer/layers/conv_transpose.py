@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.counter import Counter
 from ..core.entry import entry
 from ..core.registry import require_plain
-from ..core.ring import Counter, RingBuffer, plain_inference
+from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from ..core.tracing import plain_inference
 from ..errors import StreamInputError
 from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, register_tensor, weight_source
 from .window import unfold

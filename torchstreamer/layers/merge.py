@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.entry import entry
-from ..core.ring import RingBuffer, plain_inference
+from ..core.ring import RingBuffer
+from ..core.tracing import plain_inference
 
 __all__ = ["Align1d", "Merge1d"]
 

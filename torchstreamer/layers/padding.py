@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.counter import Counter
 from ..core.registry import require_plain
-from ..core.ring import Counter, RingBuffer
+from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from .weights import copy_network

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.counter import Counter
 from ..core.entry import entry
 from ..core.registry import require_plain
-from ..core.ring import Counter
 from ..errors import UnsupportedModuleError
 from .window import WindowStream, window_count
 

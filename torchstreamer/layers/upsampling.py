@@ -6,8 +6,9 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from ..core.counter import Counter
 from ..core.registry import require_plain
-from ..core.ring import Counter, RingBuffer
+from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 

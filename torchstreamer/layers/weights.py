@@ -17,7 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..core.entry import entry
-from ..core.ring import autocasting
+from ..core.tracing import autocasting
 from ..errors import UnsupportedModuleError
 
 __all__ = [

@@ -1,0 +1,55 @@
+"""`Counter`: a whole number that a stream remembers. TorchScript compiles this file."""
+
+from typing import Dict
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import StreamInputError
+
+__all__ = ["Counter"]
+
+
+class Counter(nn.Module):
+    """A whole number that a stream remembers, for instance how many outputs are still to be dropped.
+
+    A counter is part of the phase of a state: in the steady state it must repeat, so count down or wrap around, never
+    count samples for ever.
+
+    Args:
+        start: its value in a new stream
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        super().__init__()
+        self.start = start
+        self.value = start
+
+    def _clear(self) -> None:
+        self.value = self.start
+
+    def _detach(self) -> None:
+        pass
+
+    def _nbytes(self) -> int:
+        return 0
+
+    def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
+        state[name] = torch.tensor(self.value)
+
+    def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
+        if name not in state or state[name].dim() != 0 or state[name].dtype != torch.int64:
+            raise StreamInputError(
+                f"invalid_state: the state has no whole number '{name}'; a state fits the stream of the same network "
+                "that it was taken from; make it with get_state()"
+            )
+        return 1
+
+    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
+        self.value = int(state[name].item())
+
+    def __prepare_scriptable__(self) -> "Counter":
+        return type(self)(self.start)
+
+    def extra_repr(self) -> str:
+        return f"start={self.start}"

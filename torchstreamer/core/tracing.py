@@ -1,0 +1,68 @@
+"""In which mode torch runs, and whether a step is recorded. TorchScript compiles this file."""
+
+from contextlib import contextmanager
+from typing import Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "tracing", "unfolding"]
+
+
+def autocasting(x: Tensor) -> bool:
+    """Whether torch may change the dtype of what is computed from ``x``."""
+    if torch.jit.is_scripting():
+        # A script can ask for the mode on CUDA only, so look at what a product gives.
+        one = torch.ones([1, 1], device=x.device)
+        return torch.mm(one, one).dtype != one.dtype
+    else:
+        return torch.is_autocast_enabled(x.device.type)
+
+
+class _Tracing:
+    # While a step is recorded: "rows", "unfolded" or "channels", the form of its products; not known to scripts.
+    form = ""
+
+
+@contextmanager
+def tracing(form: str) -> Iterator[None]:
+    """While this is open, streams compute nothing in place, and with products of rows or with torch's convolution.
+
+    Args:
+        form: ``"rows"``; ``"unfolded"``, the same with one product however long the chunk; or ``"channels"``
+    """
+    before, _Tracing.form = _Tracing.form, form
+    try:
+        yield
+    finally:
+        _Tracing.form = before
+
+
+def unfolding() -> bool:
+    """Whether a step is recorded in which convolutions are one product each."""
+    return _Tracing.form == "unfolded"
+
+
+def plain_inference() -> bool:
+    """Whether products of rows with packed weights may be taken: gradients are off, and nothing else is traced."""
+    if torch.is_grad_enabled():
+        return False
+    if not torch.jit.is_scripting():
+        # A write position that changes with every chunk would be compiled, or exported, as a constant.
+        return not torch.compiler.is_compiling() and _Tracing.form != "channels"
+    return True
+
+
+def in_place() -> bool:
+    """Whether rings may be written in place, as far as a recording is concerned."""
+    if not torch.jit.is_scripting():
+        return not _Tracing.form
+    return True
+
+
+def inference_mode() -> bool:
+    """Whether tensors made now are inference tensors."""
+    if torch.jit.is_scripting():
+        return torch.empty(0).is_inference()
+    else:
+        return torch.is_inference_mode_enabled()
