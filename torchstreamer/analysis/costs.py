@@ -1,0 +1,297 @@
+"""What a stream costs, layer by layer."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core.stream import BaseStream
+from ..graph.ported import PortedGraphStream
+from ..layers.conv import Conv1dStream
+from ..layers.conv_transpose import ConvTranspose1dStream
+from .delay import latency
+from .field import receptive_field
+from .parts import Part, example_of, lengths_in_graph, new_copy, parts_of, samples_in, watch
+
+__all__ = ["LayerSummary", "StreamSummary", "summary"]
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One part of a stream.
+
+    Attributes:
+        path: of its module in the network, or of the part in the stream
+        handler: its type
+        rate_in: samples in, per sample of the stream's (first) input, or per second where ``fs`` is known
+        rate_out: samples out
+        field: samples of its input that one of its outputs depends on; ``inf`` for a recurrence
+        lookahead: samples of its input by which its outputs wait
+        state_nbytes: bytes that it holds
+        macs: multiply-adds, per sample of the stream's input, or per second
+        share: of the time of all parts
+    """
+
+    path: str
+    handler: str
+    rate_in: float
+    rate_out: float
+    field: float
+    lookahead: int
+    state_nbytes: int
+    macs: float
+    share: float
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """A stream and its parts.
+
+    Attributes:
+        layers: the parts, in order
+        chunk: samples per call
+        fs: samples per second, or ``None``: then rates and multiply-adds are per input sample
+        field: receptive field of the stream, in samples
+        lookahead: of the stream, in samples
+        state_nbytes: bytes that the stream holds
+        macs: multiply-adds of all parts
+        seconds_per_chunk: time of a call, the median
+        real_time_factor: that by the duration of a chunk, where ``fs`` is known
+    """
+
+    layers: Tuple[LayerSummary, ...]
+    chunk: int
+    fs: Optional[float]
+    field: float
+    lookahead: int
+    state_nbytes: int
+    macs: float
+    seconds_per_chunk: float
+    real_time_factor: Optional[float]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """All of it as plain numbers and strings; ``layers`` is a list of dictionaries."""
+        found = asdict(self)
+        found["layers"] = [asdict(layer) for layer in self.layers]
+        return found
+
+    def __str__(self) -> str:
+        per = "/s" if self.fs is not None else "/sample"
+        head = ["layer", "handler", f"in{per}", f"out{per}", "field", "look-ahead", "state, B", f"MAC{per}", "time"]
+        rows = [head]
+        for layer in self.layers:
+            rows.append(
+                [
+                    layer.path or "(stream)",
+                    layer.handler,
+                    f"{layer.rate_in:g}",
+                    f"{layer.rate_out:g}",
+                    _whole(layer.field),
+                    str(layer.lookahead),
+                    str(layer.state_nbytes),
+                    _short(layer.macs),
+                    f"{100 * layer.share:.0f} %",
+                ]
+            )
+        total = ["total", "", "", "", _whole(self.field), str(self.lookahead), str(self.state_nbytes)]
+        rows.append([*total, _short(self.macs), "100 %"])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = []
+        for row in rows:
+            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+            lines.append("  ".join(cells).rstrip())
+        rule = "-" * max(len(line) for line in lines)
+        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        speed = f"{1e6 * self.seconds_per_chunk:.0f} µs per chunk of {self.chunk} samples"
+        if self.real_time_factor is not None:
+            speed += f", {self.real_time_factor:.2g} of real time"
+        return "\n".join([*lines, speed])
+
+
+def _whole(value: float) -> str:
+    return "unbounded" if math.isinf(value) else f"{value:g}"
+
+
+def _short(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def summary(
+    stream: BaseStream,
+    chunk: int = 1,
+    fs: Optional[float] = None,
+    *,
+    x: Union[Tensor, Sequence[Tensor], None] = None,
+    calls: int = 30,
+) -> StreamSummary:
+    """What every layer of a stream does and costs, in the steady state; measured on a copy.
+
+    Args:
+        stream: the stream
+        chunk: samples of the (first) input per call
+        fs: its samples per second
+        x: a chunk ``[B, C, T]``, or one of every input; it is fed again and again. Random ones by default
+        calls: how many calls are timed
+
+    Returns:
+        a table that prints, and can be had as a dictionary
+
+    Raises:
+        TypeError: not a stream, or a script
+        ValueError: ``chunk`` or ``calls`` below 1, or the stream does not tell what it takes and ``x`` is missing
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> from torchstreamer.analysis import summary
+        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 8, 5), torch.nn.ReLU(), torch.nn.Conv1d(8, 4, 4, stride=2))
+        >>> found = summary(pts.create_stream(net), chunk=16, fs=16000)
+        >>> [(layer.handler, layer.field, layer.rate_out, layer.macs) for layer in found.layers][::2]
+        [('Conv1dStream', 5, 16000.0, 640000.0), ('Conv1dStream', 4, 8000.0, 1024000.0)]
+        >>> found.as_dict()["state_nbytes"]
+        80
+    """
+    if chunk < 1 or calls < 1:
+        raise ValueError(f"invalid_chunk: chunk={chunk} and calls={calls} came; whole numbers from 1 on were expected")
+    twin = new_copy(stream)
+    parts = list(parts_of(twin))
+    chunks = _chunks(twin, chunk, x)
+    meters = [_Meter(part) for part in parts]
+    inner = {id(part.graph): part.graph for part in parts if part.graph is not None}
+    graphs = {
+        key: _Meter(Part("", graph, "step"))
+        for key, graph in inner.items()
+        if not isinstance(graph, PortedGraphStream)
+    }
+    hop = stream.hop
+    with torch.no_grad():
+        start = max(2 * latency(stream).first_output, 1)
+        for _ in range(min(-(-start // chunk), 10_000)):
+            twin(*chunks)
+        chunks = [None if still else c for c, still in zip(chunks, _static(twin), strict=True)]
+        # Whole periods, so that rates are what they are.
+        turns = hop // math.gcd(hop, chunk)
+        for meter in [*meters, *graphs.values()]:
+            meter.counting = True
+        for _ in range(turns):
+            twin(*chunks)
+        for meter in [*meters, *graphs.values()]:
+            meter.counting = False
+        states = [_nbytes(part.module) for part in parts]
+        whole = twin.state_nbytes()
+        for meter in meters:
+            meter.timing = True
+        times = []
+        for _ in range(calls):
+            begin = time.perf_counter()
+            twin(*chunks)
+            times.append(time.perf_counter() - begin)
+    scale = 1.0 if fs is None else float(fs)
+    samples, rows = turns * chunk, 1 if not isinstance(chunks[0], Tensor) else chunks[0].shape[0]
+    spent = sum(meter.seconds for meter in meters) or 1.0
+    layers = []
+    for part, meter, nbytes in zip(parts, meters, states, strict=True):
+        came, given = _rates(part, meter, graphs, samples)
+        layers.append(
+            LayerSummary(
+                path=part.path,
+                handler=part.name,
+                rate_in=came * scale,
+                rate_out=given * scale,
+                field=receptive_field(part.module).size if isinstance(part.module, BaseStream) else 1,
+                lookahead=latency(part.module).lookahead if isinstance(part.module, BaseStream) else 0,
+                state_nbytes=nbytes,
+                macs=meter.macs / samples / rows * scale,
+                share=meter.seconds / spent,
+            )
+        )
+    median = sorted(times)[len(times) // 2]
+    return StreamSummary(
+        layers=tuple(layers),
+        chunk=chunk,
+        fs=fs,
+        field=receptive_field(stream).size,
+        lookahead=latency(stream).lookahead,
+        state_nbytes=whole,
+        macs=sum(layer.macs for layer in layers),
+        seconds_per_chunk=median,
+        real_time_factor=None if fs is None else median * fs / chunk,
+    )
+
+
+class _Meter:
+    # Counts samples and multiply-adds of a part, or its time.
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.counting = self.timing = False
+        self.came = self.given = 0
+        self.macs = 0.0
+        self.seconds = 0.0
+        watch(part.module, part.call, self)
+
+    def __call__(self, method: Any, args: Tuple[Any, ...]) -> Any:
+        if self.timing:
+            begin = _now(args)
+            y = method(*args)
+            self.seconds += _now(args) - begin
+            return y
+        if not self.counting:
+            return method(*args)
+        with FlopCounterMode(display=False) as counter:
+            y = method(*args)
+        if self.part.call != "run":
+            x = args[0][0] if isinstance(args[0], list) else args[0]
+            self.came += 0 if x is None else x.size(2)
+            self.given += 0 if y is None else y.size(2)
+        module = self.part.module
+        if isinstance(module, Conv1dStream):
+            per = module.in_channels * module.out_channels // module.groups * module.kernel_size
+            self.macs += 0 if y is None else y.size(0) * y.size(2) * per
+        elif isinstance(module, ConvTranspose1dStream):
+            per = module.in_channels * module.out_channels // module.groups * module.kernel_size
+            self.macs += 0 if args[0] is None else args[0].size(0) * args[0].size(2) * per
+        else:
+            self.macs += counter.get_total_flops() / 2
+        return y
+
+
+def _now(args: Tuple[Any, ...]) -> float:
+    values = args[0] if args and isinstance(args[0], list) else args
+    if any(isinstance(x, Tensor) and x.is_cuda for x in values):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _chunks(stream: BaseStream, chunk: int, x: Union[Tensor, Sequence[Tensor], None]) -> List[Any]:
+    if x is None:
+        return list(example_of(stream, chunk)) if samples_in(stream, chunk) else []
+    given = [x] if isinstance(x, Tensor) else list(x)
+    return given
+
+
+def _static(stream: BaseStream) -> List[bool]:
+    ports: Any = getattr(stream, "ports", None)
+    return [False] if ports is None else [port.static for port in ports]
+
+
+def _nbytes(module: Any) -> int:
+    return sum(int(m._nbytes()) for m in module.modules() if hasattr(m, "_nbytes"))
+
+
+def _rates(part: Part, meter: _Meter, graphs: Dict[int, _Meter], samples: int) -> Tuple[float, float]:
+    if part.call != "run":
+        return meter.came / samples, meter.given / samples
+    # The parts of a graph do not say where time is in what they take, but how long it is.
+    assert part.graph is not None
+    hop = part.graph.hop
+    start = (1 << 18) // hop * hop
+    one, two = (lengths_in_graph(part.graph, n)[id(part.node)] for n in (start, start + hop))
+    outer = graphs[id(part.graph)].came / samples if id(part.graph) in graphs else 1.0
+    return (two[0] - one[0]) / hop * outer, (two[1] - one[1]) / hop * outer
