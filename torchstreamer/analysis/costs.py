@@ -102,7 +102,9 @@ class StreamSummary:
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = []
         for row in rows:
-            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+            cells = [
+                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ]
             lines.append("  ".join(cells).rstrip())
         rule = "-" * max(len(line) for line in lines)
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
@@ -165,9 +167,7 @@ def summary(
     meters = [_Meter(part) for part in parts]
     inner = {id(part.graph): part.graph for part in parts if part.graph is not None}
     graphs = {
-        key: _Meter(Part("", graph, "step"))
-        for key, graph in inner.items()
-        if not isinstance(graph, PortedGraphStream)
+        key: _Meter(Part("", graph, "step")) for key, graph in inner.items() if not isinstance(graph, PortedGraphStream)
     }
     hop = stream.hop
     with torch.no_grad():

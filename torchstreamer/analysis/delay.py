@@ -63,8 +63,8 @@ class Latency:
         return float(samples) / self.fs
 
     def __str__(self) -> str:
-        def told(name: str, samples: "Fraction | int") -> str:
-            number = f"{float(samples):g} samples"
+        def told(name: str, samples: float) -> str:
+            number = f"{samples:g} samples"
             return f"{name:24s}{number}" + ("" if self.fs is None else f" = {1e3 * self.seconds(samples):.4g} ms")
 
         lines = [
@@ -72,7 +72,7 @@ class Latency:
             told(f"  in chunks of {self.chunk}", self.first_chunk),
             told("look-ahead", self.lookahead),
             told(f"  in chunks of {self.chunk}", self.worst),
-            told("buffering", self.buffering),
+            told("buffering", float(self.buffering)),
         ]
         return "\n".join(lines)
 
@@ -151,8 +151,8 @@ class _Counts:
     def __call__(self, n: int) -> int:
         if n > self.limit:
             raise ValueError(
-                f"too_short: {self.limit} samples do not show when outputs come; a longer signal was expected; a stream "
-                "may also give nothing at all"
+                f"too_short: {self.limit} samples do not show when outputs come; a longer signal was expected, and a "
+                "stream that gives anything"
             )
         return self.counted(n)
 
@@ -184,7 +184,7 @@ def _measured(stream: BaseStream, x: Tensor, output: int) -> List[int]:
     twin.reset()
     counts = [0]
     with torch.no_grad():
-        for sample in x.split(1, -1):
+        for sample in torch.split(x, 1, -1):
             y = twin(sample)
             counts.append(counts[-1] + (0 if y is None else y.shape[-1]))
     return counts

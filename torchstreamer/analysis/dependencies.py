@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .grouping import Grouping, per_output
-from .methods import changes, gradients, perturbations, spoil, with_spoilt_tokens
+from .methods import Spoil, changes, gradients, perturbations, spoil, with_spoilt_tokens
 from .probed import Probed, kind_of
 
 __all__ = ["infer_dependency_matrix", "single_matrix"]
@@ -75,7 +75,7 @@ def infer_dependency_matrix(
         >>> from torchstreamer.analysis import infer_dependency_matrix
         >>> conv = torch.nn.Conv1d(8, 8, 3, padding=1)
         >>> deps = infer_dependency_matrix(conv, (1, 8, 6), time_dim=2)
-        >>> deps.int()
+        >>> deps.long()
         tensor([[1, 1, 0, 0, 0, 0],
                 [1, 1, 1, 0, 0, 0],
                 [0, 1, 1, 1, 0, 0],
@@ -158,14 +158,12 @@ class _Search:
     def spoilt(self) -> Tensor:
         """What ``nan`` reaches: ``[frames, ΣT']``."""
         probed = self.probed
-        way = spoil
+        way: Spoil = spoil
         if probed.whole:
             try:
                 way = with_spoilt_tokens(probed)
             except ValueError as error:
-                raise ValueError(
-                    f"method_not_possible: method='nan' came, but {error}; use method='perturb'"
-                ) from None
+                raise ValueError(f"method_not_possible: method='nan' came, but {error}; use method='perturb'") from None
         grouping = self.grouping if self.told else self._in_blocks(way)
         found = changes(probed, self.places, grouping, way, True)
         self._ensure_within(grouping, found)
@@ -219,7 +217,7 @@ class _Search:
 
     # ------------------------------------------------------------------ inside
 
-    def _in_blocks(self, way: Any) -> Grouping:
+    def _in_blocks(self, way: Spoil) -> Grouping:
         """Groups of frames for ``nan``, from what blocks of frames reach."""
         count, lengths = len(self.places), self.probed.lengths
         if count < _BLOCKED:

@@ -108,10 +108,11 @@ def receptive_field(
     Example:
         >>> import torch
         >>> from torchstreamer.analysis import receptive_field
-        >>> net = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 4, stride=2, padding=1), torch.nn.Conv1d(4, 1, 3, dilation=2))
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv1d(1, 4, 4, stride=2, padding=1), nn.Conv1d(4, 1, 3, dilation=2))
         >>> print(receptive_field(net))
         receptive field of 12 samples: 1 back, 10 ahead; 1 out for 2 in
-        >>> net = torch.nn.ConvTranspose1d(1, 1, 4, stride=2, padding=1)
+        >>> net = nn.ConvTranspose1d(1, 1, 4, stride=2, padding=1)
         >>> receptive_field(net).phases
         ((1, 0), (0, 1))
         >>> receptive_field(lambda x: x.roll(3, -1), torch.zeros(1, 1, 40), method="measured").phases

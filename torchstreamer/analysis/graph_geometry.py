@@ -24,7 +24,17 @@ from .geometry import Taps, cropped, field_rule, needed, register_needs, window_
 __all__ = ["graph_needs", "output_samples", "port_samples"]
 
 # Operations that read the shape of a tensor, or nothing of it at all.
-_SHAPES = ("size", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "sym_size")
+_SHAPES = (
+    "size",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "sym_size",
+)
 
 
 # ---------------------------------------------------------------------- streams

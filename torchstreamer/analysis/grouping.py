@@ -77,5 +77,5 @@ class Grouping:
 
 def per_output(matrix: Tensor, lengths: Sequence[int]) -> Tuple[List[Tensor], List[Tensor]]:
     """First and last changed frame of every output, for each row of ``[frames, ΣT']``."""
-    found = [hulls(part) for part in matrix.split(list(lengths), 1)]
+    found = [hulls(part) for part in torch.split(matrix, list(lengths), 1)]
     return [first for first, _ in found], [last for _, last in found]

@@ -61,7 +61,7 @@ def spoil(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, torch.nan, x)
 
 
-class SpoiltTokens(TorchDispatchMode):
+class SpoiltTokens(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Makes what is looked up for one token ``nan``, where the very tokens of the signal are looked up.
 
     Args:
@@ -69,7 +69,7 @@ class SpoiltTokens(TorchDispatchMode):
     """
 
     def __init__(self, token: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.token = token
         self.tokens = torch.empty(0, dtype=torch.int64)
         self.met = False
@@ -136,6 +136,7 @@ def gradients(probed: Probed, places: Tensor, grouping: Grouping) -> Tensor:
             else:
                 scale = torch.maximum(size, before.norm(dim=2))
                 weak &= ((slope - before).norm(dim=2) <= 0.02 * scale) & (scale > 0)
+        assert sure is not None and weak is not None
         seen = (sure | weak).cpu()  # [P, frames]
         for i, row in enumerate(members):
             found[:, row] |= seen[i][:, None] & columns.reach[row].T
@@ -152,7 +153,7 @@ def _slopes(probed: Probed, places: Tensor, members: Tensor, variant: int) -> Te
     with torch.enable_grad():
         ys = probed.run(x)
         total = x.new_zeros(()).double()
-        for y, marked in zip(ys, members.split(probed.lengths, 1), strict=True):
+        for y, marked in zip(ys, torch.split(members, probed.lengths, 1), strict=True):
             if y.is_floating_point() and y.requires_grad:
                 weights = _weights(y.shape[2], variant, _jitter(y)).to(y.device, y.dtype)
                 total = total + ((y * weights).sum(2) * marked.to(y.device)).double().sum()

@@ -156,7 +156,7 @@ class Probed:
 
     def restored(self, matrix: Tensor) -> Any:
         """A matrix ``[in, ΣT']`` in the model's own structure, one for each output."""
-        parts = iter(matrix.split(self.lengths, 1))
+        parts = iter(torch.split(matrix, self.lengths, 1))
         leaves = [next(parts) if i in self.streamed else None for i in range(self.structure.num_leaves)]
         return pytree.tree_unflatten(leaves, self.structure)
 

@@ -33,7 +33,7 @@ def split_fixed_chunks(x: Tensor, chunk_size: int, dim: int = -1) -> List[Tensor
         raise ValueError(f"invalid_chunk_size: {chunk_size} came; a whole number from 1 on was expected")
     if x.dim() == 0:
         raise ValueError("invalid_tensor: a tensor without dimensions came; one to cut along was expected")
-    return list(x.split(chunk_size, dim))
+    return list(torch.split(x, chunk_size, dim))
 
 
 def split_wav_lens(chunk_lens: Sequence[int], wav_lens: Tensor) -> List[Tensor]:

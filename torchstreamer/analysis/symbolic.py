@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..core.stream import BaseStream
-from ..graph.stream import GraphStream
 from ..graph.ported import PortedGraphStream
+from ..graph.stream import GraphStream
 from ..graph.streams import CumulativeStream
 from .geometry import has_rule, needed
 from .graph_geometry import graph_needs, output_samples, port_samples
@@ -93,9 +93,7 @@ def symbolic_phases(
             )
 
 
-def _middle(
-    stream: BaseStream, n: int, period: Period, input: int, output: int
-) -> Tuple[Optional[List[Phase]], bool]:
+def _middle(stream: BaseStream, n: int, period: Period, input: int, output: int) -> Tuple[Optional[List[Phase]], bool]:
     """The phases of a period in the middle of a signal, or ``None`` where the ends still show; and whether all begin
     with the signal."""
     ins, outs = period

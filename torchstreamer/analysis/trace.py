@@ -102,9 +102,10 @@ def trace_error(
         >>> x = torch.randn(1, 1, 50)
         >>> print(trace_error(net, stream, x, chunk=7))
         no difference in 46 samples
-        >>> _ = torch.nn.init.zeros_(stream.streams[2].bias)  # the network shares it
-        >>> bool(trace_error(net, stream, x, chunk=7))
-        True
+        >>> stream.streams[1] = pts.create_stream(torch.nn.Identity())  # not what the network does
+        >>> found = trace_error(net, stream, x, chunk=7)
+        >>> found.layer, found.compared
+        ('1', "the module '1' of the network")
     """
     if chunk < 1:
         raise ValueError(f"invalid_chunk: {chunk} came; a whole number from 1 on was expected")
@@ -132,9 +133,7 @@ def trace_error(
 
 def _told(part: Part, compared: str, difference: _Difference, message: str) -> ErrorTrace:
     at = difference
-    return ErrorTrace(
-        False, part.path, part.name, compared, at.sample, at.channel, at.found, at.expected, message
-    )
+    return ErrorTrace(False, part.path, part.name, compared, at.sample, at.channel, at.found, at.expected, message)
 
 
 def _compare(y: Optional[Tensor], expected: Optional[Tensor], tolerance: Optional[float]) -> Optional[_Difference]:
@@ -184,11 +183,12 @@ class _Run:
             self.pieces = self._stream(given, chunk)
         self.expected, self.outputs, self.axes = [], [], []
         for k, y in enumerate(self.whole):
-            pieces = [call[k] for call in self.pieces if call[k] is not None]
+            pieces = [call[k] for call in self.pieces]
             axis = _time_axis(y, pieces)
             self.axes.append(axis)
             self.expected.append(y.movedim(axis, -1))
-            self.outputs.append(torch.cat(pieces, axis).movedim(axis, -1) if pieces else None)
+            joined = _joined(pieces, axis)
+            self.outputs.append(None if joined is None else joined.movedim(axis, -1))
 
     def comparisons(self) -> Iterator[Tuple[Part, str, Optional[Tensor], Optional[Tensor]]]:
         """Every handler, in order, with what it is compared with, what it gave, and what it should have given."""
@@ -243,7 +243,8 @@ class _Run:
         times = [-1] * len(given) if ports is None else [None if port.static else port.time for port in ports]
         steps = samples_in(self.twin, chunk)
         cuts = [
-            [x] if time is None else list(x.split(step, time)) for x, time, step in zip(given, times, steps, strict=True)
+            [x] if time is None else list(torch.split(x, step, time))
+            for x, time, step in zip(given, times, steps, strict=True)
         ]
         count = max(len(pieces) for pieces in cuts)
         found = []
@@ -260,9 +261,7 @@ class _Run:
             return [leaves[i] for i in keep]
         return [result]
 
-    def _module(
-        self, part: Part, owners: Dict[int, nn.Module], paths: Dict[str, nn.Module]
-    ) -> Optional[nn.Module]:
+    def _module(self, part: Part, owners: Dict[int, nn.Module], paths: Dict[str, nn.Module]) -> Optional[nn.Module]:
         if part.graph is None:
             return paths.get(part.path)
         if not isinstance(part.module, nn.Module):
@@ -288,9 +287,9 @@ def _owners(net: nn.Module) -> Dict[int, nn.Module]:
     return found
 
 
-def _joined(pieces: Sequence[Optional[Tensor]]) -> Optional[Tensor]:
+def _joined(pieces: Sequence[Optional[Tensor]], axis: int = -1) -> Optional[Tensor]:
     there = [piece for piece in pieces if piece is not None]
-    return torch.cat(there, -1) if there else None
+    return torch.cat(there, axis) if there else None
 
 
 def _laid_out(y: Tensor, part: Part) -> Optional[Tensor]:
