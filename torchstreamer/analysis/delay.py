@@ -170,11 +170,11 @@ class _Counts:
     def steady(self, period: Period) -> int:
         """An output, the first of its period, from which on all periods are alike."""
         ins, outs = period
-        begin = 0
+        # Delays that repeat once may still be those of the start: begin well behind it.
+        begin = -(-2 * self.needed(0) // ins) * outs
         while True:
             two = [self.needed(begin + i) - place(begin + i, period) for i in range(2 * outs)]
-            # Delays that repeat once may still be those of the start: the stream must also be past its first output.
-            if two[:outs] == two[outs:] and place(begin, period) >= 2 * self.needed(0):
+            if two[:outs] == two[outs:]:
                 return begin
             begin = max(2 * begin, outs)
 

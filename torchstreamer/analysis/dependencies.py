@@ -189,7 +189,12 @@ class _Search:
 
     def derived(self, grouping: Grouping) -> Tensor:
         """What derivatives show."""
-        return gradients(self.probed, self.places, grouping) & grouping.reach
+        found, beyond = gradients(self.probed, self.places, grouping)
+        if beyond and self.told:
+            raise self._field_error()
+        if beyond:
+            found, _ = gradients(self.probed, self.places, self.grouping)
+        return found
 
     def both(self, rounds: int) -> Tuple[Tensor, Tensor]:
         """The lower and the upper bound."""
@@ -243,10 +248,13 @@ class _Search:
 
     def _ensure_within(self, grouping: Grouping, found: Tensor) -> None:
         if self.told and grouping.beyond(found):
-            raise ValueError(
-                "invalid_field: an output changed that lies further from the changed frame than field= says; the "
-                "largest distance of an output from what it depends on was expected; give a larger one, or none"
-            )
+            raise self._field_error()
+
+    def _field_error(self) -> ValueError:
+        return ValueError(
+            "invalid_field: an output changed that lies further from the changed frame than field= says; the largest "
+            "distance of an output from what it depends on was expected; give a larger one, or none"
+        )
 
 
 class _Contradiction(Exception):

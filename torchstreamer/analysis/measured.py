@@ -16,6 +16,7 @@ from .phases import Period, Phase, relative
 __all__ = ["Measured", "measured_phases"]
 
 _LONGEST = 1024
+_ROUNDS = 8  # random signals, while anything is undecided: units that are off in one are on in another
 _PERIODS = 64  # periods that are tried, in multiples of length_multiple
 
 
@@ -126,6 +127,7 @@ class Measured:
             output_time_dim=self.output_time_dim,
             bounds=True,
             tokens=tokens,
+            rounds=_ROUNDS,
             dtype=x.dtype,
             device=x.device,
         )

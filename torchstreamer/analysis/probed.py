@@ -207,7 +207,7 @@ class Probed:
         if not self.whole:
             others[1] *= 3
         batch = torch.cat([self.base.unsqueeze(0), others])
-        self.noise = [64 * _eps(y) for y in self.outputs]
+        self.noise = [16 * _eps(y) for y in self.outputs]
         try:
             ys = self.run(batch)
         except Warning:  # made an error by the caller's filters
@@ -218,7 +218,7 @@ class Probed:
 
     def _measure_noise(self) -> None:
         """How much of an output's scale is rounding: what a change in the last digits of the input makes of it."""
-        floor = [4 * _eps(y) for y in self.outputs]
+        floor = [2 * _eps(y) for y in self.outputs]
         if not self.whole:
             for variant in (1, 2):
                 sign = self.values(self.shape, variant).round() * 2 - 1
@@ -227,7 +227,7 @@ class Probed:
                     same = self._flat(self.outputs[i], self.axes[i], 1)
                     if y.is_floating_point() and _top(same) > 0:
                         floor[i] = max(floor[i], _top(y - same) / _top(same))
-        self.noise = [32 * noise for noise in floor]
+        self.noise = [8 * noise for noise in floor]
 
 
 def _eps(x: Tensor) -> float:
