@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import torchstreamer as pts
+import torchstreamer.analysis
 import torchstreamer.data
 import torchstreamer.testing
 
@@ -89,7 +90,7 @@ def test_every_public_name_is_in_the_reference():
     reference = (ROOT / "docs" / "reference.md").read_text()
     documented = re.findall(r"^::: (\S+)$", reference, re.MULTILINE)
     assert len(documented) == len(set(documented))
-    for module in (pts, torchstreamer.data, torchstreamer.testing):
+    for module in (pts, torchstreamer.analysis, torchstreamer.data, torchstreamer.testing):
         for name in module.__all__:
             if module is pts or not hasattr(pts, name):
                 assert f"{module.__name__}.{name}" in documented

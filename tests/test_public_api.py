@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
+import torchstreamer.analysis
 import torchstreamer.data
 import torchstreamer.testing
 
@@ -102,7 +103,11 @@ def test_every_module_is_documented_and_lists_what_exists(name):
 
 @pytest.mark.parametrize(
     "thing",
-    [getattr(module, name) for module in (pts, torchstreamer.data, torchstreamer.testing) for name in module.__all__],
+    [
+        getattr(module, name)
+        for module in (pts, torchstreamer.analysis, torchstreamer.data, torchstreamer.testing)
+        for name in module.__all__
+    ],
     ids=lambda thing: getattr(thing, "__name__", str(thing)),
 )
 def test_every_exported_name_is_documented(thing):
@@ -143,7 +148,7 @@ print(*sorted(name for name in sys.modules if name.startswith("torchstreamer."))
     imported, inside = out.splitlines()
     third_party = set(imported.split()) - set(sys.stdlib_module_names) - {"torchstreamer"}
     assert not third_party & {"numpy", "scipy", "matplotlib", "hypothesis", "pytest", "torchaudio"}
-    assert not any(name.startswith("torchstreamer.testing") for name in inside.split())
+    assert not any(name.startswith(("torchstreamer.testing", "torchstreamer.analysis")) for name in inside.split())
 
 
 def test_the_verifier_needs_no_test_framework():
@@ -154,6 +159,22 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
 from torchstreamer.testing import verify_stream
+print(*[name for name in ("pytest", "hypothesis", "scipy", "matplotlib") if name in sys.modules])
+"""
+    )
+    assert out.split() == []
+
+
+def test_the_analysis_needs_matplotlib_for_pictures_alone():
+    out = run_python(
+        """
+import sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+from torchstreamer.analysis import infer_dependency_matrix, receptive_field
+infer_dependency_matrix(torch.nn.Linear(2, 3), (1, 5, 2))
+receptive_field(torch.nn.Conv1d(1, 1, 3))
 print(*[name for name in ("pytest", "hypothesis", "scipy", "matplotlib") if name in sys.modules])
 """
     )

@@ -211,6 +211,7 @@ def summary(
                 share=meter.seconds / spent,
             )
         )
+    layers += _held_inputs(twin)
     median = sorted(times)[len(times) // 2]
     return StreamSummary(
         layers=tuple(layers),
@@ -283,6 +284,13 @@ def _static(stream: BaseStream) -> List[bool]:
 
 def _nbytes(module: Any) -> int:
     return sum(int(m._nbytes()) for m in module.modules() if hasattr(m, "_nbytes"))
+
+
+def _held_inputs(stream: BaseStream) -> List[LayerSummary]:
+    """The static inputs of a stream, which it holds for the whole signal."""
+    ports: Any = getattr(stream, "ports", [])
+    held = [(f"ports.{i}", _nbytes(port)) for i, port in enumerate(ports) if port.static]
+    return [LayerSummary(path, "static input", 0.0, 0.0, 0, 0, nbytes, 0.0, 0.0) for path, nbytes in held]
 
 
 def _rates(part: Part, meter: _Meter, graphs: Dict[int, _Meter], samples: int) -> Tuple[float, float]:

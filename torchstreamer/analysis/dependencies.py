@@ -141,7 +141,8 @@ def _probed(
         )
     place = own_device if device is None else torch.device(device)
     with torch.no_grad():
-        return Probed(model, shape, time_dim % len(shape), output_time_dim, dtype, place, tokens, seed)
+        behind = time_dim if output_time_dim is None else output_time_dim
+        return Probed(model, shape, time_dim % len(shape), behind, dtype, place, tokens, seed)
 
 
 class _Search:

@@ -134,6 +134,9 @@ def receptive_field(
         )
     examples = [example] if isinstance(example, Tensor) else list(example)
     times = _times(examples, time_dim)
+    if output_time_dim is None:
+        streamed = [dim for dim in ([time_dim] if isinstance(time_dim, int) else time_dim) if dim is not None]
+        output_time_dim = streamed[input] if 0 <= input < len(streamed) else -1
     period, phases, certain = measured_phases(
         net, examples, times, output_time_dim, length_multiple, input, output, longest
     )

@@ -37,7 +37,7 @@ class Measured:
         model: Callable[..., Any],
         examples: Sequence[Tensor],
         times: Sequence[Optional[int]],
-        output_time_dim: Optional[int],
+        output_time_dim: int,
         input: int,
         output: int,
     ) -> None:
@@ -52,7 +52,7 @@ class Measured:
         self.times = list(times)
         self.first, self.place = streamed[0], streamed[input]
         self.output = output
-        self.output_time_dim = self._time(self.place) if output_time_dim is None else output_time_dim
+        self.output_time_dim = output_time_dim
 
     @property
     def length(self) -> int:
@@ -111,7 +111,7 @@ class Measured:
         """Lower and upper bound of the dependency matrix for ``n`` samples of the first input."""
         inputs = self.inputs(n)
         x = inputs[self.place]
-        tokens = 0 if x.is_floating_point() else int(self.examples[self.place].max()) + 2
+        tokens = 0 if x.is_floating_point() else max(int(self.examples[self.place].max()) + 1, 2)
 
         def model(probes: Tensor) -> Tensor:
             count = probes.shape[0] // x.shape[0]
@@ -149,7 +149,7 @@ def measured_phases(
     model: Callable[..., Any],
     examples: Sequence[Tensor],
     times: Sequence[Optional[int]],
-    output_time_dim: Optional[int],
+    output_time_dim: int,
     multiple: int,
     input: int,
     output: int,

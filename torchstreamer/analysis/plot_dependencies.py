@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.registry import Example, create_stream
 from ..core.stream import BaseStream
-from .drawing import BLACK, BLUE, GREY, MAYBE, ORANGE, axes, count_ticks
+from .drawing import BLACK, BLUE, GREY, MAYBE, ORANGE, axes, count_ticks, pyplot
 from .field import ReceptiveField, receptive_field
 from .graph_geometry import output_samples
 from .phases import place
@@ -51,6 +51,7 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
                 f"invalid_dependencies: a tensor of shape {tuple(matrix.shape)}, {matrix.dtype}, came; a Bool matrix "
                 "[in, out], or two of one shape, were expected; make it with infer_dependency_matrix"
             )
+    pyplot()  # or an error that says what is missing
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch, Rectangle
 

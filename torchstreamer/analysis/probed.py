@@ -38,7 +38,7 @@ class Probed:
     model: Callable[..., Any]
     shape: Tuple[int, ...]
     time_dim: int
-    output_time_dim: Optional[int]
+    output_time_dim: int
     dtype: torch.dtype
     device: torch.device
     tokens: int
@@ -170,7 +170,7 @@ class Probed:
         return (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).flatten(2)
 
     def _axis(self, y: Tensor) -> int:
-        axis = self.time_dim if self.output_time_dim is None else self.output_time_dim
+        axis = self.output_time_dim
         if y.dim() < 2 or not -y.dim() <= axis < y.dim() or axis % y.dim() == 0:
             raise ValueError(
                 f"invalid_time_dim: an output has shape {tuple(y.shape)}; one with rows first and time at {axis} was "

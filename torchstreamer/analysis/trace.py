@@ -57,8 +57,11 @@ class _Difference:
     channel: int
     found: float
     expected: float
+    shapes: str = ""
 
     def __str__(self) -> str:
+        if self.shapes:
+            return self.shapes
         if self.channel < 0:
             return f"{self.found:g} samples came; {self.expected:g} were expected"
         return f"sample {self.sample}, channel {self.channel}: {self.found:.9g} came; {self.expected:.9g} was expected"
@@ -143,7 +146,8 @@ def _compare(y: Optional[Tensor], expected: Optional[Tensor], tolerance: Optiona
         return None if one == two else _Difference(0, -1, one, two)
     y, expected = y.detach(), expected.detach()
     if y.shape[:-1] != expected.shape[:-1]:
-        return _Difference(0, -1, y.shape[-1], expected.shape[-1])
+        shapes = f"shape {list(y.shape)} came, time last; {list(expected.shape)} was expected"
+        return _Difference(0, -1, y.shape[-1], expected.shape[-1], shapes)
     common = min(y.shape[-1], expected.shape[-1])
     if tolerance is None:
         tolerance = _TOLERANCES.get(expected.dtype, 0.0)
@@ -182,9 +186,10 @@ class _Run:
             self.whole = self._offline(given)
             self.pieces = self._stream(given, chunk)
         self.expected, self.outputs, self.axes = [], [], []
+        times = self._output_times()
         for k, y in enumerate(self.whole):
             pieces = [call[k] for call in self.pieces]
-            axis = _time_axis(y, pieces)
+            axis = times[k]
             self.axes.append(axis)
             self.expected.append(y.movedim(axis, -1))
             joined = _joined(pieces, axis)
@@ -254,6 +259,11 @@ class _Run:
         found.append(self._leaves(self.twin.flush()))
         return found
 
+    def _output_times(self) -> List[int]:
+        if isinstance(self.twin, PortedGraphStream):
+            return [axis for axis, slot in zip(self.twin.time_axes, self.twin.outputs, strict=True) if slot >= 0]
+        return [-1] * len(self.whole)
+
     def _leaves(self, result: Any) -> List[Optional[Tensor]]:
         if isinstance(self.twin, PortedGraphStream):
             leaves = pytree.tree_leaves(result, is_leaf=lambda leaf: leaf is None)
@@ -300,12 +310,3 @@ def _laid_out(y: Tensor, part: Part) -> Optional[Tensor]:
     if y.dim() == 2:
         return y.unsqueeze(0)
     return y if y.dim() == 3 else None
-
-
-def _time_axis(y: Tensor, pieces: Sequence[Optional[Tensor]]) -> int:
-    for piece in pieces:
-        if piece is not None and piece.dim() == y.dim():
-            for axis in range(y.dim()):
-                if piece.shape[axis] != y.shape[axis]:
-                    return axis
-    return y.dim() - 1

@@ -1,0 +1,151 @@
+"""Pictures: what is drawn is what is so; axes, units and titles are there."""
+
+import sys
+
+import matplotlib
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+import torchstreamer as pts
+from torchstreamer.analysis import (
+    infer_dependency_matrix,
+    latency,
+    plot_dependency_matrix,
+    plot_latency,
+    plot_receptive_field,
+    plot_timeline,
+    receptive_field,
+)
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def drawn(figure, tmp_path):
+    figure.savefig(tmp_path / "picture.png", dpi=60)
+    figure.savefig(tmp_path / "picture.svg")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    ax = figure.axes[0]
+    assert ax.get_title() and ax.get_xlabel() and ax.get_ylabel()
+    return ax
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (30, 7), (3, 40), (200, 100), (1, 1)])
+def test_dependency_matrix(shape, tmp_path):
+    deps = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    ax = drawn(plot_dependency_matrix(deps), tmp_path)
+    values = torch.as_tensor(ax.collections[0].get_array().reshape(shape[1], shape[0]).astype(int))
+    assert torch.equal(values.T == 2, deps)  # outputs upward, inputs to the right
+    assert ax.get_xlim() == (-0.5, shape[0] - 0.5) and ax.get_ylim() == (-0.5, shape[1] - 0.5)
+    assert not ax.yaxis_inverted()
+
+
+def test_dependency_bounds(tmp_path):
+    lower, upper = torch.eye(9, dtype=torch.bool), torch.ones(9, 9, dtype=torch.bool)
+    ax = drawn(plot_dependency_matrix((lower, upper)), tmp_path)
+    values = torch.as_tensor(ax.collections[0].get_array().reshape(9, 9).astype(int))
+    assert torch.equal(values == 2, lower) and bool((values[~lower] == 1).all())
+    assert len(ax.patches) == 72  # hatched
+
+
+def test_the_published_way_to_use_it(tmp_path):
+    deps = infer_dependency_matrix(lambda x: x.cumsum(1), (1, 20, 3), in_stride=2)
+    figure = plot_dependency_matrix(deps)
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert figure.number in plt.get_fignums()  # plt.show() shows it
+    drawn(figure, tmp_path)
+
+
+def test_receptive_field(tmp_path):
+    net = nn.Sequential(nn.Conv1d(1, 1, 3, dilation=4), nn.ConvTranspose1d(1, 1, 3, 2))
+    ax = drawn(plot_receptive_field(net, fs=8000), tmp_path)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0", "1"]
+    cells = {}
+    for patch in ax.patches:
+        if patch.get_width() == 1 and patch.get_edgecolor()[:3] == (1.0, 1.0, 1.0):
+            row = round(patch.get_y() + patch.get_height() / 2)
+            cells.setdefault(row, set()).add(round(patch.get_x() + 0.5))
+    # Output 2 i is of samples i and i - 1 of the first layer, 2 i + 1 of i; that looks 0, 4 and 8 ahead.
+    assert cells == {0: {-1, 0, 3, 4, 7, 8}, 1: {0, 4, 8}}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        receptive_field(nn.Conv1d(1, 1, 5, stride=2)),
+        receptive_field(lambda x: x.roll(3, -1), torch.zeros(1, 1, 40)),
+        receptive_field(nn.ConvTranspose1d(1, 1, 2, 100)),
+    ],
+)
+def test_receptive_fields_that_are_known(field, tmp_path):
+    drawn(plot_receptive_field(field), tmp_path)
+
+
+def test_measured_receptive_field(tmp_path):
+    ax = drawn(plot_receptive_field(lambda x: x.roll(3, -1), torch.zeros(1, 1, 40)), tmp_path)
+    assert "3 back, -3 ahead" in ax.get_title()
+
+
+def test_unbounded_fields_are_refused():
+    with pytest.raises(ValueError, match="^unbounded_field"):
+        plot_receptive_field(lambda x: x.cumsum(-1), torch.zeros(1, 1, 40), longest=40)
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 50])
+def test_timeline(chunk, tmp_path):
+    stream = pts.create_stream(nn.Sequential(nn.Conv1d(1, 1, 9, stride=2, padding=4), nn.ConvTranspose1d(1, 1, 4, 2)))
+    ax = drawn(plot_timeline(stream, chunk, chunks=12, fs=16000), tmp_path)
+    steps = next(line for line in ax.lines if line.get_label() == "out after each call")
+    assert list(steps.get_xdata()) == [chunk * i for i in range(13)]
+    assert list(steps.get_ydata()) == [stream.output_length(chunk * i, False) for i in range(13)]
+    end = stream.output_length(12 * chunk, True)
+    assert any(f"flush(): {end - steps.get_ydata()[-1]} more" == line.get_label() for line in ax.lines)
+    assert any(f"start-up\n{latency(stream, chunk).first_chunk} samples" == text.get_text() for text in ax.texts)
+
+
+def test_timeline_of_what_waits_for_nothing(tmp_path):
+    drawn(plot_timeline(pts.create_stream(nn.ReLU())), tmp_path)
+
+
+def test_latency_of_given_times(tmp_path):
+    times = [0.001] * 98 + [0.002, 0.5]
+    ax = drawn(plot_latency(times, 160, fs=16000), tmp_path)
+    told = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert told == ["median 1 ms", "99 of 100 below 500 ms", "a chunk lasts 10 ms"]
+    assert sum(patch.get_height() for patch in ax.patches) == 100  # every call is in a bar
+
+
+def test_latency_of_a_stream(tmp_path):
+    stream = pts.create_stream(nn.Conv1d(2, 2, 5))
+    stream(torch.randn(1, 2, 3))
+    before = stream.get_state()
+    ax = drawn(plot_latency(stream, 16, calls=40), tmp_path)
+    assert "16 samples (40 calls)" in ax.get_title()
+    assert sum(patch.get_height() for patch in ax.patches) == 40
+    assert all(torch.equal(value, before[key]) for key, value in stream.get_state().items())
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="^invalid_dependencies"):
+        plot_dependency_matrix(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="^no_times"):
+        plot_latency([])
+    with pytest.raises(ValueError, match="^invalid_chunks"):
+        plot_timeline(pts.create_stream(nn.ReLU()), chunks=0)
+
+
+def test_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"^no_matplotlib: .*pip install 'torchstreamer\[analysis\]'"):
+        plot_dependency_matrix(torch.zeros(3, 3, dtype=torch.bool))
+    with pytest.raises(ImportError, match="^no_matplotlib"):
+        plot_latency([0.1])
