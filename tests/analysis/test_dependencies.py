@@ -2,14 +2,26 @@
 
 import inspect
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import torchstreamer as pts
 from torchstreamer.analysis import infer_dependency_matrix
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from dependencies import hard_models, published
+
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
 
 
 class Frames(nn.Module):
@@ -216,6 +228,27 @@ def test_random_networks_against_the_jacobian_and_single_nans(seed):
     slopes = (jacobian != 0).any(1).any(3).squeeze(0).squeeze(1)  # [O, I]
     assert bool((lower >= slopes.T).all())
     assert bool((upper >= lower).all())
+
+
+@pytest.mark.parametrize("frames", [30, 60])
+def test_nothing_that_the_published_way_finds_is_missed(frames):
+    for name, (model, truth) in hard_models(frames).items():
+        torch.manual_seed(0)
+        theirs = published(model, (1, frames, 8))
+        lower, upper = infer_dependency_matrix(model, (1, frames, 8), bounds=True)
+        assert bool((theirs <= lower).all()), name
+        assert torch.equal(lower, truth), name
+        assert bool((truth <= upper).all()), name
+
+
+def test_streams_are_run_on_whole_signals():
+    net = nn.Sequential(nn.Conv1d(3, 3, 4, stride=2, padding=1), nn.ConvTranspose1d(3, 3, 4, stride=2, padding=1))
+    stream = pts.create_stream(net)
+    stream(torch.zeros(2, 3, 5))
+    before = stream.get_state()
+    found = infer_dependency_matrix(stream, (1, 3, 70), time_dim=-1)
+    assert torch.equal(found, infer_dependency_matrix(net, (1, 3, 70), time_dim=-1))
+    assert all(torch.equal(value, before[key]) for key, value in stream.get_state().items())
 
 
 # ---------------------------------------------------------------------- other inputs and outputs

@@ -12,7 +12,8 @@ import torchstreamer as pts
 from torchstreamer.analysis import latency, receptive_field, summary, trace_error
 from torchstreamer.analysis.phases import place
 
-sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("models", "graph")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 
 from smallest import SMALLEST
 from zoo import ZOO

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from .grouping import Grouping, per_output
 from .methods import Spoil, changes, gradients, perturbations, spoil, with_spoilt_tokens
-from .probed import Probed, kind_of
+from .probed import Probed, as_function, kind_of
 
 __all__ = ["infer_dependency_matrix", "single_matrix"]
 
@@ -45,8 +45,9 @@ def infer_dependency_matrix(
     frames, or told by ``field``; what contradicts it is noticed.
 
     Args:
-        model: a module in its eval form, a stream, or any function; it takes a batch, treats every row for itself (if
-            not, it is run on one probe at a time), and gives a tensor, or a tuple, list or dict of tensors
+        model: a module in its eval form, a stream (which is run on whole signals), or any function; it takes a batch,
+            treats every row for itself (if not, it is run on one probe at a time), and gives a tensor, or a tuple,
+            list or dict of tensors
         seq_shape: shape of the input, rows first, by custom ``[batch, frames, features]``
         in_stride: probe only every so many input frames, from the first on
         time_dim: the input's axis of time
@@ -142,7 +143,7 @@ def _probed(
     place = own_device if device is None else torch.device(device)
     with torch.no_grad():
         behind = time_dim if output_time_dim is None else output_time_dim
-        return Probed(model, shape, time_dim % len(shape), behind, dtype, place, tokens, seed)
+        return Probed(as_function(model), shape, time_dim % len(shape), behind, dtype, place, tokens, seed)
 
 
 class _Search:
@@ -177,7 +178,7 @@ class _Search:
             if variant > 0:
                 with torch.no_grad():
                     self.probed.draw(variant)
-            for way in perturbations(self.probed):
+            for way in perturbations(self.probed, variant):
                 found = changes(self.probed, self.places, grouping, way, False)
                 if grouping.beyond(found):
                     if self.told:
@@ -214,6 +215,8 @@ class _Search:
             grouping = Grouping.of(first, last, lengths, spare=True)
         try:
             lower = self.moved(grouping, rounds, upper)
+            if bool((lower & ~upper).any()):
+                raise _Contradiction
         except _Contradiction:  # what was not a number went unnoticed on its way
             grouping = Grouping.alone(len(self.places), sum(lengths))
             lower = self.moved(grouping, rounds)
@@ -259,7 +262,7 @@ class _Search:
 
 
 class _Contradiction(Exception):
-    # A perturbation changed what nan did not reach.
+    # A perturbation changed what nan did not reach, so frames may have been taken for each other.
     pass
 
 

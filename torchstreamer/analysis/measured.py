@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..core.stream import BaseStream
 from .dependencies import infer_dependency_matrix
 from .grouping import hulls
 from .phases import Period, Phase, relative
+from .probed import as_function
 
 __all__ = ["Measured", "measured_phases"]
 
@@ -47,7 +47,7 @@ class Measured:
                 f"invalid_input: input {input} came; the model has {len(streamed)} with an axis of time; a number "
                 "below that was expected"
             )
-        self.model = model
+        self.model = as_function(model)
         self.examples = list(examples)
         self.times = list(times)
         self.first, self.place = streamed[0], streamed[input]
@@ -84,11 +84,7 @@ class Measured:
 
     def run(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output for whole inputs."""
-        if isinstance(self.model, BaseStream):
-            self.model.reset()
-            result = self.model(*inputs, final=True)
-        else:
-            result = self.model(*inputs)
+        result = self.model(*inputs)
         leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
         if not 0 <= self.output < len(leaves):
             raise ValueError(

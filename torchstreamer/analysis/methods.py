@@ -41,16 +41,17 @@ def changes(probed: Probed, places: Tensor, grouping: Grouping, spoil: Spoil, in
     return torch.cat(found)
 
 
-def perturbations(probed: Probed) -> Iterator[Spoil]:
-    """Other values for frames: drawn anew, and far above and below all others."""
+def perturbations(probed: Probed, variant: int) -> Iterator[Spoil]:
+    """Other values for frames: drawn anew, and far above and below all others, each value of a frame by its own sign."""
     if probed.whole:
         for shift in sorted({1, max(probed.tokens // 2, 1), max(probed.tokens - 1, 1)}):
             yield lambda x, mask, shift=shift: torch.where(mask, (x + shift) % probed.tokens, x)  # type: ignore[misc]
         return
-    other = probed.values(probed.shape, 3)
+    other = probed.values(probed.shape, 1001 + variant)
     yield lambda x, mask: torch.where(mask, other, x)
-    for far in (100.0, -100.0):
-        yield lambda x, mask, far=far: torch.where(mask, x + far, x)  # type: ignore[misc]
+    far = 200 * probed.values(probed.shape, 2001 + variant).round() - 100
+    yield lambda x, mask: torch.where(mask, x + far, x)
+    yield lambda x, mask: torch.where(mask, x - far, x)
 
 
 # ---------------------------------------------------------------------- nan

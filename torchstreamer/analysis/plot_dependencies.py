@@ -135,6 +135,8 @@ def plot_receptive_field(
             ax.barh(row, 1, left=offset - 0.5, height=0.62, color=color, edgecolor="white", lw=0.4)
     ax.axvline(0, color=BLACK, lw=1.0, ls="--")
     ax.set_ylim(rows - 0.4, -0.9)
+    room = 0.02 * (field.left + field.right + 1) + 0.5
+    ax.set_xlim(min(-field.left, 0) - room - 0.5, max(field.right, 0) + room + 0.5)
     ax.text(0, -0.62, " its place", fontsize=8, va="center")
     ax.set_yticks(range(rows))
     count_ticks(ax, y=False)

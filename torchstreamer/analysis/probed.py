@@ -1,5 +1,6 @@
 """The model under the microscope: a callable, the signals it is probed with, and how its outputs are compared."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Sequence, Tuple
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["Probed", "kind_of"]
+from ..core.stream import BaseStream
+
+__all__ = ["Probed", "as_function", "kind_of"]
 
 # Values of a forward, at most: what a row has times the rows.
 _VALUES = 1 << 20
@@ -237,6 +240,19 @@ def _eps(x: Tensor) -> float:
 def _top(x: Tensor) -> float:
     top = float(x.detach().abs().amax()) if x.numel() > 0 else 0.0
     return top if math.isfinite(top) else 0.0
+
+
+def as_function(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The model itself; of a stream, a function that runs a copy of it on whole signals."""
+    if not isinstance(model, BaseStream):
+        return model
+    twin = copy.deepcopy(model)
+
+    def whole(*inputs: Tensor) -> Any:
+        twin.reset()
+        return twin(*inputs, final=True)
+
+    return whole
 
 
 def kind_of(model: Any) -> Tuple[Optional[torch.dtype], torch.device]:

@@ -162,8 +162,8 @@ def _compare(y: Optional[Tensor], expected: Optional[Tensor], tolerance: Optiona
             sample = int(bad.any(0).nonzero()[0])
             channel = int(bad[:, sample].nonzero()[0])
             row = off.reshape(a.shape[0], -1, common)[:, channel, sample].argmax()
-            values = (float(v.reshape(v.shape[0], -1, common)[row, channel, sample].real) for v in (a, b))
-            return _Difference(sample, channel, *values)
+            came, wanted = (float(v.reshape(v.shape[0], -1, common)[row, channel, sample].real) for v in (a, b))
+            return _Difference(sample, channel, came, wanted)
     if y.shape[-1] != expected.shape[-1]:
         return _Difference(common, -1, y.shape[-1], expected.shape[-1])
     return None

@@ -1,6 +1,5 @@
 """Handlers without a rule: their fields are measured."""
 
-import copy
 from typing import List
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 from ..core.stream import BaseStream
 from .dependencies import infer_dependency_matrix
 from .geometry import register_unknown
-from .probed import kind_of
 
 __all__: List[str] = []
 
@@ -19,17 +17,10 @@ _CHANNELS = ("in_channels", "channels", "num_features", "in_features")
 def _probed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
     if n == 0:
         return torch.zeros(0, need.shape[1], dtype=torch.bool)
-    twin = copy.deepcopy(stream)
-    dtype = kind_of(twin)[0]
     problem = ""
-    for channels in _candidates(twin):
-
-        def whole(x: Tensor) -> Tensor:
-            twin.reset()
-            return twin(x, final=True)
-
+    for channels in _candidates(stream):
         try:
-            matrix = infer_dependency_matrix(whole, (1, channels, n), time_dim=2, dtype=dtype)
+            matrix = infer_dependency_matrix(stream, (1, channels, n), time_dim=2)
         except Warning:
             raise
         except Exception as error:  # other channels, perhaps
