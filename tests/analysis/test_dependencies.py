@@ -285,6 +285,17 @@ def test_tokens(length):
     assert torch.equal(lower, truth) and torch.equal(upper, truth)
 
 
+@pytest.mark.parametrize("tokens", [2, 3, 5])
+def test_few_tokens(tokens):
+    net = nn.Sequential(nn.Embedding(tokens, 8), Frames(nn.Conv1d(8, 3, 5, padding=2)))
+    lower, upper = infer_dependency_matrix(net, (1, 70), tokens=tokens, bounds=True)
+    assert torch.equal(lower, conv_truth(70, 5, padding=2)) and torch.equal(upper, lower)
+
+
+def test_no_outputs_at_all():
+    assert infer_dependency_matrix(lambda x: x[:, :0], (1, 60, 3)).shape == (60, 0)
+
+
 def test_tokens_that_are_not_looked_up_have_no_upper_bound():
     lower, upper = infer_dependency_matrix(lambda x: x.cumsum(1), (1, 12), tokens=5, bounds=True)
     assert torch.equal(lower, torch.ones(12, 12).triu().bool())

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -33,7 +34,7 @@ class LayerSummary:
         lookahead: samples of its input by which its outputs wait
         state_nbytes: bytes that it holds
         macs: multiply-adds, per sample of the stream's input, or per second
-        share: of the time of all parts
+        share: of the time of all parts, by the median of the calls
     """
 
     path: str
@@ -212,7 +213,7 @@ def summary(
             )
         )
     layers += _held_inputs(twin)
-    median = sorted(times)[len(times) // 2]
+    typical = median(times)
     return StreamSummary(
         layers=tuple(layers),
         chunk=chunk,
@@ -221,8 +222,8 @@ def summary(
         lookahead=latency(stream).lookahead,
         state_nbytes=whole,
         macs=sum(layer.macs for layer in layers),
-        seconds_per_chunk=median,
-        real_time_factor=None if fs is None else median * fs / chunk,
+        seconds_per_chunk=typical,
+        real_time_factor=None if fs is None else typical * fs / chunk,
     )
 
 
@@ -234,14 +235,19 @@ class _Meter:
         self.counting = self.timing = False
         self.came = self.given = 0
         self.macs = 0.0
-        self.seconds = 0.0
+        self.times: List[float] = []
         watch(part.module, part.call, self)
+
+    @property
+    def seconds(self) -> float:
+        """The time of all calls, as if each had taken the median."""
+        return len(self.times) * median(self.times) if self.times else 0.0
 
     def __call__(self, method: Any, args: Tuple[Any, ...]) -> Any:
         if self.timing:
             begin = _now(args)
             y = method(*args)
-            self.seconds += _now(args) - begin
+            self.times.append(_now(args) - begin)
             return y
         if not self.counting:
             return method(*args)

@@ -159,15 +159,18 @@ class _Search:
 
     def spoilt(self) -> Tensor:
         """What ``nan`` reaches: ``[frames, ΣT']``."""
-        probed = self.probed
+        probed, model = self.probed, self.probed.model
         way: Spoil = spoil
         if probed.whole:
             try:
                 way = with_spoilt_tokens(probed)
             except ValueError as error:
                 raise ValueError(f"method_not_possible: method='nan' came, but {error}; use method='perturb'") from None
-        grouping = self.grouping if self.told else self._in_blocks(way)
-        found = changes(probed, self.places, grouping, way, True)
+        try:
+            grouping = self.grouping if self.told else self._in_blocks(way)
+            found = changes(probed, self.places, grouping, way, True)
+        finally:
+            probed.model = model  # tokens are no longer spoilt
         self._ensure_within(grouping, found)
         return grouping.told_apart(found)
 

@@ -169,7 +169,7 @@ class Probed:
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
     def _flat(self, y: Tensor, axis: int, count: int) -> Tensor:
-        y = y.reshape(count, -1, *y.shape[1:]).movedim(axis + 1, 1)
+        y = y.reshape(count, y.shape[0] // count, *y.shape[1:]).movedim(axis + 1, 1)
         return (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).flatten(2)
 
     def _axis(self, y: Tensor) -> int:
