@@ -55,6 +55,14 @@ def test_closed_forms(net, period, phases):
     assert (measured.period, measured.phases) == (field.period, field.phases)
 
 
+def test_outputs_that_depend_on_nothing():
+    # Every third sample of the transposed convolution holds an input, and the pool takes two others.
+    net = nn.Sequential(nn.ConvTranspose1d(1, 1, 1, 3, padding=0), nn.ZeroPad1d((1, 0)), nn.AvgPool1d(1, 3)).double()
+    assert receptive_field(net).phases == (None,)
+    measured = receptive_field(net, torch.randn(1, 1, 40).double(), method="measured")
+    assert (measured.period, measured.phases, measured.size) == ((1, 1), (None,), 0)
+
+
 def random_net(seed):
     """A random stack of all layers with geometry, and what may mix its rates."""
     torch.manual_seed(seed)

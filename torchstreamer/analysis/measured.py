@@ -179,7 +179,7 @@ def _fit(found: Measured, matrix: Tensor, n: int, multiple: int, last: bool) -> 
     middle = range(outs // 3, outs - outs // 3)
     seen = [i for i in middle if final[i] >= first[i]]
     touches = any(first[i] <= 0 or final[i] >= ins - 1 for i in seen)
-    if not seen or (touches and not last):
+    if touches and not last:
         return None
     for turns in range(1, _PERIODS + 1):
         hop = turns * multiple

@@ -42,7 +42,7 @@ def changes(probed: Probed, places: Tensor, grouping: Grouping, spoil: Spoil, in
 
 
 def perturbations(probed: Probed, variant: int) -> Iterator[Spoil]:
-    """Other values for frames: drawn anew, and far above and below all others, each value of a frame by its own sign."""
+    """Other values for frames: drawn anew, and far above or below all others, each value by a sign of its own."""
     if probed.whole:
         for shift in sorted({1, max(probed.tokens // 2, 1), max(probed.tokens - 1, 1)}):
             yield lambda x, mask, shift=shift: torch.where(mask, (x + shift) % probed.tokens, x)  # type: ignore[misc]
