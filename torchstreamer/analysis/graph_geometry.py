@@ -8,15 +8,13 @@ from torch import Tensor, fx
 from ..core.stream import BaseStream
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ported import PortedGraphStream
+from ..graph.regrouping import FramesStream, MergeTimeStream, SplitTimeStream
 from ..graph.stream import GraphStream
 from ..graph.streams import (
     CornerUpsampleStream,
     CropStream,
     CumulativeStream,
-    FramesStream,
-    MergeTimeStream,
     PositionStream,
-    SplitTimeStream,
     WindowedStream,
 )
 from .geometry import Taps, cropped, field_rule, needed, register_needs, window_taps
