@@ -2,12 +2,12 @@
 
 import random
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
 
-from ..errors import StreamInputError
+from ..errors import StreamInputError, StreamReadError
 from .dataset import StreamDataset
 from .info import stream_info
 
@@ -69,7 +69,7 @@ class AudioStreamDataset(StreamDataset):
         **options: Any,
     ) -> None:
         for name, value in (("chunk", chunk), ("cut_length", cut_length)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise StreamInputError(
                     f"invalid_{name}: {value!r}; expected a whole number of samples, at least 1; give one"
                 )
@@ -77,6 +77,8 @@ class AudioStreamDataset(StreamDataset):
             raise StreamInputError(
                 f"invalid_dtype: {dtype}; expected torch.float32 or torch.float64; convert the batches to others"
             )
+        if isinstance(files, (str, Path)):
+            raise StreamInputError(f"invalid_files: one path, {str(files)!r}; expected several; give a list of paths")
         _soundfile()
         self.opener = _Opener(chunk, cut_length, mono, rate_hz, str(dtype).removeprefix("torch."))
         if options.get("balance") and options.get("lengths") is None:
@@ -92,6 +94,10 @@ class AudioStreamDataset(StreamDataset):
         self.lengths = self.opener.count(self.streams)
         return list(self.lengths)
 
+    def settings(self) -> Dict[str, Any]:
+        """What a saved state depends on, in plain values."""
+        return {**super().settings(), "chunk": self.opener.chunk, "cut_length": self.opener.cut_length}
+
 
 class _Opener:
     def __init__(self, chunk: int, cut_length: Optional[int], mono: bool, rate_hz: Optional[int], dtype: str) -> None:
@@ -105,7 +111,16 @@ class _Opener:
         return _Recording(path, self)
 
     def count(self, files: Sequence[Union[str, Path]]) -> List[int]:
-        frames = [_soundfile().info(str(path)).frames for path in files]
+        frames = []
+        for index, path in enumerate(files):
+            try:
+                frames.append(_soundfile().info(str(path)).frames)
+            except (OSError, RuntimeError) as error:
+                raise StreamReadError(
+                    f"stream_failed: stream {index} ('{path}'): its length cannot be read ({error}); a sound file was "
+                    "expected; leave it out",
+                    index,
+                ) from error
         if self.cut_length is not None:
             frames = [min(length, self.cut_length) for length in frames]
         return [-(-length // self.chunk) for length in frames]

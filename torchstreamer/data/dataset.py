@@ -1,15 +1,16 @@
 """A collection of streams, read side by side as the rows of batches."""
 
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+import warnings
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import StreamInputError
-from .plan import Plan, make_plan, split_rows
+from .plan import Plan, derive_seed, make_plan, split_rows
 from .reading import Reading, RowsReader
 from .seats import Part
-from .trees import Number, TimeDim, blank
+from .trees import Number, TimeDim, blank, checked_time_dim, copied, is_number
 from .workers import Orders
 
 __all__ = ["StreamDataset"]
@@ -25,8 +26,8 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         streams: what each stream is opened from: a path, a text, anything. The list is copied, never shuffled.
         streamer: opens one: ``streamer(stream)`` gives an iterable of chunks: tensors, arrays, numbers, or tuples,
             lists and dicts of these. A chunk may be handed out again and again with other values: it is copied before
-            the next one is asked for. An iterable with a method ``iterate_from(chunk)`` is asked to begin there on a
-            resume; others are read up to there.
+            the next one is asked for (only a ``collate_fn`` in this process gets it as it is). An iterable with a
+            method ``iterate_from(chunk)`` is asked to begin there on a resume; others are read up to there.
         batch_size: the number of rows
         padding_mode: what a row gives that has no stream left while others have: ``"zeros"``, padding, or ``"data"``,
             streams read again. Either is marked in `StreamBatch.valid`.
@@ -98,7 +99,7 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         self.assignment = assignment
         self.balance = balance
         self.lengths = None if lengths is None else [int(length) for length in lengths]
-        self.time_dim = time_dim
+        self.time_dim = checked_time_dim(time_dim)
         self.on_error = on_error
         self.threads = threads
         self.epoch = 0
@@ -180,14 +181,18 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         return 0, 1
 
     @property
-    def shuffled(self) -> bool:
-        """Whether each epoch has an order of its own."""
-        return self._shuffled
-
-    @property
     def fill(self) -> Number:
         """The number that pads."""
-        return self.padding_value if isinstance(self.padding_value, (int, float)) else 0
+        value = self.padding_value
+        if value is None or not is_number(value):
+            return 0
+        number: Number = value if isinstance(value, (bool, int, float, complex)) else value.item()
+        return number
+
+    @property
+    def padding_chunk(self) -> Any:
+        """The chunk that stands for a row that has ended; ``None`` where a number does."""
+        return None if is_number(self.padding_value) else self.padding_value
 
     # ------------------------------------------------------------------ reading
 
@@ -202,20 +207,73 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         if not rows:
             return
         orders = Orders(self.epoch, *self.shard(), None, 0)
-        for part in self.reader(rows, orders, collated=False).parts():
-            if not part.seats.live:
-                return
-            yield tuple(self.in_rows([part], rows)), number
+        for part in self.reader(rows, orders, collated=False, alone=True).parts():
+            for message in part.skipped.values():
+                warnings.warn(f"{message}; the rest of it is skipped", RuntimeWarning, stacklevel=2)
+            if part.seats.live:
+                yield tuple(self.in_rows([part], rows)), number
 
-    def reader(self, rows: range, orders: Orders, collated: bool) -> RowsReader:
+    def reader(self, rows: range, orders: Orders, collated: bool, alone: bool) -> RowsReader:
         """What reads some rows.
 
         Args:
             rows: these
             orders: which epoch, from where
             collated: whether their chunks are stacked
+            alone: whether the epoch ends when none of them counts
         """
-        reading = Reading(
+        return RowsReader(
+            self._reading(), self._plan(orders), rows, orders.epoch, orders.cursors, orders.drawn, collated, alone
+        )
+
+    def in_rows(self, parts: Sequence[Part], rows: range) -> List[Any]:
+        """The chunks of parts that were not stacked, one for each row, padding where there is none."""
+        if len(parts) == 1 and len(parts[0].data) == len(rows):
+            return list(parts[0].data)
+        found = {row: chunk for part in parts for row, chunk in zip(part.seats.rows, part.data, strict=True)}
+        if len(found) == len(rows):
+            return [found[row] for row in rows]
+        padding = self.padding_chunk
+        if padding is None:
+            padding = blank(next(iter(found.values())), self.fill)
+        return [found[row] if row in found else copied(padding) for row in rows]
+
+    def blank_chunk(self) -> Any:
+        """A chunk of padding like the first chunk that any stream has, in the order of the list.
+
+        Raises:
+            StreamInputError: no stream has a chunk
+        """
+        every = range(len(self.streams))
+        reading = self._reading()
+        plan = Plan(((*every,),), tuple(every), None, None)
+        for part in RowsReader(reading, plan, range(1), self.epoch, collated=False).parts():
+            if part.seats.rows:
+                return blank(part.data[0], self.fill)
+        raise StreamInputError(
+            "no_chunks: no stream of any rank has a chunk; expected one that tells what padding looks like; give "
+            "padding_value a chunk"
+        )
+
+    def settings(self) -> Dict[str, Any]:
+        """What a saved state depends on, in plain values."""
+        rank, world_size = self.shard()
+        lengths = self.lengths if self.balance else None
+        return {
+            "streams": len(self.streams),
+            "batch_size": self.batch_size,
+            "padding_mode": self.padding_mode,
+            "shuffle": self._shuffled,
+            "seed": self.seed,
+            "assignment": self.assignment,
+            "balance": self.balance,
+            "lengths": None if lengths is None else derive_seed(*lengths),
+            "rank": rank,
+            "world_size": world_size,
+        }
+
+    def _reading(self) -> Reading:
+        return Reading(
             self.streams,
             self.streamer,
             self.seed,
@@ -226,19 +284,6 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
             self.time_dim,
             self.fill,
         )
-        return RowsReader(
-            reading, self._plan(orders), rows, orders.epoch, orders.cursors, orders.drawn, collated=collated
-        )
-
-    def in_rows(self, parts: Sequence[Part], rows: range) -> List[Any]:
-        """The chunks of parts that were not stacked, one for each row, padding where there is none."""
-        if len(parts) == 1 and len(parts[0].data) == len(rows):
-            return list(parts[0].data)
-        found = {row: chunk for part in parts for row, chunk in zip(part.seats.rows, part.data, strict=True)}
-        padding = self.padding_value
-        if len(found) < len(rows) and (padding is None or isinstance(padding, (int, float))):
-            padding = blank(next(iter(found.values())), self.fill)
-        return [found.get(row, padding) for row in rows]
 
     def _plan(self, orders: Orders) -> Plan:
         return make_plan(

@@ -4,18 +4,17 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 
-from ..errors import StreamInputError
 from .batch import StreamBatch
 from .dataset import StreamDataset
 from .seats import Part, Seats
-from .trees import Others, blank, join, map_tensors, stack
-from .workers import Orders
+from .stacking import join, stack
+from .trees import copied, map_tensors
 
 __all__ = ["Joining"]
 
 
 class Joining:
-    """Makes batches of parts. It remembers what a batch looks like, to make padding like it.
+    """Makes batches of parts.
 
     Args:
         dataset: of the parts
@@ -28,21 +27,18 @@ class Joining:
         self.collate_fn = collate_fn
         self.copies = copies
         self.rows = range(dataset.batch_size)
-        self.like: Any = None
         self._sitting: List[int] = []
         self._no = torch.zeros(dataset.batch_size, dtype=torch.bool)
-        number = isinstance(dataset.padding_value, (int, float))
-        self.chunk = None if number else dataset.padding_value  # stands for a row that has ended
+        self.chunk = dataset.padding_chunk  # stands for a row that has ended
+        self._blank: Any = None
 
     def __call__(self, parts: Sequence[Part]) -> Any:
-        if self.collate_fn is not None:
-            if parts:
-                chunks = self.dataset.in_rows(parts, self.rows)
-            else:
-                chunks = [self._padding()] * len(self.rows)
-            self.like = chunks[0]
-            return self.collate_fn(chunks)
-        return self._stacked(parts) if parts else self._blank()
+        size = len(self.rows)
+        if self.collate_fn is None:
+            return self._stacked(parts) if parts else self._padding()
+        if parts:
+            return self.collate_fn(self.dataset.in_rows(parts, self.rows))
+        return self.collate_fn([copied(self._blank_chunk()) for _ in range(size)])
 
     def _stacked(self, parts: Sequence[Part]) -> StreamBatch:
         seats = [part.seats for part in parts]
@@ -50,7 +46,6 @@ class Joining:
             data, lengths = parts[0].data, parts[0].lengths
         else:
             data, lengths = self._joined(parts)
-        self.like = data
         if self._sitting != [id(their) for their in seats]:
             self._sit(seats)
         first, last = self._no.clone(), self._no.clone()
@@ -100,39 +95,26 @@ class Joining:
             join(lengths, rows, ids, size, None, 0),
         )
 
-    def _blank(self) -> StreamBatch:
+    def _padding(self) -> StreamBatch:
         # A whole batch of padding, for a rank whose streams have ended before those of another.
         size = len(self.rows)
-        if self.like is None:
-            self.like = stack([self._padding()] * size, [-1] * size, self.dataset.time_dim, self.dataset.fill)[0]
-        data = _filled(self.like, self.dataset.fill)
-        _, lengths = stack([self._padding()], [-1], self.dataset.time_dim, self.dataset.fill)
-        nothing, nobody = torch.zeros(size, dtype=torch.bool), torch.full((size,), -1)
-        zeros = map_tensors(lambda length: length.new_zeros(size), lengths)
-        return StreamBatch(data, zeros, nothing, nothing.clone(), nobody, nobody.clone(), nothing.clone())
-
-    def _padding(self) -> Any:
-        # A chunk of padding, though this rank may have read none.
-        if self.chunk is not None:
-            return self.chunk
-        if self.collate_fn is not None and self.like is not None:
-            return blank(self.like, self.dataset.fill)
-        rank, world_size = self.dataset.shard()
-        for other in range(world_size):
-            orders = Orders(self.dataset.epoch, (rank + other) % world_size, world_size, None, 0)
-            reader = self.dataset.reader(self.rows, orders, collated=False).parts()
-            for part in reader:
-                reader.close()
-                return blank(part.data[0], self.dataset.fill)
-        raise StreamInputError(
-            "no_chunks: no stream of any rank has a chunk; expected one that tells what padding looks like; "
-            "give padding_value a chunk"
+        dataset = self.dataset
+        data, lengths = stack([self._blank_chunk()] * size, [-1] * size, dataset.time_dim, dataset.fill)
+        nobody = torch.full((size,), -1)
+        return StreamBatch(
+            data,
+            map_tensors(torch.zeros_like, lengths),
+            self._no.clone(),
+            self._no.clone(),
+            nobody,
+            nobody.clone(),
+            self._no.clone(),
         )
 
-
-def _filled(tree: Any, fill: float) -> Any:
-    if isinstance(tree, Others):
-        return Others([None] * len(tree))
-    if isinstance(tree, dict):
-        return {key: _filled(value, fill) for key, value in tree.items()}
-    return map_tensors(lambda tensor: torch.full_like(tensor, fill), tree)
+    def _blank_chunk(self) -> Any:
+        # Like the first chunk there is, though this rank may have read none: the same on all ranks, and after a resume.
+        if self.chunk is not None:
+            return self.chunk
+        if self._blank is None:
+            self._blank = self.dataset.blank_chunk()
+        return self._blank

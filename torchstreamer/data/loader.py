@@ -35,7 +35,8 @@ class StreamDataLoader:
         prefetch_factor: messages that wait for each process at most; each holds up to 16 batches or 1 MiB
         multiprocessing_context: how processes start: ``"fork"``, ``"spawn"``, ``"forkserver"``, or a context
         timeout: seconds that a message may take, 0 for any time
-        worker_init_fn: called in every process with its number
+        worker_init_fn: called in every process with its number. To torch's ``get_worker_info`` each process is the only
+            worker of a loader of its own.
 
     Attributes:
         skipped: of each stream that failed and was skipped, by its position in the list, what failed
@@ -78,6 +79,11 @@ class StreamDataLoader:
                 f"invalid_num_workers: {num_workers!r}; expected a whole number of at least 0; give 0 to read in this "
                 "process"
             )
+        if not isinstance(prefetch_factor, int) or prefetch_factor < 1:
+            raise StreamInputError(
+                f"invalid_prefetch_factor: {prefetch_factor!r}; expected a whole number of at least 1; give the "
+                "messages that may wait for each process"
+            )
         self.dataset = dataset
         self.num_workers = num_workers
         self.collate_fn = collate_fn
@@ -91,7 +97,7 @@ class StreamDataLoader:
         self._timeout = timeout
         self._worker_init_fn = worker_init_fn
         self._crew: Optional[Crew] = None
-        self._place = Progress(Place(dataset.epoch), len(self._shares()))
+        self._progress: Optional[Progress] = None  # of the epoch that gave a batch last
         self._resume: Optional[Place] = None
 
     def __len__(self) -> int:
@@ -114,24 +120,26 @@ class StreamDataLoader:
     def __iter__(self) -> Iterator[Any]:
         """The batches of one epoch. At its end the loader goes on to the next; a ``break`` leaves it where it was."""
         place, self._resume = self._resume, None
-        return self._epoch(place or Place(self.dataset.epoch))
+        if place is None or place.epoch != self.dataset.epoch:
+            place = Place(self.dataset.epoch)
+        progress = Progress(place, self._shares())
+        self._progress = progress
+        return self._epoch(progress)
 
-    def _epoch(self, place: Place) -> Generator[Any, None, None]:
-        dataset = self.dataset
-        shares = self._shares()
-        orders = place.orders(shares, *dataset.shard())
-        progress = Progress(place, len(shares))
+    def _epoch(self, progress: Progress) -> Generator[Any, None, None]:
+        dataset, epoch, shares = self.dataset, progress.start.epoch, self._shares()
+        orders = progress.start.orders(shares, *dataset.shard())
         joining = Joining(dataset, self.collate_fn, copies=self.num_workers > 0)
         steps = self._steps(orders[0])
-        self._place = progress
-        crew = None
-        if self.num_workers:
-            crew = self._hire(shares)
-            crew.busy = True
-            feeds: List[Generator[Part, None, None]] = crew.read(orders, dataset.seed)
-        else:
-            feeds = [dataset.reader(shares[0], orders[0], self.collate_fn is None).parts()]
+        crew = self._hire(shares, alone=orders[0].world_size == 1 and len(shares) == 1) if self.num_workers else None
+        feeds: List[Generator[Part, None, None]] = []
         try:
+            if crew is not None:
+                crew.busy = True
+                feeds = crew.read(orders, dataset.seed)
+            else:
+                alone = orders[0].world_size == 1
+                feeds = [dataset.reader(shares[0], orders[0], self.collate_fn is None, alone).parts()]
             while True:
                 came = [next(feed, None) for feed in feeds]
                 self._warn(came)
@@ -141,40 +149,53 @@ class StreamDataLoader:
                     break
                 batch = joining(present)
                 progress.advance(came)
-                self._place = progress
+                self._progress = progress
                 yield self._pinned(batch) if self.pin_memory else batch
-        except BaseException as stop:
-            if crew is not None and not isinstance(stop, GeneratorExit):
-                self._crew = None  # a crew of which one failed is not called again
-                crew.dismiss()
+        except GeneratorExit:
             raise
+        except BaseException as error:
+            if crew is None:
+                raise
+            if self._crew is crew:  # a crew of which one failed is not called again
+                self._crew = None
+            crew.dismiss()
+            died = crew.death(error)
+            if died is None:
+                raise
+            raise died from error
         finally:
+            progress.running = False
             if crew is not None:
                 crew.busy = False
             for feed in feeds:
                 feed.close()
-        if dataset.epoch == place.epoch:
-            dataset.set_epoch(place.epoch + 1)
-        self._place = Progress(Place(dataset.epoch), len(shares))
+        if dataset.epoch == epoch:
+            dataset.set_epoch(epoch + 1)
 
     def _shares(self) -> List[range]:
         # The rows that each process reads.
         size = self.dataset.batch_size
         return split_rows(size, max(1, min(self.num_workers, size)))
 
-    def _hire(self, rows: Sequence[range]) -> Crew:
+    def _hire(self, rows: Sequence[range], alone: bool) -> Crew:
+        settings = self.dataset.settings()
         if self._crew is not None and not self._crew.busy:
-            return self._crew
+            if self._crew.settings == settings:
+                return self._crew
+            self._crew.dismiss()  # it knows the dataset as it was
+            self._crew = None
         lasting = self.persistent_workers and self._crew is None
         crew = Crew(
             self.dataset.reader,
             rows,
-            self.collate_fn is None,
-            lasting,
-            self._prefetch_factor,
-            self._context,
-            self._timeout,
-            self._worker_init_fn,
+            settings,
+            collated=self.collate_fn is None,
+            alone=alone,
+            persistent=lasting,
+            prefetch_factor=self._prefetch_factor,
+            context=self._context,
+            timeout=self._timeout,
+            worker_init_fn=self._worker_init_fn,
         )
         if lasting:
             self._crew = crew
@@ -235,8 +256,13 @@ class StreamDataLoader:
         workers. Saved together with the states of the streams or networks that the batches went through, training
         goes on in the middle of signals.
         """
-        place = self._resume or self._place.place()
-        return {**place.state_dict(), "dataset": self._fingerprint()}
+        epoch, place = self.dataset.epoch, self._resume
+        if place is None and self._progress is not None:
+            if self._progress.running or self._progress.start.epoch == epoch:
+                place = self._progress.place()
+        elif place is not None and place.epoch != epoch:
+            place = None
+        return {**(place or Place(epoch)).state_dict(), "dataset": self._settings()}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Go on from what `state_dict` gave: the next ``for`` loop begins with the batch after it.
@@ -247,7 +273,7 @@ class StreamDataLoader:
         Raises:
             StreamInputError: code ``wrong_state``: it is of other streams or settings
         """
-        mine = self._fingerprint()
+        mine = self._settings()
         try:
             theirs = dict(state["dataset"])
             place = Place.of(state)
@@ -261,23 +287,16 @@ class StreamDataLoader:
                     f"wrong_state: {name} is {theirs.get(name)!r} in the state; expected {mine[name]!r}, as in this "
                     "loader; make the dataset and the loader as they were"
                 )
+        if place.cursors is not None and len(place.cursors) != self.dataset.batch_size:
+            raise StreamInputError(
+                f"wrong_state: {len(place.cursors)} cursors in the state; expected one for each of "
+                f"{self.dataset.batch_size} rows; save the state whole"
+            )
         self.dataset.set_epoch(place.epoch)
         self._resume = place
 
-    def _fingerprint(self) -> Dict[str, Any]:
-        dataset = self.dataset
-        rank, world_size = dataset.shard()
-        settings = {
-            "streams": len(dataset.streams),
-            "batch_size": dataset.batch_size,
-            "padding_mode": dataset.padding_mode,
-            "shuffle": dataset.shuffled,
-            "seed": dataset.seed,
-            "assignment": dataset.assignment,
-            "balance": dataset.balance,
-            "rank": rank,
-            "world_size": world_size,
-        }
-        if dataset.assignment == "in_time":
+    def _settings(self) -> Dict[str, Any]:
+        settings = self.dataset.settings()
+        if self.dataset.assignment == "in_time":
             settings["workers"] = len(self._shares())
         return settings

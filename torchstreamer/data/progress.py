@@ -55,13 +55,20 @@ class Progress:
 
     Args:
         start: the place
-        count: the number of processes
+        shares: the rows of each process
+
+    Attributes:
+        start: the place
+        batch: how many batches lie before where it stands now
+        running: whether batches are still being read
     """
 
-    def __init__(self, start: Place, count: int) -> None:
+    def __init__(self, start: Place, shares: Sequence[range]) -> None:
+        self.start = start
         self.batch = start.batch
-        self._start = start
-        self._after: List[Optional[Tuple[Seats, int]]] = [None] * count
+        self.running = True
+        self._shares = shares
+        self._after: List[Optional[Tuple[Seats, int]]] = [None] * len(shares)
 
     def advance(self, came: Sequence[Optional[Part]]) -> None:
         """Note a batch, by what came for it from each process."""
@@ -72,13 +79,17 @@ class Progress:
 
     def place(self) -> Place:
         """The place behind the last batch."""
-        if self.batch == self._start.batch:
-            return self._start
+        start = self.start
+        if self.batch == start.batch:
+            return start
         cursors: List[Cursor] = []
-        drawn = []
-        for after in self._after:
-            assert after is not None
-            seats, age = after
-            cursors += seats.cursors(age)
-            drawn.append(seats.drawn)
-        return Place(self._start.epoch, self.batch, cursors, drawn)
+        drawn: List[int] = []
+        for after, begun in zip(self._after, start.orders(self._shares, 0, 1), strict=True):
+            if after is None:  # nothing came from this process: its rows stand where they stood
+                cursors += begun.cursors or [Cursor(0, 0)] * (len(self._shares[len(drawn)]))
+                drawn.append(begun.drawn)
+            else:
+                seats, age = after
+                cursors += seats.cursors(age)
+                drawn.append(seats.drawn)
+        return Place(start.epoch, self.batch, cursors, drawn)

@@ -9,7 +9,8 @@ from ..errors import StreamReadError
 from .info import READING, StreamInfo
 from .plan import Plan, derive_seed
 from .seats import Cursor, Part, Seats
-from .trees import Number, TimeDim, stack
+from .stacking import stack
+from .trees import Number, TimeDim
 
 __all__ = ["Reading", "RowsReader"]
 
@@ -54,8 +55,10 @@ class _Draw:
     drawn: int = 0
     others: Optional[List[int]] = None
 
-    def __call__(self) -> Optional[Tuple[int, int, bool]]:
+    def __call__(self, own: bool) -> Optional[Tuple[int, int, bool]]:
         turn = self.drawn
+        if (turn < len(self.own)) != own:
+            return None
         found = self.at(turn)
         if found is None:
             return None
@@ -85,16 +88,11 @@ class _Row:
     turn: int = -1
     index: int = -1
     valid: bool = False
+    seated: bool = False  # whether it has a stream, be it one that failed
     info: Optional[StreamInfo] = None
     chunks: Optional[Iterator[Any]] = None
     chunk: int = 0  # the number of the waiting one
     waiting: Any = None  # the next chunk; None where there is none
-
-    def close(self) -> None:
-        close = getattr(self.chunks, "close", None)
-        self.chunks = self.waiting = None
-        if close is not None:
-            close()
 
 
 @dataclass
@@ -114,7 +112,8 @@ class RowsReader:
         epoch: its number
         cursors: where the rows stand, to go on from there
         drawn: how many streams all rows have taken, to go on from there
-        collated: whether chunks are stacked; otherwise a part's data is the list of them
+        collated: whether chunks are stacked; otherwise a part's data is the list of them, as they came
+        alone: whether these are all rows there are: then nothing is read again once none of them counts
     """
 
     def __init__(
@@ -126,10 +125,12 @@ class RowsReader:
         cursors: Optional[Sequence[Cursor]] = None,
         drawn: int = 0,
         collated: bool = True,
+        alone: bool = False,
     ) -> None:
         self.reading = reading
         self.epoch = epoch
         self.collated = collated
+        self.alone = alone
         if reading.in_time:
             # In the order of the epoch, not row by row.
             here = {index for row in rows for index in plan.rows[row]}
@@ -157,7 +158,7 @@ class RowsReader:
         try:
             self._start()
             seats = self._sit()
-            while self.error is None and seats.rows:
+            while self.error is None and seats.rows and (seats.live or not self.alone):
                 seats = yield from self._until_a_change(seats)
             if self.skipped:
                 yield Part(None, None, seats._replace(rows=[], live=False), 0, None, (seats, 0), self._reported())
@@ -167,7 +168,7 @@ class RowsReader:
             if self.pool is not None:
                 self.pool.shutdown(wait=True, cancel_futures=True)
             for row in self.rows:
-                row.close()
+                self._close(row)
 
     # ------------------------------------------------------------------ one step
 
@@ -198,15 +199,14 @@ class RowsReader:
     def _sit(self) -> Seats:
         present = [row for row in self.rows if row.waiting is not None]
         valid = [row.valid for row in present]
-        opened = [row.chunks is not None for row in self.rows]
         return Seats(
             rows=[row.number for row in present],
             ids=[row.index for row in present],
             chunks=[row.chunk for row in present],
             valid=valid,
             live=any(valid),
-            turns=[row.turn if is_open else row.draw.drawn for row, is_open in zip(self.rows, opened, strict=True)],
-            next=[row.chunk if is_open else 0 for row, is_open in zip(self.rows, opened, strict=True)],
+            turns=[row.turn if row.seated else row.draw.drawn for row in self.rows],
+            next=[row.chunk if row.seated else 0 for row in self.rows],
             moving=[row.waiting is not None for row in self.rows],
             drawn=self.rows[0].draw.drawn,
         )
@@ -221,16 +221,18 @@ class RowsReader:
             return list(self.pool.map(_read, present))
         found = []
         outside = getattr(READING, "info", None)
-        for row in present:
-            READING.info = row.info
-            try:
-                chunk = next(row.chunks)  # type: ignore[arg-type]
-            except StopIteration:
-                chunk = _END
-            except Exception as error:
-                chunk = _Failed(error, _told(error, "read"))
-            found.append(_checked(chunk) if chunk is None else chunk)
-        READING.info = outside
+        try:
+            for row in present:
+                READING.info = row.info
+                try:
+                    chunk = next(row.chunks)  # type: ignore[arg-type]
+                except StopIteration:
+                    chunk = _END
+                except Exception as error:
+                    chunk = _Failed(error, _told(error, "read"))
+                found.append(_checked(chunk) if chunk is None else chunk)
+        finally:
+            READING.info = outside
         return found
 
     def _changed(self, chunks: List[Any]) -> bool:
@@ -247,62 +249,70 @@ class RowsReader:
             if failed and self.error is None:
                 self._fail(row, chunk)
             last.append(chunk is _END or (failed and self.reading.skip))
-            if row.waiting is None and self.error is None:
-                self._take(row)
+        self._fill()
         return last
 
-    def _start(self) -> None:
-        for number, row in enumerate(self.rows):
-            if self.error is not None:
-                return
-            cursor = self.resumed[number] if self.resumed else None
-            if cursor is not None and (cursor.chunk or self.reading.in_time):
-                self._resume(row, cursor)
-            else:
-                self._take(row)
+    # ------------------------------------------------------------------ streams for rows
 
-    def _resume(self, row: _Row, cursor: Cursor) -> None:
-        found = row.draw.at(cursor.turn)
-        if found is not None and (not self.reading.in_time or cursor.turn < row.draw.drawn):
+    def _start(self) -> None:
+        entering = []
+        for row, cursor in zip(self.rows, self.resumed or [Cursor(0, 0)] * len(self.rows), strict=True):
+            found = row.draw.at(cursor.turn)
+            if found is None or not (cursor.chunk or (self.reading.in_time and self.resumed)):
+                continue
+            if self.reading.in_time and cursor.turn >= row.draw.drawn:
+                continue  # of a row that had ended
             if not self.reading.in_time:
                 row.draw.drawn = cursor.turn + 1
-            self._enter(row, (cursor.turn, *found), cursor.chunk)
-        if row.waiting is None and self.error is None:
-            self._take(row)
+            entering.append((row, (cursor.turn, *found), cursor.chunk))
+        self._enter(entering)
+        self._fill()
 
-    def _take(self, row: _Row) -> None:
-        # The next stream that has a chunk. Once all there are were read in vain, the row stays without.
-        vain = 0
-        while row.waiting is None and self.error is None:
-            row.close()
-            found = row.draw()
-            if found is None or vain > len(row.draw.order):
+    def _fill(self) -> None:
+        # Streams for the rows that have none: those that count first, then others again.
+        self._fill_from(own=True)
+        if not self.alone or any([row.valid and row.waiting is not None for row in self.rows]):
+            self._fill_from(own=False)
+
+    def _fill_from(self, own: bool) -> None:
+        # In turns, so that streams can be opened side by side. Once all were opened again in vain, a row stays without.
+        for _ in range(len(self.rows[0].draw.order) + 1):
+            entering = []
+            for row in self.rows:
+                if row.waiting is None and self.error is None:
+                    self._close(row)
+                    found = row.draw(own)
+                    if found is not None:
+                        entering.append((row, found, 0))
+            if not entering:
                 return
-            vain += not found[2]
-            self._enter(row, found, 0)
+            self._enter(entering)
+
+    def _enter(self, entering: List[Tuple[_Row, Tuple[int, int, bool], int]]) -> None:
+        # Open streams and read the first chunk of each, or a later one.
+        for row, found, chunk in entering:
+            row.turn, row.index, row.valid = found
+            row.seated = True
+            row.chunk = chunk
+            row.info = StreamInfo(row.index, self.epoch, derive_seed(self.reading.seed, self.epoch, row.index))
+        rows = [row for row, _, _ in entering]
+        for row, came in zip(rows, (map if self.pool is None else self.pool.map)(self._open, rows), strict=True):
+            if type(came) is not _Failed:
+                row.waiting = None if came is _END else came
+            elif self.error is None:
+                self._fail(row, came)
 
     # ------------------------------------------------------------------ one stream
 
-    def _enter(self, row: _Row, found: Tuple[int, int, bool], chunk: int) -> None:
-        # Open a stream and read its first chunk, or a later one.
-        row.turn, row.index, row.valid = found
-        row.chunk = chunk
-        row.info = StreamInfo(row.index, self.epoch, derive_seed(self.reading.seed, self.epoch, row.index))
-        came = self._open(row, chunk)
-        if type(came) is _Failed:
-            self._fail(row, came)
-        elif came is not _END:
-            row.waiting = came
-
-    def _open(self, row: _Row, chunk: int) -> Any:
+    def _open(self, row: _Row) -> Any:
         outside, READING.info = getattr(READING, "info", None), row.info
         try:
             stream = self.reading.streamer(self.reading.streams[row.index])
-            if chunk and hasattr(stream, "iterate_from"):
-                row.chunks = iter(stream.iterate_from(chunk))
+            if row.chunk and hasattr(stream, "iterate_from"):
+                row.chunks = iter(stream.iterate_from(row.chunk))
             else:
                 row.chunks = iter(stream)
-                for _ in range(chunk):
+                for _ in range(row.chunk):
                     next(row.chunks, None)
         except Exception as error:
             return _Failed(error, _told(error, "opened"))
@@ -310,10 +320,19 @@ class RowsReader:
             READING.info = outside
         return _read(row)
 
+    def _close(self, row: _Row) -> None:
+        close = getattr(row.chunks, "close", None)
+        row.chunks = row.waiting = None
+        row.seated = False
+        if callable(close):
+            try:
+                close()
+            except Exception as error:
+                self.skipped.setdefault(row.index, self._message(row, _told(error, "closed")))
+
     def _fail(self, row: _Row, failed: _Failed) -> None:
-        stream = f"{row.index} ({_shown(self.reading.streams[row.index])})"
-        message = f"stream_failed: stream {stream}, chunk {row.chunk}: {failed.text}"
         row.waiting = None
+        message = self._message(row, failed.text)
         if self.reading.skip:
             self.skipped.setdefault(row.index, message)
             return
@@ -321,6 +340,11 @@ class RowsReader:
             f"{message}; mend the stream, or leave such streams out with on_error='skip'", row.index
         )
         self.error.__cause__ = failed.error
+
+    def _message(self, row: _Row, text: str) -> str:
+        return (
+            f"stream_failed: stream {row.index} ({_shown(self.reading.streams[row.index])}), chunk {row.chunk}: {text}"
+        )
 
 
 def _read(row: _Row) -> Any:
@@ -345,9 +369,12 @@ def _told(error: Exception, doing: str) -> str:
     # With the place in the streamer's own code.
     frames = traceback.extract_tb(error.__traceback__)[1:]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__} while it was {doing}: {error}{where}"
+    return f"{type(error).__name__} while it was {doing}: {_shown(error, str, 500)}{where}"
 
 
-def _shown(stream: Any) -> str:
-    text = repr(stream)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _shown(thing: Any, words: Callable[[Any], str] = repr, most: int = 80) -> str:
+    try:
+        text = words(thing)
+    except Exception:  # its own code
+        text = f"a {type(thing).__name__}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

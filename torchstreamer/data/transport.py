@@ -29,7 +29,7 @@ class _Packer(pickle.Pickler):
         elif type(obj).__module__ == "numpy" and type(obj).__name__ == "ndarray":
             try:
                 tensor, restore = torch.from_numpy(obj.copy()), _array_at
-            except TypeError:  # of a type that torch does not know
+            except (TypeError, ValueError):  # of a type that torch does not know
                 return NotImplemented
         else:
             return NotImplemented

@@ -1,14 +1,18 @@
 """Processes that read rows, each a `torch.utils.data.DataLoader` with one worker, and what they send."""
 
+import os
 import pickle
+import re
 import time
-from typing import Any, Callable, Generator, Iterator, List, NamedTuple, Optional, Sequence
+import traceback
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import StreamInputError, StreamReadError, WorkerError
+from ..errors import StreamError, StreamInputError, StreamReadError, WorkerError
 from .plan import derive_seed
 from .reading import RowsReader
 from .seats import Cursor, Part
@@ -41,18 +45,23 @@ class Orders(NamedTuple):
     drawn: int
 
 
-# Gives the reader of some rows: (rows, orders, whether chunks are stacked).
-MakeReader = Callable[[range, Orders, bool], RowsReader]
+# Gives the reader of some rows: (rows, orders, whether chunks are stacked, whether these are all rows).
+MakeReader = Callable[[range, Orders, bool, bool], RowsReader]
+# How torch tells that a process is gone, or slow.
+_GONE = re.compile(r"DataLoader (worker \(pid|timed out)")
 
 
 class _Messages(IterableDataset[Packed]):
     # Runs in the process. What it reads stands in shared memory, as the process may outlive an epoch.
-    def __init__(self, make: MakeReader, rows: range, collated: bool) -> None:
+    def __init__(self, make: MakeReader, rows: range, collated: bool, alone: bool) -> None:
         self.make = make
         self.rows = rows
         self.collated = collated
+        self.alone = alone
         self.orders = torch.zeros(5 + 2 * len(rows), dtype=torch.int64)
         self.orders.share_memory_()  # type: ignore[no-untyped-call]
+        self.pid = torch.zeros(1, dtype=torch.int64)
+        self.pid.share_memory_()  # type: ignore[no-untyped-call]
 
     def tell(self, orders: Orders) -> None:
         cursors = orders.cursors or [Cursor(0, 0)] * len(self.rows)
@@ -65,22 +74,36 @@ class _Messages(IterableDataset[Packed]):
         return Orders(epoch, rank, world_size, cursors, drawn)
 
     def __iter__(self) -> Iterator[Packed]:
+        self.pid.fill_(os.getpid())
         limit = 1  # the first message holds one part, so that the first batch is there soon
         waiting: List[Part] = []
         size, began = 0, time.monotonic()
-        error: Optional[StreamReadError] = None
+        error: Optional[StreamError] = None
         try:
-            for part in self.make(self.rows, self.told(), self.collated).parts():
+            for part in self.make(self.rows, self.told(), self.collated, self.alone).parts():
                 waiting.append(part if self.collated else part._replace(data=copied(part.data)))
                 size += _nbytes(part.data)
                 if len(waiting) >= limit or size >= _BYTES or time.monotonic() - began >= _SECONDS:
-                    yield pack((waiting, None))
+                    yield _packed(waiting, None)
                     waiting, size, began = [], 0, time.monotonic()
                     limit = min(2 * limit, _PARTS)
-        except StreamReadError as caught:
+        except (StreamReadError, StreamInputError) as caught:
             error = caught
         if waiting or error is not None:
-            yield pack((waiting, error))
+            yield _packed(waiting, error)
+
+
+def _packed(parts: List[Part], error: Optional[StreamError]) -> Packed:
+    try:
+        return pack((parts, error))
+    except (pickle.PicklingError, AttributeError, TypeError) as reason:
+        ids = sorted({index for part in parts for index in part.seats.ids})
+        failure = StreamReadError(
+            f"unpicklable_chunk: a chunk of the streams {ids} cannot be sent to another process ({reason}); what "
+            "pickles was expected; give tensors, arrays and plain values, or read with num_workers=0",
+            ids[0],
+        )
+        return pack(([], failure))
 
 
 class Crew:
@@ -89,7 +112,9 @@ class Crew:
     Args:
         make: gives a reader of rows; must pickle where processes are spawned
         rows: those of each process
+        settings: of the dataset, as the processes know it
         collated: whether chunks are stacked
+        alone: whether one process reads all rows there are
         persistent: whether the processes live on after an epoch
         prefetch_factor: messages that wait for each process at most
         context: how processes start: ``"fork"``, ``"spawn"``, ``"forkserver"``, a context, or ``None``
@@ -101,7 +126,10 @@ class Crew:
         self,
         make: MakeReader,
         rows: Sequence[range],
+        settings: Dict[str, Any],
+        *,
         collated: bool,
+        alone: bool,
         persistent: bool,
         prefetch_factor: int,
         context: Any,
@@ -109,8 +137,9 @@ class Crew:
         worker_init_fn: Optional[Callable[[int], None]],
     ) -> None:
         self.rows = rows
+        self.settings = settings
         self.busy = False
-        self.feeds = [_Messages(make, its, collated) for its in rows]
+        self.feeds = [_Messages(make, its, collated, alone) for its in rows]
         self.generators = [torch.Generator() for _ in rows]
         self.loaders: List[DataLoader[Packed]] = [
             DataLoader(
@@ -152,23 +181,37 @@ class Crew:
 
     def _parts(self, number: int, messages: Iterator[Packed]) -> Generator[Part, None, None]:
         try:
-            for packed in messages:
+            while True:
+                try:
+                    packed = next(messages, None)
+                except (EOFError, OSError, pickle.UnpicklingError) as error:
+                    # Half a message. If the process was killed, torch says so in a moment, whatever is being done.
+                    time.sleep(0.2)
+                    pid = int(self.feeds[number].pid)
+                    raise RuntimeError(f"DataLoader worker (pid {pid}) sent half a message: {error!r}") from error
+                if packed is None:
+                    return
                 parts, failure = unpack(packed)
                 yield from parts
                 if failure is not None:
                     raise failure
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            rows = self.rows[number]
-            raise WorkerError(
-                f"worker_died: the process that reads rows {rows.start} to {rows.stop - 1} gave no answer "
-                f"({error}); processes live until the epoch ends; look for what ended it, often a lack of memory, "
-                "or read with num_workers=0 to see its errors"
-            ) from error
         finally:
             # The process ends with its last reference, and a traceback may hold this frame for long.
             del messages
+
+    def death(self, error: BaseException) -> Optional[WorkerError]:
+        """What to say of an error, if it tells that a process is gone. Torch raises it wherever this process is."""
+        if not isinstance(error, RuntimeError) or not _GONE.match(str(error)):
+            return None
+        # The traceback would keep the process alive that was being waited for.
+        traceback.clear_frames(error.__traceback__)
+        pids = set(map(int, re.findall(r"\d+", str(error).partition("pid")[2])))
+        rows = [its for its, feed in zip(self.rows, self.feeds, strict=True) if int(feed.pid) in pids]
+        who = " and ".join(f"rows {its.start} to {its.stop - 1}" for its in rows) or "some rows"
+        return WorkerError(
+            f"worker_died: the process that reads {who} gave no answer ({error}); processes live until the epoch ends; "
+            "look for what ended it, often a lack of memory, or read with num_workers=0 to see its errors"
+        )
 
 
 class _Init:
@@ -189,7 +232,9 @@ class _Nowhere:
 def _check_pickles(*things: Any) -> None:
     try:
         for thing in things:
-            pickle.Pickler(_Nowhere()).dump(thing)
+            ForkingPickler(_Nowhere()).dump(thing)
+    except RuntimeError:
+        pass  # what passes to a new process only, such as a lock
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise StreamInputError(
             f"unpicklable_dataset: {error}; processes that are not forked get the dataset pickled, with its streams "
