@@ -245,6 +245,16 @@ def nested(m, x):
 
 
 IMAGE = {"weight": param(2, 2, 3, 2), "norm": nn.BatchNorm2d(2).double()}
+
+
+def inferred_beside_empty(m, x):
+    # The length of a piece is inferred from the number of its values, divided by sizes that short signals make 0.
+    y = x.reshape(x.shape[0], 1, 2, -1).permute(0, 1, 3, 2).reshape(x.shape[0], 1, -1)
+    y = y[..., : y.shape[-1] - y.shape[-1] % 4].reshape(y.shape[0], 1, -1, 4).permute(0, 3, 1, 2).flatten(1, 2)[:, ::2]
+    y = y.reshape(y.shape[0], 1, 2, -1).permute(0, 1, 3, 2).reshape(y.shape[0], 1, -1)
+    return (y.unsqueeze(2) * x[..., : y.shape[-1]].unsqueeze(1)).flatten(1, 2)
+
+
 STREAMED = {
     "padding": case(
         paddings,
@@ -360,6 +370,7 @@ STREAMED = {
     ),
     "output without a value": case(optional_output, conv=nn.Conv1d(4, 4, 3)),
     "nested outputs": case(nested, conv=nn.Conv1d(4, 4, 3)),
+    "sizes inferred beside an empty axis": case(inferred_beside_empty, real(2, 2, T)),
     "outputs of several rates": case(
         lambda m, x: (m.down(x), m.up(x), x),
         down=nn.Conv1d(4, 4, 4, stride=3),

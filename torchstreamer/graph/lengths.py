@@ -71,7 +71,10 @@ class Sizes:
         def evaluate(n: int) -> int:
             if n not in known:
                 names = {"math": math, "torch": torch, root: (n - offset) // scale, other or "_": rows}
-                known[n] = int(eval(code, names))
+                try:
+                    known[n] = int(eval(code, names))
+                except ZeroDivisionError:  # a size inferred beside an empty axis: the model refuses such a length
+                    known[n] = 0
             return known[n]
 
         return evaluate
