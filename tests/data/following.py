@@ -4,6 +4,7 @@ import random
 
 import torch
 
+from torchstreamer import StreamDataLoader, StreamDataset
 from torchstreamer.data import StreamBatch
 
 
@@ -114,3 +115,14 @@ def random_case(seed):
     """Streams and a number of rows, by a seed."""
     rng = random.Random(seed)
     return draw_streams(rng), rng.randrange(1, 6)
+
+
+def numbers(count, start=0):
+    """A stream of so many whole numbers, each a chunk."""
+    return [torch.tensor([start + value]) for value in range(count)]
+
+
+def loader_of(streams, rows=1, workers=0, collate_fn=None, streamer=iter, persistent_workers=False, **options):
+    """A loader of streams that are iterables of chunks already."""
+    dataset = StreamDataset(streams, streamer, rows, **options)
+    return StreamDataLoader(dataset, workers, collate_fn, persistent_workers=persistent_workers)
