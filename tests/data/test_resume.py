@@ -1,6 +1,8 @@
 """After any batch, a loader's state lets another loader go on with the very next one."""
 
 import itertools
+import os
+import random
 
 import pytest
 import torch
@@ -114,6 +116,59 @@ def test_a_break_starts_the_epoch_anew():
     for _ in loader:
         break
     assert all(same(a, b) for a, b in zip(loader, whole, strict=True))
+
+
+class Failing(Opened):
+    """Raises before a chunk, or behind the last one."""
+
+    def __init__(self, index, lengths, at):
+        super().__init__(index, lengths)
+        self.at = at
+
+    def __iter__(self):
+        for chunk, value in enumerate(super().__iter__()):
+            if chunk == self.at:
+                raise OSError("broken")
+            yield value
+        if self.at == len(self.lengths):
+            raise OSError("broken at its end")
+
+
+def open_or_fail(stream):
+    index, lengths, at = stream
+    if at == -1:
+        raise OSError("broken before it began")
+    return Failing(index, lengths, at)
+
+
+@pytest.mark.filterwarnings("ignore:stream_failed:RuntimeWarning")
+@pytest.mark.parametrize("seed", range(1000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40))
+def test_random_options_resume_after_every_batch(seed):
+    # Modes, assignments, threads, and streams that break anywhere and are skipped from there on.
+    rng = random.Random(seed)
+    lengths, rows = random_case(seed)
+    breaks = [rng.choice([None, None, -1, 0, 1, 2]) for _ in lengths]
+    left = [chunks if at is None else chunks[: max(at, 0)] for chunks, at in zip(lengths, breaks, strict=True)]
+    streams = [(index, chunks, at) for index, (chunks, at) in enumerate(zip(lengths, breaks, strict=True))]
+    mode, assignment = rng.choice(["zeros", "data"]), rng.choice(["planned", "planned", "in_time"])
+    options = {"shuffle": rng.random() < 0.5, "seed": seed, "threads": rng.choice([0, 0, 2])}
+
+    def make():
+        dataset = StreamDataset(streams, open_or_fail, rows, mode, on_error="skip", assignment=assignment, **options)
+        return StreamDataLoader(dataset)
+
+    whole = list(make())
+    if assignment == "planned":
+        check_epoch(whole, left, rows, mode == "data", make().dataset.plan().order)
+    read = sorted(
+        (int(batch.ids[row]), int(batch.chunk_index[row])) for batch in whole for row in range(rows) if batch.valid[row]
+    )
+    assert read == [(index, chunk) for index, chunks in enumerate(left) for chunk in range(len(chunks))]
+    for count in range(len(whole) + 1):
+        before, state = read_to(make(), count)
+        resumed = make()
+        resumed.load_state_dict(state)
+        assert all(same(a, b) for a, b in zip(before + list(resumed), whole, strict=True))
 
 
 class Seekable(Opened):

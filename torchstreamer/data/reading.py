@@ -275,8 +275,9 @@ class RowsReader:
             self._fill_from(own=False)
 
     def _fill_from(self, own: bool) -> None:
-        # In turns, so that streams can be opened side by side. Once all were opened again in vain, a row stays without.
-        for _ in range(len(self.rows[0].draw.order) + 1):
+        # In turns, so that streams can be opened side by side. Once all there are were opened in vain, rows stay without.
+        vain = 0
+        while vain <= len(self.rows[0].draw.order):
             entering = []
             for row in self.rows:
                 if row.waiting is None and self.error is None:
@@ -287,6 +288,7 @@ class RowsReader:
             if not entering:
                 return
             self._enter(entering)
+            vain = 0 if any([row.waiting is not None for row, _, _ in entering]) else vain + 1
 
     def _enter(self, entering: List[Tuple[_Row, Tuple[int, int, bool], int]]) -> None:
         # Open streams and read the first chunk of each, or a later one.
