@@ -107,6 +107,34 @@ def test_models_that_mix_rows_are_run_on_one_probe_at_a_time():
     assert torch.equal(infer_dependency_matrix(fixed, (2, 30, 4)), torch.ones(30, 30).triu().bool())
 
 
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda y: y + y[:1],  # the first row stays what it would be alone
+        lambda y: y.cumsum(0),
+        lambda y: y + y[-1:],
+        lambda y: y + y.flip(0),
+        lambda y: y + y.flip(0).roll(1, 0),
+        lambda y: y - y.mean(0, keepdim=True) / 2,
+    ],
+)
+def test_no_way_of_mixing_rows_goes_unnoticed(mix):
+    deps = infer_dependency_matrix(lambda x: mix(x.cumsum(1)), (1, 20, 4))
+    assert torch.equal(deps, torch.ones(20, 20).triu().bool())
+
+
+def test_what_is_large_on_the_way_is_not_computed_for_many_probes_at_once():
+    sizes = []
+
+    def attention(x):
+        scores = x @ x.transpose(1, 2)
+        sizes.append(scores.numel())
+        return torch.softmax(scores, -1) @ x
+
+    assert bool(infer_dependency_matrix(attention, (1, 300, 2), rounds=1).all())
+    assert max(sizes) <= 1 << 22 < 300**3  # as many as 300 probes at once would make
+
+
 def test_few_forwards_are_enough():
     net, rows = Frames(nn.Conv1d(16, 16, 3, padding=1)), []
 

@@ -8,13 +8,29 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core.stream import BaseStream
 
 __all__ = ["Probed", "as_function", "kind_of"]
 
-# Values of a forward, at most: what a row has times the rows.
+# Values of a forward, at most: what a row has times the rows; and those of the largest tensor on the way.
 _VALUES = 1 << 20
+_INSIDE = 1 << 22
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    # Notes how many values the largest result of an operation has.
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        y = func(*args, **(kwargs or {}))
+        if isinstance(y, Tensor):
+            self.values = max(self.values, y.numel())
+        return y
 
 
 @dataclass
@@ -72,6 +88,7 @@ class Probed:
         self.lengths = [y.shape[axis] for y, axis in zip(self.outputs, self.axes, strict=True)]
         self.apart = self._rows_apart()
         self._measure_noise()
+        self.most = self._measure_most() if self.apart else 1
 
     # ------------------------------------------------------------------ signals
 
@@ -115,8 +132,7 @@ class Probed:
 
     def pieces(self, count: int) -> List[range]:
         """``count`` probes in pieces that are run at once."""
-        most = max(_VALUES // max(self.base.numel(), *(y.numel() for y in self.outputs)), 1) if self.apart else 1
-        return [range(i, min(i + most, count)) for i in range(0, count, most)]
+        return [range(i, min(i + self.most, count)) for i in range(0, count, self.most)]
 
     # ------------------------------------------------------------------ outputs
 
@@ -205,11 +221,12 @@ class Probed:
             )
 
     def _rows_apart(self) -> bool:
-        # Rows unlike the base in the same batch must not change what comes out of the base.
-        others = self.values((2, *self.shape), 1)
+        # Rows unlike the base, before it and behind it, must not change what comes out of the base. It stands where no
+        # turning around of the batch puts it in its own place.
+        others = self.values((3, *self.shape), 1)
         if not self.whole:
             others[1] *= 3
-        batch = torch.cat([self.base.unsqueeze(0), others])
+        batch = torch.cat([others[:1], self.base.unsqueeze(0), others[1:]])
         self.noise = [16 * _eps(y) for y in self.outputs]
         try:
             ys = self.run(batch)
@@ -217,7 +234,20 @@ class Probed:
             raise
         except Exception:  # the model takes this batch only
             return False
-        return not bool(self.changed([y[:1] for y in ys], True).any())
+        return not bool(self.changed([y[1:2] for y in ys], True).any())
+
+    def _measure_most(self) -> int:
+        """How many probes to run at once, so that they stay in caches, and attention over all frames in memory."""
+        most = _VALUES // max(self.base.numel(), *(y.numel() for y in self.outputs))
+        mode = _Largest()
+        try:
+            with mode:
+                self.model(self.base.clone())
+        except Warning:
+            raise
+        except Exception:  # it cannot be watched
+            return max(most, 1)
+        return max(min(most, _INSIDE // max(mode.values, 1)), 1)
 
     def _measure_noise(self) -> None:
         """How much of an output's scale is rounding: what a change in the last digits of the input makes of it."""
