@@ -90,7 +90,7 @@ def test_it_prints():
     ("model", "chunk", "options", "code"),
     [
         (torch.eye(3, dtype=torch.bool), 0, {}, "invalid_chunk"),
-        (torch.eye(3, dtype=torch.bool), 1, {"left": -1}, "invalid_chunk"),
+        (torch.eye(3, dtype=torch.bool), 1, {"left": -1}, "invalid_left"),
         (torch.eye(3), 1, {}, "invalid_dependencies"),
         (torch.ones(3, dtype=torch.bool), 1, {}, "invalid_dependencies"),
         (nn.ReLU(), 1, {}, "no_seq_shape"),

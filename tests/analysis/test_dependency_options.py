@@ -203,7 +203,7 @@ def test_models_that_are_refused(net, code):
         ((1, 5, 4), {"time_dim": 3}, "invalid_time_dim"),
         ((1, 5, 4), {"time_dim": 0}, "invalid_time_dim"),
         ((1, 5, 4), {"method": "guess"}, "invalid_method"),
-        ((1, 5, 4), {"in_stride": 0}, "invalid_stride"),
+        ((1, 5, 4), {"in_stride": 0}, "invalid_in_stride"),
         ((1, 5, 4), {"tokens": 1}, "invalid_tokens"),
         ((1, 5, 4), {"dtype": torch.int64}, "invalid_dtype"),
         ((1, 5, 4), {"tokens": 9, "dtype": torch.float32}, "invalid_dtype"),

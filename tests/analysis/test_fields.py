@@ -223,7 +223,7 @@ def test_a_handler_with_a_rule():
 @pytest.mark.parametrize(
     ("arguments", "error", "code"),
     [
-        ((3,), TypeError, "receptive_field got"),
+        ((3,), TypeError, "invalid_model"),
         ((nn.ReLU(), None, "guess"), ValueError, "invalid_method"),
         ((lambda x: x, None, "auto"), ValueError, "no_example"),
         ((lambda x: x, torch.zeros(1, 1, 9), "symbolic"), ValueError, "method_not_possible"),

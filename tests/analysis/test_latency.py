@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.analysis import latency
+from torchstreamer.analysis import latency, receptive_field
 
 
 def stream_of(*layers):
@@ -107,7 +107,7 @@ def test_the_stream_is_left_alone():
 
 
 def test_refusals():
-    with pytest.raises(TypeError, match="latency got a Conv1d"):
+    with pytest.raises(TypeError, match="^invalid_stream: a Conv1d came"):
         latency(conv(3))
     with pytest.raises(ValueError, match="^invalid_chunk"):
         latency(stream_of(conv(3)), 0)
@@ -115,3 +115,10 @@ def test_refusals():
         latency(stream_of(conv(9)), x=torch.zeros(1, 1, 12))
     with pytest.raises(ValueError, match="^invalid_input"):
         latency(stream_of(conv(9)), output=1)
+
+
+def test_outputs_that_come_before_their_place():
+    stream = pts.create_stream(nn.Sequential(nn.ReflectionPad1d(4), nn.Conv1d(1, 1, 3)))
+    found = latency(stream)  # output o is of the samples o - 4 to o - 2
+    assert found.lookahead == found.worst == -2 == receptive_field(stream).right
+    assert latency(stream, chunk=5).worst == 2

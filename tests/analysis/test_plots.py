@@ -135,7 +135,7 @@ def test_latency_of_a_stream(tmp_path):
 def test_refusals():
     with pytest.raises(ValueError, match="^invalid_dependencies"):
         plot_dependency_matrix(torch.zeros(3, 3))
-    with pytest.raises(ValueError, match="^no_times"):
+    with pytest.raises(ValueError, match="^invalid_times"):
         plot_latency([])
     with pytest.raises(ValueError, match="^invalid_chunks"):
         plot_timeline(pts.create_stream(nn.ReLU()), chunks=0)

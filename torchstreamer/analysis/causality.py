@@ -6,6 +6,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
+from .arguments import whole_number
 from .dependencies import infer_dependency_matrix, single_matrix
 
 __all__ = ["CausalityReport", "Violation", "check_causality"]
@@ -119,11 +120,8 @@ def check_causality(
         >>> bool(check_causality(conv, chunk=4, right=1, seq_shape=(1, 4, 8), time_dim=2))
         True
     """
-    if chunk < 1 or right < 0 or (left is not None and left < 0):
-        raise ValueError(
-            f"invalid_chunk: chunk={chunk}, left={left}, right={right} came; a chunk from 1 frame on and contexts from "
-            "0 on were expected"
-        )
+    chunk, right = whole_number(chunk, "chunk"), whole_number(right, "right", 0)
+    left = None if left is None else whole_number(left, "left", 0)
     matrix = _matrix(model, seq_shape, probing)
     ins, outs = matrix.shape
     chunks = torch.arange(outs) * ins // max(outs, 1) // chunk
@@ -146,6 +144,11 @@ def _matrix(model: Any, seq_shape: Optional[Sequence[int]], probing: Any) -> Ten
                 "[in, out] was expected; make it with infer_dependency_matrix"
             )
         return model
+    if not callable(model):
+        raise TypeError(
+            f"invalid_model: a {type(model).__name__} came; a function, a module or one Bool matrix [in, out] was "
+            "expected; of two bounds pass the upper one to be sure"
+        )
     if seq_shape is None:
         raise ValueError(
             "no_seq_shape: a model came without the shape of its input; [batch, frames, features] was expected; pass "

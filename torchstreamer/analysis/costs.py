@@ -14,9 +14,10 @@ from ..core.stream import BaseStream
 from ..graph.ported import PortedGraphStream
 from ..layers.conv import Conv1dStream
 from ..layers.conv_transpose import ConvTranspose1dStream
+from .arguments import rate, tensors, whole_number
 from .delay import latency
 from .field import receptive_field
-from .parts import Part, example_of, lengths_in_graph, new_copy, parts_of, samples_in, watch
+from .parts import Part, chunks_given, example_of, lengths_in_graph, new_copy, parts_of, samples_in, watch
 
 __all__ = ["LayerSummary", "StreamSummary", "summary"]
 
@@ -148,7 +149,8 @@ def summary(
 
     Raises:
         TypeError: not a stream, or a script
-        ValueError: ``chunk`` or ``calls`` below 1, or the stream does not tell what it takes and ``x`` is missing
+        ValueError: ``chunk`` or ``calls`` below 1, ``x`` is no chunk of this length, or it is missing and the stream
+            does not tell what it takes
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -160,8 +162,7 @@ def summary(
         >>> found.as_dict()["state_nbytes"]
         80
     """
-    if chunk < 1 or calls < 1:
-        raise ValueError(f"invalid_chunk: chunk={chunk} and calls={calls} came; whole numbers from 1 on were expected")
+    chunk, calls, fs = whole_number(chunk, "chunk"), whole_number(calls, "calls"), rate(fs)
     twin = new_copy(stream)
     parts = list(parts_of(twin))
     chunks = _chunks(twin, chunk, x)
@@ -193,7 +194,7 @@ def summary(
             begin = time.perf_counter()
             twin(*chunks)
             times.append(time.perf_counter() - begin)
-    scale = 1.0 if fs is None else float(fs)
+    scale = 1.0 if fs is None else fs
     samples, rows = turns * chunk, 1 if not isinstance(chunks[0], Tensor) else chunks[0].shape[0]
     spent = sum(meter.seconds for meter in meters) or 1.0
     layers = []
@@ -279,8 +280,7 @@ def _now(args: Tuple[Any, ...]) -> float:
 def _chunks(stream: BaseStream, chunk: int, x: Union[Tensor, Sequence[Tensor], None]) -> List[Any]:
     if x is None:
         return list(example_of(stream, chunk)) if samples_in(stream, chunk) else []
-    given = [x] if isinstance(x, Tensor) else list(x)
-    return given
+    return list(chunks_given(stream, chunk, tensors(x)))
 
 
 def _static(stream: BaseStream) -> List[bool]:

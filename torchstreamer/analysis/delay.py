@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.stream import BaseStream
+from .arguments import ensure_stream, rate, whole_number
 from .graph_geometry import output_samples
 from .phases import Period, place
 from .symbolic import stream_period
@@ -112,12 +113,8 @@ def latency(
         >>> found.seconds(found.first_output)
         0.02
     """
-    if not isinstance(stream, BaseStream):
-        raise TypeError(
-            f"latency got a {type(stream).__name__}; a stream was expected; make one with torchstreamer.create_stream"
-        )
-    if chunk < 1:
-        raise ValueError(f"invalid_chunk: {chunk} came; a whole number from 1 on was expected")
+    ensure_stream(stream)
+    chunk, fs = whole_number(chunk, "chunk"), rate(fs)
     hop, ratio = stream_period(stream, 0, output)
     counts = _Counts(stream, output, hop, x)
     first = counts.needed(0)
@@ -194,13 +191,12 @@ def _worst(counts: _Counts, period: Period, chunk: int, begin: int) -> int:
     # Chunks and periods meet again after lcm(chunk, ins) inputs: for every phase of an output, every phase of a chunk.
     ins, outs = period
     step = math.gcd(chunk, ins)
-    worst = 0
+    waits = []
     for i in range(outs):
         due = counts.needed(begin + i)
         # `due` moves by multiples of the period, which against chunks are multiples of `step`.
-        wait = (-due) % step + chunk - step
-        worst = max(worst, due + wait - 1 - place(begin + i, period))
-    return worst
+        waits.append(due + (-due) % step + chunk - step - 1 - place(begin + i, period))
+    return max(waits)
 
 
 def _buffering(counts: _Counts, period: Period, chunk: int, begin: int) -> Fraction:

@@ -1,12 +1,14 @@
 """Which output frame depends on which input frame, for any callable."""
 
 import math
+import operator
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .arguments import whole_number
 from .grouping import Grouping, per_output
 from .methods import Spoil, changes, gradients, perturbations, spoil, with_spoilt_tokens
 from .probed import Probed, as_function, kind_of
@@ -85,11 +87,13 @@ def infer_dependency_matrix(
                 [0, 0, 0, 0, 1, 1]])
     """
     if method not in METHODS:
-        raise ValueError(f"invalid_method: {method!r} came; one of {', '.join(METHODS)} was expected")
-    if in_stride < 1 or rounds < 1:
         raise ValueError(
-            f"invalid_stride: in_stride={in_stride} and rounds={rounds} came; whole numbers from 1 on were expected"
+            f"invalid_method: {method!r} came; one of {', '.join(METHODS)} was expected; 'auto' is all of them"
         )
+    if not callable(model):
+        raise TypeError(f"invalid_model: a {type(model).__name__} came; a function or a module was expected; pass one")
+    in_stride, rounds = whole_number(in_stride, "in_stride"), whole_number(rounds, "rounds")
+    field = None if field is None else _sides(field)
     probed = _probed(model, seq_shape, time_dim, output_time_dim, tokens, dtype, device, seed)
     if probed.whole and method == "gradient":
         raise ValueError(
@@ -120,25 +124,31 @@ def _probed(
     device: Union[torch.device, str, None],
     seed: int,
 ) -> Probed:
-    shape = tuple(int(size) for size in seq_shape)
+    try:
+        shape = tuple(operator.index(size) for size in seq_shape)
+    except TypeError:
+        shape = ()
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(
-            f"invalid_seq_shape: {shape} came; rows, frames and whatever else a frame holds were expected, none of "
-            "them 0; by custom [batch, frames, features]"
+            f"invalid_seq_shape: {seq_shape!r} came; rows, frames and whatever else a frame holds were expected, none "
+            "of them 0; by custom [batch, frames, features]"
         )
     if not -len(shape) <= time_dim < len(shape) or time_dim % len(shape) == 0:
         raise ValueError(
-            f"invalid_time_dim: {time_dim} came for the shape {shape}; an axis behind the rows was expected"
+            f"invalid_time_dim: {time_dim} came for the shape {shape}; an axis behind the rows was expected; put the "
+            "rows first"
         )
     if tokens < 0 or tokens == 1:
-        raise ValueError(f"invalid_tokens: {tokens} came; at least 2 tokens, or 0 for none, were expected")
+        raise ValueError(
+            f"invalid_tokens: {tokens} came; at least 2 tokens, or 0 for none, were expected; say how many there are"
+        )
     own_dtype, own_device = kind_of(model)
     if dtype is None:
         dtype = torch.int64 if tokens else own_dtype or torch.get_default_dtype()
     if dtype.is_floating_point == (tokens > 0) or dtype.is_complex:
         raise ValueError(
-            f"invalid_dtype: {dtype} came with tokens={tokens}; whole numbers with tokens=, how many there are, or "
-            "floating point numbers without were expected"
+            f"invalid_dtype: {dtype} came with tokens={tokens}; whole numbers with tokens=, or floating point numbers "
+            "without, were expected; say with tokens= how many there are"
         )
     place = own_device if device is None else torch.device(device)
     with torch.no_grad():
@@ -146,10 +156,21 @@ def _probed(
         return Probed(as_function(model), shape, time_dim % len(shape), behind, dtype, place, tokens, seed)
 
 
+def _sides(field: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
+    try:
+        left, right = field if isinstance(field, (tuple, list)) else (field, field)
+        return operator.index(left), operator.index(right)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"invalid_field: field={field!r} came; how many frames an output looks to the left and to the right was "
+            "expected, as two whole numbers or one for both; pass such numbers, or none"
+        ) from None
+
+
 class _Search:
     # The ways put together.
 
-    def __init__(self, probed: Probed, places: Tensor, field: Union[int, Tuple[int, int], None]) -> None:
+    def __init__(self, probed: Probed, places: Tensor, field: Optional[Tuple[int, int]]) -> None:
         self.probed = probed
         self.places = places
         self.told = field is not None
@@ -241,8 +262,8 @@ class _Search:
         first, last = per_output(reached, lengths)
         return Grouping.of(first, last, lengths, spare=False)
 
-    def _of_field(self, field: Union[int, Tuple[int, int]]) -> Grouping:
-        left, right = (field, field) if isinstance(field, int) else field
+    def _of_field(self, field: Tuple[int, int]) -> Grouping:
+        left, right = field
         first: List[Tensor] = []
         last: List[Tensor] = []
         for length in self.probed.lengths:

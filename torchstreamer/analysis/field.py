@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..core.registry import Example, TimeDim, create_stream
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
+from .arguments import tensors, whole_number
 from .measured import measured_phases
 from .phases import Phase, least_period
 from .symbolic import symbolic_phases
@@ -119,9 +120,14 @@ def receptive_field(
         ((3, -3),)
     """
     if method not in ("auto", "symbolic", "measured"):
-        raise ValueError(f"invalid_method: {method!r} came; 'auto', 'symbolic' or 'measured' was expected")
+        raise ValueError(
+            f"invalid_method: {method!r} came; 'auto', 'symbolic' or 'measured' was expected; 'auto' is both"
+        )
     if not callable(net):
-        raise TypeError(f"receptive_field got a {type(net).__name__}; a stream, a network or a function was expected")
+        raise TypeError(
+            f"invalid_model: a {type(net).__name__} came; a stream, a network or a function was expected; pass one"
+        )
+    length_multiple = whole_number(length_multiple, "length_multiple")
     if method != "measured":
         stream = _stream_of(net, example, time_dim, length_multiple, method)
         if stream is not None:
@@ -132,7 +138,7 @@ def receptive_field(
             "no_example: there is no stream to derive the field from, and no example to measure it with; an input of "
             "the model was expected; pass example="
         )
-    examples = [example] if isinstance(example, Tensor) else list(example)
+    examples = tensors(example)
     times = _times(examples, time_dim)
     if output_time_dim is None:
         streamed = [dim for dim in ([time_dim] if isinstance(time_dim, int) else time_dim) if dim is not None]
@@ -169,6 +175,13 @@ def _times(examples: Sequence[Tensor], time_dim: TimeDim) -> List[Optional[int]]
     dims = [time_dim] * len(examples) if isinstance(time_dim, int) else list(time_dim)
     if len(dims) != len(examples):
         raise ValueError(
-            f"invalid_time_dim: {len(dims)} axes came for {len(examples)} inputs; one for each was expected"
+            f"invalid_time_dim: {len(dims)} axes came for {len(examples)} inputs; one for each was expected; pass None "
+            "for a static one"
         )
+    for x, dim in zip(examples, dims, strict=True):
+        if dim is not None and not -x.dim() <= dim < x.dim():
+            raise ValueError(
+                f"invalid_time_dim: {dim} came for an example of shape {tuple(x.shape)}; an axis of it was expected; "
+                "pass time_dim="
+            )
     return [None if dim is None else dim % x.dim() for x, dim in zip(examples, dims, strict=True)]

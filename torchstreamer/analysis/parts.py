@@ -14,10 +14,11 @@ from ..core.stream import BaseStream
 from ..graph.nodes import StreamNode
 from ..graph.ported import PortedGraphStream
 from ..graph.stream import GraphStream
+from .arguments import ensure_stream
 from .graph_geometry import port_samples
 from .probed import kind_of
 
-__all__ = ["Part", "example_of", "lengths_in_graph", "new_copy", "parts_of", "samples_in", "watch"]
+__all__ = ["Part", "chunks_given", "example_of", "lengths_in_graph", "new_copy", "parts_of", "samples_in", "watch"]
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,7 @@ def parts_of(stream: nn.Module, path: str = "") -> Iterator[Part]:
 
 def new_copy(stream: BaseStream) -> BaseStream:
     """A copy of a stream, between signals."""
-    if not isinstance(stream, BaseStream):
-        raise TypeError(
-            f"a {type(stream).__name__} came; a stream as torchstreamer.create_stream makes it was expected; a script "
-            "does not show its layers, pass the stream that it was made of"
-        )
+    ensure_stream(stream)
     twin = copy.deepcopy(stream)
     twin.reset()
     return twin
@@ -110,6 +107,28 @@ def samples_in(stream: BaseStream, chunk: int) -> List[int]:
             f"{stream.hop} was expected"
         )
     return [0 if port.static else chunk * port.p // port.q for port in ports]
+
+
+def chunks_given(stream: BaseStream, chunk: int, given: List[Tensor]) -> List[Tensor]:
+    """The inputs of a call, as long as it says.
+
+    Raises:
+        ValueError: too many or few of them, or of another length
+    """
+    lengths = samples_in(stream, chunk)
+    ports: Any = getattr(stream, "ports", None)
+    times = [-1] if ports is None else [port.time for port in ports]
+    came = [tuple(x.shape) for x in given]
+    fits = len(given) == len(lengths) and all(
+        length == 0 or (-x.dim() <= time < x.dim() and x.shape[time] == length)
+        for x, time, length in zip(given, times, lengths, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"invalid_chunk: x of shape {', '.join(map(str, came))} came with chunk={chunk}; {len(lengths)} "
+            f"inputs of {lengths} samples were expected; make chunk= and x agree"
+        )
+    return given
 
 
 def example_of(stream: BaseStream, length: int) -> List[Tensor]:

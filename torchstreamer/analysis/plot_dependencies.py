@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core.registry import Example, create_stream
 from ..core.stream import BaseStream
+from .arguments import rate
 from .drawing import BLACK, BLUE, GREY, MAYBE, ORANGE, axes, count_ticks, pyplot
 from .field import ReceptiveField, receptive_field
 from .graph_geometry import output_samples
@@ -44,13 +45,7 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
         >>> figure.axes[0].get_xlabel()
         'input frame'
     """
-    lower, upper = (deps, deps) if isinstance(deps, Tensor) else deps
-    for matrix in (lower, upper):
-        if matrix.dim() != 2 or matrix.dtype != torch.bool or matrix.shape != lower.shape:
-            raise ValueError(
-                f"invalid_dependencies: a tensor of shape {tuple(matrix.shape)}, {matrix.dtype}, came; a Bool matrix "
-                "[in, out], or two of one shape, were expected; make it with infer_dependency_matrix"
-            )
+    lower, upper = _bounds(deps)
     pyplot()  # or an error that says what is missing
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch, Rectangle
@@ -78,6 +73,18 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
     ax.spines[["top", "right"]].set_visible(True)
     count_ticks(ax)
     return figure
+
+
+def _bounds(deps: Any) -> Tuple[Tensor, Tensor]:
+    given = (deps, deps) if isinstance(deps, Tensor) else tuple(deps) if isinstance(deps, (tuple, list)) else (deps,)
+    fits = len(given) == 2 and all(isinstance(m, Tensor) and m.dim() == 2 and m.dtype == torch.bool for m in given)
+    if not fits or given[0].shape != given[1].shape:
+        told = [f"{list(m.shape)} of {m.dtype}" if isinstance(m, Tensor) else type(m).__name__ for m in given]
+        raise ValueError(
+            f"invalid_dependencies: {', '.join(dict.fromkeys(told))} came; a Bool matrix [in, out], or two of one "
+            "shape, were expected; make it with infer_dependency_matrix"
+        )
+    return given[0], given[1]
 
 
 def plot_receptive_field(
@@ -112,16 +119,17 @@ def plot_receptive_field(
         >>> figure.axes[0].get_title()
         'Receptive field: 9 samples, 0 back, 8 ahead'
     """
+    fs = rate(fs)
     field = net if isinstance(net, ReceptiveField) else receptive_field(net, example, **options)
     if math.isinf(field.left) or math.isinf(field.right):
         raise ValueError("unbounded_field: the receptive field is unbounded; only a bounded one can be drawn")
     if all(phase is None for phase in field.phases):
         raise ValueError("empty_field: no output depends on any input; there is nothing to draw")
+    cells = _cells(net, example, field, options)
     rows = min(len(field.phases), _SHOWN)
     title = f"Receptive field: {field.size:g} samples, {field.left:g} back, {field.right:g} ahead"
     label = "input sample, relative to the place of the output"
     figure, ax = axes(7.0, 1.5 + 0.32 * rows, title, label, "output phase")
-    cells = _cells(net, example, field, options)
     for row in range(rows):
         phase = field.phases[row]
         if phase is None:

@@ -1,5 +1,6 @@
 """Pictures of when outputs come, and how long a step takes."""
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..core.stream import BaseStream
+from .arguments import ensure_stream, rate, tensors, whole_number
 from .delay import latency
 from .drawing import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, axes, count_ticks
 from .graph_geometry import output_samples
-from .parts import example_of, new_copy
+from .parts import chunks_given, example_of, new_copy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,12 +49,11 @@ def plot_timeline(
         'samples out'
     """
     found = latency(stream, chunk, fs, output=output)
+    chunk, fs = found.chunk, found.fs
     ins, outs = found.period
-    count = chunks
-    if count is None:
-        count = max(8, -(-(3 * found.first_output + 3 * ins) // chunk))
-    if count < 1:
-        raise ValueError(f"invalid_chunks: {count} came; a whole number from 1 on was expected")
+    if chunks is None:
+        chunks = max(8, -(-(3 * found.first_output + 3 * ins) // chunk))
+    count = whole_number(chunks, "chunks")
     total = count * chunk
     multiple = getattr(stream, "length_multiple", 1)
     total = -(-total // multiple) * multiple
@@ -121,7 +122,7 @@ def plot_latency(
         a matplotlib figure
 
     Raises:
-        ValueError: no times, or ``calls`` below 1
+        ValueError: no times, ``chunk`` or ``calls`` below 1, or ``x`` is no chunk of this length
         ImportError: matplotlib is not installed
 
     Example:
@@ -130,9 +131,8 @@ def plot_latency(
         >>> figure.axes[0].get_xlabel()
         'time of a call, ms'
     """
-    seconds = sorted(_timed(times, chunk, x, calls) if isinstance(times, BaseStream) else (float(t) for t in times))
-    if not seconds:
-        raise ValueError("no_times: no times came; at least one was expected")
+    chunk, calls, fs = whole_number(chunk, "chunk"), whole_number(calls, "calls"), rate(fs)
+    seconds = sorted(_timed(times, chunk, x, calls) if isinstance(times, BaseStream) else _seconds(times))
     unit, name = (1e3, "ms") if seconds[len(seconds) // 2] >= 2e-4 or fs is not None else (1e6, "µs")
     values = [unit * t for t in seconds]
     title = f"Time of a call with {chunk} samples ({len(values)} calls)"
@@ -156,15 +156,28 @@ def plot_latency(
     return figure
 
 
+def _seconds(times: Any) -> List[float]:
+    if isinstance(times, torch.nn.Module):
+        ensure_stream(times)
+    try:
+        found = [float(t) for t in times]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(0 <= t < math.inf for t in found):
+        raise ValueError(
+            f"invalid_times: {type(times).__name__} came; seconds from 0 on, at least one of them, or a stream to time "
+            "were expected; pass what time.perf_counter() says before and after calls"
+        )
+    return found
+
+
 def _quantile(values: Sequence[float], part: float) -> float:
     return values[min(int(part * len(values)), len(values) - 1)]
 
 
 def _timed(stream: BaseStream, chunk: int, x: Union[Tensor, Sequence[Tensor], None], calls: int) -> List[float]:
-    if chunk < 1 or calls < 1:
-        raise ValueError(f"invalid_calls: chunk={chunk} and calls={calls} came; whole numbers from 1 on were expected")
     twin = new_copy(stream)
-    chunks: List[Any] = example_of(twin, chunk) if x is None else [x] if isinstance(x, Tensor) else list(x)
+    chunks: List[Any] = example_of(twin, chunk) if x is None else chunks_given(twin, chunk, tensors(x))
     ports: Any = getattr(twin, "ports", [])
     found: List[float] = []
     with torch.inference_mode():

@@ -5,6 +5,8 @@ from typing import List, Sequence
 import torch
 from torch import Tensor
 
+from .arguments import whole_number
+
 __all__ = ["split_fixed_chunks", "split_wav_lens"]
 
 
@@ -29,10 +31,9 @@ def split_fixed_chunks(x: Tensor, chunk_size: int, dim: int = -1) -> List[Tensor
         >>> [tuple(chunk.shape) for chunk in split_fixed_chunks(torch.zeros(16, 300, 80), 128, dim=1)]
         [(16, 128, 80), (16, 128, 80), (16, 44, 80)]
     """
-    if chunk_size < 1:
-        raise ValueError(f"invalid_chunk_size: {chunk_size} came; a whole number from 1 on was expected")
+    chunk_size = whole_number(chunk_size, "chunk_size")
     if x.dim() == 0:
-        raise ValueError("invalid_tensor: a tensor without dimensions came; one to cut along was expected")
+        raise ValueError("invalid_tensor: a tensor without dimensions came; one to cut along was expected; reshape it")
     return list(torch.split(x, chunk_size, dim))
 
 
@@ -57,7 +58,9 @@ def split_wav_lens(chunk_lens: Sequence[int], wav_lens: Tensor) -> List[Tensor]:
         tensor([1.0000, 0.6250, 0.0000])
     """
     if any(length < 0 for length in chunk_lens):
-        raise ValueError(f"invalid_chunk_lens: {list(chunk_lens)} came; lengths from 0 on were expected")
+        raise ValueError(
+            f"invalid_chunk_lens: {list(chunk_lens)} came; lengths from 0 on were expected; pass sizes of chunks"
+        )
     lengths = wav_lens if wav_lens.is_floating_point() else wav_lens.to(torch.get_default_dtype())
     frames = lengths * sum(chunk_lens)
     parts: List[Tensor] = []

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
 from ..graph.ported import PortedGraphStream
+from .arguments import tensors, whole_number
 from .parts import Part, new_copy, parts_of, samples_in, watch
 
 __all__ = ["ErrorTrace", "trace_error"]
@@ -110,9 +111,7 @@ def trace_error(
         >>> found.layer, found.compared
         ('1', "the module '1' of the network")
     """
-    if chunk < 1:
-        raise ValueError(f"invalid_chunk: {chunk} came; a whole number from 1 on was expected")
-    given = [x] if isinstance(x, Tensor) else list(x)
+    chunk, given = whole_number(chunk, "chunk"), tensors(x)
     run = _Run(net, stream, given, chunk)
     limit = tolerance
     wrong = [
