@@ -71,6 +71,37 @@ def test_state_is_that_of_the_stream():
     assert stream.state_nbytes() == 0  # measured on a copy
 
 
+class Differences(pts.BaseStream):
+    """A handler with a state and without a rule for its field."""
+
+    def __init__(self):
+        super().__init__()
+        self.ring = pts.RingBuffer()
+
+    def step(self, x: torch.Tensor, final: bool):
+        if x is None:
+            return None
+        self.ring.append(x)
+        window = self.ring.window()
+        if window.size(-1) < 4:
+            return None
+        y = window[..., 3:] - window[..., :-3]
+        self.ring.drop(window.size(-1) - 3)
+        return y
+
+    def output_length(self, n: int, final: bool = True) -> int:
+        return max(n - 3, 0)
+
+
+def test_a_handler_of_ones_own():
+    stream = Differences()
+    fed = stream(torch.ones(1, 2, 9))
+    found = summary(stream, 16, x=torch.randn(1, 2, 16), calls=1)
+    assert (found.layers[0].field, found.layers[0].lookahead, found.state_nbytes) == (4, 3, 24)
+    assert found.layers[0].rate_out == 1
+    assert fed.shape[-1] == 6 and stream(torch.ones(1, 2, 2)).shape[-1] == 2  # the stream is as it was
+
+
 def test_a_graph_inside_a_container():
     class Block(nn.Conv1d):
         def forward(self, x):

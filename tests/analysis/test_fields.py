@@ -158,6 +158,47 @@ def test_functions_layouts_and_tokens_are_measured():
     assert field.phases == ((2, -2),)
 
 
+class Later(nn.Module):
+    def forward(self, x):
+        return x.roll(3, -1)
+
+
+def test_what_streams_take_as_pointwise_is_tried_first():
+    for net in (Later(), nn.Sequential(conv(4, 3), Later())):
+        with pytest.raises(pts.PointwiseError):
+            receptive_field(net, method="symbolic")
+        with pytest.raises(pts.PointwiseError):
+            receptive_field(pts.create_stream(net))
+        with pytest.raises(ValueError, match="^no_example"):
+            receptive_field(net)
+    assert receptive_field(Later(), torch.randn(1, 1, 40)).phases == ((3, -3),)
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(6, 1))
+
+        def forward(self, x):
+            return x * self.scale
+
+    stream = pts.create_stream(nn.Sequential(nn.Conv1d(2, 6, 3), Scaled()))
+    state = torch.get_rng_state()
+    assert receptive_field(stream).phases == ((0, 2),)
+    assert not stream.streams[1].checked and torch.equal(torch.get_rng_state(), state)
+
+
+def test_scripts_are_measured():
+    x = torch.randn(1, 2, 40)
+    for net in (conv(2, 5), pts.create_stream(conv(2, 5))):
+        script = torch.jit.script(net)
+        with pytest.raises(ValueError, match="^no_example"):
+            receptive_field(script)
+        with pytest.raises(ValueError, match="^method_not_possible"):
+            receptive_field(script, x, method="symbolic")
+        assert receptive_field(script, x).phases == ((0, 4),)
+    assert script(x).shape[-1] == 36  # nothing was left in it
+
+
 def test_masked_attention_is_not_certain():
     def masked(x):
         n = x.shape[1]

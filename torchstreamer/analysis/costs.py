@@ -198,7 +198,9 @@ def summary(
     samples, rows = turns * chunk, 1 if not isinstance(chunks[0], Tensor) else chunks[0].shape[0]
     spent = sum(meter.seconds for meter in meters) or 1.0
     layers = []
-    for part, meter, nbytes in zip(parts, meters, states, strict=True):
+    # Not those of the copy, which are watched.
+    plain = [part.module if isinstance(part.module, BaseStream) else None for part in parts_of(stream)]
+    for part, meter, nbytes, own in zip(parts, meters, states, plain, strict=True):
         came, given = _rates(part, meter, graphs, samples)
         layers.append(
             LayerSummary(
@@ -206,8 +208,8 @@ def summary(
                 handler=part.name,
                 rate_in=came * scale,
                 rate_out=given * scale,
-                field=receptive_field(part.module).size if isinstance(part.module, BaseStream) else 1,
-                lookahead=latency(part.module).lookahead if isinstance(part.module, BaseStream) else 0,
+                field=1 if own is None else receptive_field(own).size,
+                lookahead=0 if own is None else latency(own).lookahead,
                 state_nbytes=nbytes,
                 macs=meter.macs / samples / rows * scale,
                 share=meter.seconds / spent,

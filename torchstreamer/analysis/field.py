@@ -4,15 +4,17 @@ import math
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
+import torch
 from torch import Tensor, nn
 
 from ..core.registry import Example, TimeDim, create_stream
 from ..core.stream import BaseStream
-from ..errors import UnsupportedModuleError
+from ..errors import PointwiseError, UnsupportedModuleError
 from .arguments import tensors, whole_number
 from .measured import measured_phases
 from .phases import Phase, least_period
 from .symbolic import symbolic_phases
+from .unknown import ensure_pointwise
 
 __all__ = ["ReceptiveField", "receptive_field"]
 
@@ -104,6 +106,7 @@ def receptive_field(
 
     Raises:
         UnsupportedModuleError: ``"symbolic"`` for a network that cannot be streamed
+        PointwiseError: a module without a handler, which streams take as pointwise until their first chunk, is not
         ValueError: the arguments do not fit each other, or no period is found
 
     Example:
@@ -153,13 +156,16 @@ def _stream_of(
     net: Any, example: Optional[Example], time_dim: TimeDim, length_multiple: int, method: str
 ) -> Optional[BaseStream]:
     if isinstance(net, BaseStream):
+        ensure_pointwise(net)
         return net
-    if isinstance(net, nn.Module):
+    if isinstance(net, nn.Module) and not isinstance(net, torch.jit.ScriptModule):
         try:
-            if example is None:
-                return create_stream(net)
-            return create_stream(net, example, time_dim, length_multiple)
-        except UnsupportedModuleError:
+            if example is not None:
+                return create_stream(net, example, time_dim, length_multiple)
+            stream = create_stream(net)
+            ensure_pointwise(stream)
+            return stream
+        except (UnsupportedModuleError, PointwiseError):
             if method == "symbolic":
                 raise
             return None

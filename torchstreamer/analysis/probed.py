@@ -273,10 +273,11 @@ def _top(x: Tensor) -> float:
 
 
 def as_function(model: Callable[..., Any]) -> Callable[..., Any]:
-    """The model itself; of a stream, a function that runs a copy of it on whole signals."""
-    if not isinstance(model, BaseStream):
+    """The model itself; of a stream or its script, a function that runs a copy of it on whole signals."""
+    scripted = isinstance(model, torch.jit.ScriptModule) and hasattr(model, "flush") and hasattr(model, "reset")
+    if not scripted and not isinstance(model, BaseStream):
         return model
-    twin = copy.deepcopy(model)
+    twin: Any = copy.deepcopy(model)
 
     def whole(*inputs: Tensor) -> Any:
         twin.reset()

@@ -1,17 +1,21 @@
 """Handlers without a rule: their fields are measured."""
 
+import copy
 from typing import List
 
 import torch
 from torch import Tensor
 
 from ..core.stream import BaseStream
+from ..errors import PointwiseError
+from ..layers.elementwise import Elementwise1dStream
 from .dependencies import infer_dependency_matrix
 from .geometry import register_unknown
+from .probed import kind_of
 
-__all__: List[str] = []
+__all__ = ["ensure_pointwise"]
 
-_CHANNELS = ("in_channels", "channels", "num_features", "in_features")
+_CHANNELS = ("in_channels", "out_channels", "channels", "num_features", "in_features")
 
 
 def _probed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
@@ -31,6 +35,28 @@ def _probed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
         f"no_field_rule: {type(stream).__name__} has no rule for its receptive field and cannot be probed ({problem}); "
         "a rule was expected; give one with field_rule"
     )
+
+
+def ensure_pointwise(stream: BaseStream) -> None:
+    """Try the modules that a stream takes as pointwise, as their first chunk would.
+
+    Raises:
+        PointwiseError: one of them is not
+    """
+    trusted = [part for part in stream.modules() if isinstance(part, Elementwise1dStream) and not part.checked]
+    for part in trusted:
+        dtype, device = kind_of(stream)
+        twin = copy.deepcopy(part)
+        for channels in dict.fromkeys([*_candidates(part), *_candidates(stream)]):
+            twin.reset()
+            try:
+                with torch.no_grad():
+                    twin(torch.zeros(1, channels, 1, dtype=dtype or torch.get_default_dtype(), device=device))
+                break
+            except (PointwiseError, Warning):
+                raise
+            except Exception:  # other channels, perhaps; if none fit, it is trusted as it is in a stream
+                continue
 
 
 def _candidates(stream: BaseStream) -> List[int]:
