@@ -78,6 +78,7 @@ CALLS = {
         lambda: plot_dependency_matrix(torch.ones(3, 3)),
         lambda: plot_dependency_matrix((eye, eye[:3])),
         lambda: plot_dependency_matrix([[True]]),
+        lambda: plot_dependency_matrix(eye[:, :0]),
         lambda: check_causality(eye.float(), 1),
     ],
     "invalid_method": [lambda: infer(method="guess"), lambda: receptive_field(net, method="guess")],

@@ -47,6 +47,24 @@ def test_dependency_matrix(shape, tmp_path):
     assert not ax.yaxis_inverted()
 
 
+@pytest.mark.filterwarnings("error")
+def test_pictures_of_little_and_of_much(tmp_path):
+    """Ticks are whole numbers, titles are not cut off, nothing lies outside, and cells do not drown in their edges."""
+    stream = pts.create_stream(nn.Conv1d(1, 1, 12))
+    wide = plot_receptive_field(nn.Conv1d(1, 1, 1001, padding=500))
+    figures = [plot_dependency_matrix(torch.ones(shape, dtype=torch.bool)) for shape in [(1, 1), (2, 99), (900, 2)]]
+    figures += [plot_timeline(stream, 1, chunks=1, fs=8000), plot_timeline(stream, 1, chunks=999), wide]
+    for figure in figures:
+        ax = drawn(figure, tmp_path)
+        limits = sorted(ax.get_ylim())
+        assert all(tick == int(tick) for tick in ax.get_yticks() if limits[0] <= tick <= limits[1])
+        box = ax.title.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and ax.get_window_extent().height > 8
+        assert all(ax.get_xlim()[0] <= text.get_position()[0] <= ax.get_xlim()[1] for text in ax.texts)
+    bars = [patch for patch in wide.axes[0].patches if patch.get_linewidth() == 0]
+    assert [patch.get_width() for patch in bars] == [501, 500]
+
+
 def test_dependency_bounds(tmp_path):
     lower, upper = torch.eye(9, dtype=torch.bool), torch.ones(9, 9, dtype=torch.bool)
     ax = drawn(plot_dependency_matrix((lower, upper)), tmp_path)

@@ -42,4 +42,4 @@ def count_ticks(ax: Any, x: bool = True, y: bool = True) -> None:
 
     for axis, wanted in ((ax.xaxis, x), (ax.yaxis, y)):
         if wanted:
-            axis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,7 +1,7 @@
 """Pictures of what depends on what."""
 
 import math
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["plot_dependency_matrix", "plot_receptive_field"]
 
 _GRID = 64  # frames up to which every entry gets a frame of its own
+_SLIM = 8  # times as long as wide, up to which the cells are squares
+_CELLS = 200  # samples of a field up to which each of them is a cell
 _SHOWN = 32  # outputs of a period that are drawn, at most
 
 
@@ -35,7 +37,7 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
         a matplotlib figure
 
     Raises:
-        ValueError: not a Bool matrix, or two of unequal shape
+        ValueError: not a Bool matrix, an empty one, or two of unequal shape
         ImportError: matplotlib is not installed
 
     Example:
@@ -52,7 +54,7 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
 
     ins, outs = lower.shape
     scale = min(6.0 / max(ins, 1), 6.0 / max(outs, 1))
-    width, height = max(ins * scale, 1.5), max(outs * scale, 1.2)
+    width, height = max(ins * scale, 2.8), max(outs * scale, 1.2)  # room for the title
     title = "Which output depends on which input"
     figure, ax = axes(width + 1.0, height + 1.3, title, "input frame", "output frame")
     sure, maybe = lower.T.cpu().numpy(), (upper & ~lower).T.cpu().numpy()
@@ -69,7 +71,8 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
         handles.append(Patch(facecolor=MAYBE, hatch="///" if small else None, edgecolor=GREY, lw=0, label="may depend"))
     handles.append(Patch(facecolor="white", edgecolor=GREY, label="does not"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    ax.set_aspect("equal")
+    if max(ins, outs) <= _SLIM * min(ins, outs):  # else it would be a line
+        ax.set_aspect("equal")
     ax.spines[["top", "right"]].set_visible(True)
     count_ticks(ax)
     return figure
@@ -78,11 +81,11 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
 def _bounds(deps: Any) -> Tuple[Tensor, Tensor]:
     given = (deps, deps) if isinstance(deps, Tensor) else tuple(deps) if isinstance(deps, (tuple, list)) else (deps,)
     fits = len(given) == 2 and all(isinstance(m, Tensor) and m.dim() == 2 and m.dtype == torch.bool for m in given)
-    if not fits or given[0].shape != given[1].shape:
+    if not fits or given[0].shape != given[1].shape or given[0].numel() == 0:
         told = [f"{list(m.shape)} of {m.dtype}" if isinstance(m, Tensor) else type(m).__name__ for m in given]
         raise ValueError(
             f"invalid_dependencies: {', '.join(dict.fromkeys(told))} came; a Bool matrix [in, out], or two of one "
-            "shape, were expected; make it with infer_dependency_matrix"
+            "shape and not empty, were expected; make it with infer_dependency_matrix"
         )
     return given[0], given[1]
 
@@ -129,7 +132,7 @@ def plot_receptive_field(
     rows = min(len(field.phases), _SHOWN)
     title = f"Receptive field: {field.size:g} samples, {field.left:g} back, {field.right:g} ahead"
     label = "input sample, relative to the place of the output"
-    figure, ax = axes(7.0, 1.5 + 0.32 * rows, title, label, "output phase")
+    figure, ax = axes(7.0, 1.7 + 0.32 * max(rows, 2), title, label, "output phase")
     for row in range(rows):
         phase = field.phases[row]
         if phase is None:
@@ -138,9 +141,9 @@ def plot_receptive_field(
         ax.barh(
             row, phase[0] + phase[1] + 1, left=-phase[0] - 0.5, height=0.62, color="#D6E6F2", edgecolor=GREY, lw=0.6
         )
-        for offset in cells[row] if cells is not None else []:
-            color = ORANGE if offset > 0 else BLUE
-            ax.barh(row, 1, left=offset - 0.5, height=0.62, color=color, edgecolor="white", lw=0.4)
+        for begin, end in _bars(cells[row], field.size > _CELLS) if cells is not None else []:
+            color, lw = (ORANGE if begin > 0 else BLUE), 0.4 if field.size <= _CELLS else 0.0
+            ax.barh(row, end - begin, left=begin - 0.5, height=0.62, color=color, edgecolor="white", lw=lw)
     ax.axvline(0, color=BLACK, lw=1.0, ls="--")
     ax.set_ylim(rows - 0.4, -0.9)
     room = 0.02 * (field.left + field.right + 1) + 0.5
@@ -153,6 +156,17 @@ def plot_receptive_field(
         top.set_xlabel("ms")
     _legend(figure, cells is not None)
     return figure
+
+
+def _bars(offsets: Sequence[int], joined: bool) -> List[Tuple[int, int]]:
+    """Begin and end of the bars that show some samples: one for each, or for neighbours on one side of the place."""
+    bars: List[Tuple[int, int]] = []
+    for offset in offsets:
+        if joined and bars and offset == bars[-1][1] and (offset > 0) == (bars[-1][0] > 0):
+            bars[-1] = bars[-1][0], offset + 1
+        else:
+            bars.append((offset, offset + 1))
+    return bars
 
 
 def _legend(figure: Any, known: bool) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_latency", "plot_timeline"]
 
 
+_MARKED = 100  # calls up to which each has a mark
+
+
 def plot_timeline(
     stream: BaseStream, chunk: int = 1, *, chunks: Optional[int] = None, fs: Optional[float] = None, output: int = 0
 ) -> "Figure":
@@ -65,10 +68,14 @@ def plot_timeline(
     ax.plot(
         [0, total], [0, total * outs / ins], color=GREY, lw=1.2, ls=":", label="as many as came, at the output's rate"
     )
-    ax.step(came, out, where="post", color=BLUE, lw=1.8, marker="o", ms=3.5, label="out after each call")
-    ax.axvspan(0, found.first_chunk, color=ORANGE, alpha=0.18, lw=0)
+    marker = {"marker": "o", "ms": 3.5} if count <= _MARKED else {}
+    ax.step(came, out, where="post", color=BLUE, lw=1.8, label="out after each call", **marker)
+    start = min(found.first_chunk, total)
+    ax.axvspan(0, start, color=ORANGE, alpha=0.18, lw=0)
     height = max(end, out[-1], 1)
-    ax.text(found.first_chunk / 2, 0.97 * height, _start(found.first_chunk), ha="center", va="top", fontsize=8)
+    middle = start > 0.2 * total  # there is room for it; else it begins at the axis
+    at = start / 2 if middle else 0.01 * total
+    ax.text(at, 0.97 * height, _start(found.first_chunk), ha="center" if middle else "left", va="top", fontsize=8)
     if end > out[-1]:
         ax.annotate("", (total, end), (total, out[-1]), arrowprops={"arrowstyle": "-|>", "color": VERMILION, "lw": 1.8})
         ax.plot([total], [end], color=VERMILION, marker="s", ms=5, ls="none", label=f"flush(): {end - out[-1]} more")
@@ -141,15 +148,15 @@ def plot_latency(
     top = 1.15 * max(_quantile(values, 0.995), median)
     beyond = sum(value > top for value in values)
     ax.hist([min(value, top) for value in values], bins=min(60, max(10, len(values) // 5)), color=BLUE, alpha=0.85)
-    ax.axvline(median, color=BLACK, lw=1.6, label=f"median {median:.3g} {name}")
-    ax.axvline(late, color=VERMILION, lw=1.6, ls="--", label=f"99 of 100 below {late:.3g} {name}")
+    ax.axvline(median, color=BLACK, lw=1.6, label=f"median {_short(median)} {name}")
+    ax.axvline(late, color=VERMILION, lw=1.6, ls="--", label=f"99 of 100 below {_short(late)} {name}")
     if fs is not None:
         lasts = unit * chunk / fs
-        ax.plot([], [], color=GREEN, lw=1.8, ls=":", label=f"a chunk lasts {lasts:.3g} {name}")
+        ax.plot([], [], color=GREEN, lw=1.8, ls=":", label=f"a chunk lasts {_short(lasts)} {name}")
         if lasts <= 4 * top:
             ax.axvline(lasts, color=GREEN, lw=1.8, ls=":")
     if beyond:
-        ax.plot([], [], ls="none", label=f"{beyond} longer, up to {values[-1]:.3g} {name}")
+        ax.plot([], [], ls="none", label=f"{beyond} longer, up to {_short(values[-1])} {name}")
     ax.set_xlim(left=0)
     count_ticks(ax, x=False)
     ax.legend(fontsize=8, framealpha=0.95)
@@ -169,6 +176,10 @@ def _seconds(times: Any) -> List[float]:
             "were expected; pass what time.perf_counter() says before and after calls"
         )
     return found
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _quantile(values: Sequence[float], part: float) -> float:
