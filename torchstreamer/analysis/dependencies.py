@@ -16,6 +16,7 @@ from .probed import Probed, as_function, kind_of
 __all__ = ["infer_dependency_matrix", "single_matrix"]
 
 METHODS = ("auto", "perturb", "gradient", "nan")
+_TRIED = 4  # frames that are tried alone before others are put together
 _BLOCKED = 48  # frames from which on whole blocks of them are tried first
 
 
@@ -177,6 +178,8 @@ class _Search:
         self.grouping = Grouping.alone(len(places), sum(probed.lengths))
         if field is not None:
             self.grouping = self._of_field(field)
+            if self._some_reach_beyond(self.grouping):
+                raise self._field_error()
 
     def spoilt(self) -> Tensor:
         """What ``nan`` reaches: ``[frames, ΣT']``."""
@@ -238,6 +241,8 @@ class _Search:
             first, last = per_output(upper, lengths)
             grouping = Grouping.of(first, last, lengths, spare=True)
         try:
+            if not self.told and self._some_reach_beyond(grouping):
+                raise _Contradiction
             lower = self.moved(grouping, rounds, upper)
             if bool((lower & ~upper).any()):
                 raise _Contradiction
@@ -273,6 +278,21 @@ class _Search:
             first += low
             last += high
         return Grouping.of(first, last, self.probed.lengths, spare=True)
+
+    def _some_reach_beyond(self, grouping: Grouping) -> bool:
+        """Whether some frames, each for itself, change what they may not: where frames of a group stand as far apart
+        as something reaches, they hide that from each other."""
+        frames = len(self.places)
+        if grouping.count == frames:
+            return False
+        chosen = torch.arange(min(_TRIED, frames)) * frames // _TRIED + frames // (2 * _TRIED)
+        alone = torch.full((frames,), -1).index_copy_(0, chosen, torch.arange(len(chosen)))
+        trial = Grouping(alone, len(chosen), grouping.reach)
+        beyond = ~grouping.reach[chosen]
+        return any(
+            bool((changes(self.probed, self.places, trial, way, False) & beyond).any())
+            for way in perturbations(self.probed, 0)
+        )
 
     def _ensure_within(self, grouping: Grouping, found: Tensor) -> None:
         if self.told and grouping.beyond(found):
