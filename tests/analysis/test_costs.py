@@ -93,6 +93,12 @@ class Differences(pts.BaseStream):
         return max(n - 3, 0)
 
 
+def test_in_inference_mode():
+    with torch.inference_mode():
+        found = summary(pts.create_stream(net()), 20, calls=1)
+    assert found.macs == summary(pts.create_stream(net()), 20, calls=1).macs
+
+
 def test_a_handler_of_ones_own():
     stream = Differences()
     fed = stream(torch.ones(1, 2, 9))

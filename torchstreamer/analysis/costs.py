@@ -163,6 +163,14 @@ def summary(
         80
     """
     chunk, calls, fs = whole_number(chunk, "chunk"), whole_number(calls, "calls"), rate(fs)
+    # Multiply-adds cannot be counted in inference mode, which may be the caller's.
+    with torch.inference_mode(False), torch.no_grad():
+        return _summed(stream, chunk, fs, x, calls)
+
+
+def _summed(
+    stream: BaseStream, chunk: int, fs: Optional[float], x: Union[Tensor, Sequence[Tensor], None], calls: int
+) -> StreamSummary:
     twin = new_copy(stream)
     parts = list(parts_of(twin))
     chunks = _chunks(twin, chunk, x)
@@ -172,28 +180,27 @@ def summary(
         key: _Meter(Part("", graph, "step")) for key, graph in inner.items() if not isinstance(graph, PortedGraphStream)
     }
     hop = stream.hop
-    with torch.no_grad():
-        start = max(2 * latency(stream).first_output, 1)
-        for _ in range(min(-(-start // chunk), 10_000)):
-            twin(*chunks)
-        chunks = [None if still else c for c, still in zip(chunks, _static(twin), strict=True)]
-        # Whole periods, so that rates are what they are.
-        turns = hop // math.gcd(hop, chunk)
-        for meter in [*meters, *graphs.values()]:
-            meter.counting = True
-        for _ in range(turns):
-            twin(*chunks)
-        for meter in [*meters, *graphs.values()]:
-            meter.counting = False
-        states = [_nbytes(part.module) for part in parts]
-        whole = twin.state_nbytes()
-        for meter in meters:
-            meter.timing = True
-        times = []
-        for _ in range(calls):
-            begin = time.perf_counter()
-            twin(*chunks)
-            times.append(time.perf_counter() - begin)
+    start = max(2 * latency(stream).first_output, 1)
+    for _ in range(min(-(-start // chunk), 10_000)):
+        twin(*chunks)
+    chunks = [None if still else c for c, still in zip(chunks, _static(twin), strict=True)]
+    # Whole periods, so that rates are what they are.
+    turns = hop // math.gcd(hop, chunk)
+    for meter in [*meters, *graphs.values()]:
+        meter.counting = True
+    for _ in range(turns):
+        twin(*chunks)
+    for meter in [*meters, *graphs.values()]:
+        meter.counting = False
+    states = [_nbytes(part.module) for part in parts]
+    whole = twin.state_nbytes()
+    for meter in meters:
+        meter.timing = True
+    times = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        twin(*chunks)
+        times.append(time.perf_counter() - begin)
     scale = 1.0 if fs is None else fs
     samples, rows = turns * chunk, 1 if not isinstance(chunks[0], Tensor) else chunks[0].shape[0]
     spent = sum(meter.seconds for meter in meters) or 1.0
