@@ -117,6 +117,23 @@ def test_refusals():
         latency(stream_of(conv(9)), output=1)
 
 
+def test_measured_with_time_elsewhere_and_several_outputs():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.near, self.far = nn.Conv1d(4, 4, 3, stride=2), nn.Conv1d(4, 4, 9, stride=2)
+
+        def forward(self, x):
+            x = x.transpose(1, 2)
+            return {"near": self.near(x).transpose(1, 2), "far": self.far(x)}
+
+    x = torch.randn(1, 120, 4)
+    stream = pts.create_stream(Heads().eval(), x, 1)
+    for output in (0, 1):
+        assert latency(stream, 5, x=x, output=output) == latency(stream, 5, output=output)
+    assert latency(stream, output=0) != latency(stream, output=1)
+
+
 def test_outputs_that_come_before_their_place():
     stream = pts.create_stream(nn.Sequential(nn.ReflectionPad1d(4), nn.Conv1d(1, 1, 3)))
     found = latency(stream)  # output o is of the samples o - 4 to o - 2

@@ -4,12 +4,14 @@ import copy
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
+from ..graph.ported import PortedGraphStream
 from .arguments import ensure_stream, rate, whole_number
 from .graph_geometry import output_samples
 from .phases import Period, place
@@ -92,8 +94,8 @@ def latency(
         stream: the stream
         chunk: samples per call
         fs: samples per second, for seconds
-        x: a signal ``[B, C, T]`` to measure on, sample by sample, with a copy of the stream; without it, what
-            ``output_length`` says counts. Only for streams of one input
+        x: a signal as the stream takes it, by custom ``[B, C, T]``, to measure on, sample by sample, with a copy of the
+            stream; without it, what ``output_length`` says counts. Only for streams of one input
         output: of which output, where there are several
 
     Returns:
@@ -177,13 +179,23 @@ class _Counts:
 
 
 def _measured(stream: BaseStream, x: Tensor, output: int) -> List[int]:
-    twin = copy.deepcopy(stream)
+    twin: Any = copy.deepcopy(stream)
     twin.reset()
+    came = given = -1
+    if isinstance(twin, PortedGraphStream):
+        ports: Any = twin.ports
+        if len(ports) != 1:
+            raise ValueError(
+                f"invalid_input: one signal came for a stream of {len(ports)} inputs; a stream of one input was "
+                "expected; leave x out"
+            )
+        came, given = ports[0].time, twin.time_axes[output]
     counts = [0]
     with torch.no_grad():
-        for sample in torch.split(x, 1, -1):
-            y = twin(sample)
-            counts.append(counts[-1] + (0 if y is None else y.shape[-1]))
+        for sample in torch.split(x, 1, came):
+            # Outputs that wait are leaves, too.
+            y = pytree.tree_leaves(twin(sample), is_leaf=lambda leaf: leaf is None)[output]
+            counts.append(counts[-1] + (0 if y is None else y.shape[given]))
     return counts
 
 
