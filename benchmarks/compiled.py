@@ -1,7 +1,7 @@
 """Compiled streams: what a chunk costs, beside torch-streamer 0.0.2 in TorchScript, the offline network, and the limit.
 
 python benchmarks/compiled.py                 # compiles and measures all: half an hour; writes results/ and README.md
-python benchmarks/compiled.py --only stack    # one part: stack, hifigan or steady; prints only
+python benchmarks/compiled.py --only stack    # one part: stack, hifigan or steady; prints only, unless --write
 """
 
 import argparse
@@ -161,7 +161,8 @@ def steady(chunks: int) -> list[str]:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["stack", "hifigan", "steady"])
+    parser.add_argument("--only", choices=["stack", "hifigan", "steady"], help="one part; prints, unless --write")
+    parser.add_argument("--write", action="store_true", help="put the part among those that were measured before")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--span", type=float, default=0.02, help="seconds per contender and round")
     parser.add_argument("--chunks", type=int, default=1_000_000, help="chunks of the long run")
@@ -172,17 +173,23 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
     torch.set_num_threads(1)
     facts = machine()
-    about = f"{facts['cpu']}, 1 thread; torch {facts['torch']}; float32, batch 1; medians of {args.rounds} rounds."
+    tuned = "not autotuned" if args.no_autotune else "autotuned"
+    about = (
+        f"{facts['cpu']}, 1 thread; torch {facts['torch']}; float32, batch 1; medians of {args.rounds} rounds; {tuned}."
+    )
     parts: dict[str, Callable[[], list[str]]] = {
         "stack": lambda: stack(args.rounds, args.span, args.peer, not args.no_autotune),
         "hifigan": lambda: hifigan(args.rounds, args.span, args.backend, not args.no_autotune),
         "steady": lambda: steady(args.chunks),
     }
     found = {name: part() for name, part in parts.items() if args.only in (None, name)}
-    if args.only is None:
-        text = "\n\n".join([about, *("\n".join(lines) for lines in found.values())])
+    if args.only is None or args.write:
+        path = HERE / "results" / "compiled.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept.update({name: [about, "", *lines] for name, lines in found.items()}, machine=facts)
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+        text = "\n\n".join("\n".join(kept[name]) for name in parts if name in kept)
         write_between_markers(HERE / "README.md", text + "\n", "generated compiled")
-        (HERE / "results" / "compiled.json").write_text(json.dumps({"machine": facts, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
