@@ -275,7 +275,7 @@ class RowsReader:
             self._fill_from(own=False)
 
     def _fill_from(self, own: bool) -> None:
-        # In turns, so that streams can be opened side by side. Once all there are were opened in vain, rows stay without.
+        # In turns, so that streams can be opened side by side. When all there are were opened in vain, rows stay empty.
         vain = 0
         while vain <= len(self.rows[0].draw.order):
             entering = []
