@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 
 import numpy
@@ -116,14 +117,23 @@ def test_words_that_fail():
         list(loader_of([Wordless()], streamer=fail))
 
 
-def test_threads_open_side_by_side():
-    def slow(stream):
-        time.sleep(0.2)
-        return numbers(1)
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_threads_read_side_by_side(where):
+    # Every stream waits until all eight are as far as it is: nobody comes by if they take turns.
+    together = threading.Barrier(8, timeout=30)
 
-    begin = time.monotonic()
-    assert len(list(loader_of(range(8), 8, streamer=slow, threads=8))) == 1
-    assert time.monotonic() - begin < 8 * 0.2  # one after the other would take at least so long
+    def opened(stream):
+        if where == "open":
+            together.wait()
+        return reading()
+
+    def reading():
+        yield torch.zeros(1)
+        if where == "read":
+            together.wait()
+        yield torch.ones(1)
+
+    assert len(list(loader_of(range(8), 8, streamer=opened, threads=8))) == 2
 
 
 # --------------------------------------------------------------------------- processes
@@ -208,10 +218,6 @@ def test_only_dead_processes_are_called_dead():
 def test_what_cannot_be_sent():
     with pytest.raises(StreamReadError, match="^unpicklable_chunk: a chunk of the streams .0. cannot be sent"):
         list(loader_of([[iter(())], ["x"]], 1, 1, list, streamer=lambda stream: ([lambda: 0] for _ in stream)))
-
-
-def use_a_value(stream):
-    yield torch.tensor([stream])
 
 
 class Sharing:

@@ -94,6 +94,13 @@ def test_states_tell_the_epoch_that_comes():
     assert loader.state_dict()["epoch"] == 2
 
 
+def test_an_iterator_that_was_never_read_leaves_no_trace():
+    loader = loader_of([numbers(5)])
+    iter(loader)
+    loader.set_epoch(5)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (5, 0)
+
+
 def test_the_state_of_a_loader_that_was_resumed_and_not_read():
     loader = loader_of([numbers(5)])
     batches = iter(loader)

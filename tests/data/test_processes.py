@@ -260,11 +260,15 @@ def test_worker_init_fn_gets_the_number_of_the_process():
     assert "READER" not in os.environ
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_batches():
+    (batch, *_) = loader_of(workers=0, pin_memory=True)
+    assert batch.data.is_pinned() and batch.ids.is_pinned()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_pinning_needs_a_gpu():
-    if torch.cuda.is_available():
-        (batch, *_) = loader_of(workers=0, pin_memory=True)
-        assert batch.data.is_pinned() and batch.ids.is_pinned()
-        return
     with pytest.warns(UserWarning, match="pin_memory=True has no effect"):
         loader = loader_of(workers=0, pin_memory=True)
     check_epoch(list(loader), STREAMS, 2, False)

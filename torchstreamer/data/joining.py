@@ -27,7 +27,7 @@ class Joining:
         self.collate_fn = collate_fn
         self.copies = copies
         self.rows = range(dataset.batch_size)
-        self._sitting: List[int] = []
+        self._seats: List[Seats] = []
         self._no = torch.zeros(dataset.batch_size, dtype=torch.bool)
         self.chunk = dataset.padding_chunk  # stands for a row that has ended
         self._blank: Any = None
@@ -46,17 +46,15 @@ class Joining:
             data, lengths = parts[0].data, parts[0].lengths
         else:
             data, lengths = self._joined(parts)
-        if self._sitting != [id(their) for their in seats]:
+        if len(seats) != len(self._seats) or any([a is not b for a, b in zip(seats, self._seats, strict=True)]):
             self._sit(seats)
         first, last = self._no.clone(), self._no.clone()
-        if any([part.age == 0 for part in parts]):
-            for part in parts:
-                if part.age == 0:
-                    first[part.seats.rows] = torch.tensor([chunk == 0 for chunk in part.seats.chunks])
         for part in parts:
+            if part.age == 0:
+                first[part.seats.rows] = torch.tensor([chunk == 0 for chunk in part.seats.chunks])
             if part.last is not None:
                 last[part.seats.rows] = torch.tensor(part.last)
-        if len(parts) == 1 or len({part.age for part in parts}) == 1:
+        if len({part.age for part in parts}) == 1:
             chunk_index = self._chunks + self._moving * parts[0].age if parts[0].age else self._chunks.clone()
         else:
             chunk_index = self._chunks.clone()
@@ -66,8 +64,7 @@ class Joining:
 
     def _sit(self, seats: Sequence[Seats]) -> None:
         # What stays the same until a stream takes another's place.
-        self._sitting = [id(their) for their in seats]
-        self._held = list(seats)  # so that the ids stay theirs
+        self._seats = list(seats)
         size = len(self.rows)
         self._ids, self._chunks = torch.full((size,), -1), torch.full((size,), -1)
         self._moving, self._valid = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.bool)

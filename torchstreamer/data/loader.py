@@ -131,14 +131,15 @@ class StreamDataLoader:
         orders = progress.start.orders(shares, *dataset.shard())
         joining = Joining(dataset, self.collate_fn, copies=self.num_workers > 0)
         steps = self._steps(orders[0])
-        crew = self._hire(shares, alone=orders[0].world_size == 1 and len(shares) == 1) if self.num_workers else None
+        alone = orders[0].world_size == 1 and len(shares) == 1
+        crew = self._hire(shares, alone) if self.num_workers else None
         feeds: List[Generator[Part, None, None]] = []
+        progress.running = True
         try:
             if crew is not None:
                 crew.busy = True
                 feeds = crew.read(orders, dataset.seed)
             else:
-                alone = orders[0].world_size == 1
                 feeds = [dataset.reader(shares[0], orders[0], self.collate_fn is None, alone).parts()]
             while True:
                 came = [next(feed, None) for feed in feeds]

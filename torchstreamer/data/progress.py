@@ -60,13 +60,13 @@ class Progress:
     Attributes:
         start: the place
         batch: how many batches lie before where it stands now
-        running: whether batches are still being read
+        running: whether batches are being read
     """
 
     def __init__(self, start: Place, shares: Sequence[range]) -> None:
         self.start = start
         self.batch = start.batch
-        self.running = True
+        self.running = False
         self._shares = shares
         self._after: List[Optional[Tuple[Seats, int]]] = [None] * len(shares)
 

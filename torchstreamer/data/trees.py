@@ -12,8 +12,22 @@ from torch import Tensor
 
 from ..errors import StreamInputError, StreamReadError
 
-__all__ = ["Number", "Others", "TimeDim", "axis_of", "blank", "checked_time_dim", "copied", "filled", "is_number",
-           "kind_of", "like", "map_tensors", "part_of", "tensor_of"]  # fmt: skip
+__all__ = [
+    "Number",
+    "Others",
+    "TimeDim",
+    "axis_of",
+    "blank",
+    "checked_time_dim",
+    "copied",
+    "filled",
+    "is_number",
+    "kind_of",
+    "like",
+    "map_tensors",
+    "part_of",
+    "tensor_of",
+]
 
 Number = Union[bool, int, float, complex]
 TimeDim = Any  # an axis, or the structure of a chunk with an axis for each part of it
