@@ -89,7 +89,7 @@ def cuts(n, chunk, seed):
         left -= min(size, left)
 
 
-@pytest.mark.parametrize("form", ["rows", "unfolded", "channels"])
+@pytest.mark.parametrize("form", ["rows", "unfolded", "winograd", "channels"])
 @pytest.mark.parametrize("name", NETS)
 def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
     monkeypatch.setitem(compiling._FORMS, "eager", (form,))
@@ -121,6 +121,46 @@ def test_forms_of_a_long_chunk(monkeypatch):
         torch.testing.assert_close(joined([*map(stream, x.split(600, -1)), stream.flush()]), net(x).detach())
     short = pts.compile(pts.create_stream(net), chunk=6, backend="eager")
     assert sorted(one.form for one in short.candidates) == ["channels", "rows"]  # one product already
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 24, 300])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_fewer_products(chunk, batch, monkeypatch):
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(2, 17, 3, padding=1), nn.ReLU(inplace=True), nn.Conv1d(17, 256, 2), nn.Conv1d(256, 256, 5)]
+    layers += [nn.ELU(), nn.Conv1d(256, 20, 3, dilation=3, bias=False), nn.Conv1d(20, 16, 4, padding=2)]
+    net = nn.Sequential(*layers).double()
+    monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))
+    stream = pts.compile(pts.create_stream(net), chunk=chunk, batch=batch, backend="eager")
+    code = stream._program.graph.code
+    assert ("bmm" in code) == (chunk > 1)
+    assert "float64" not in code  # weights are transformed once
+    x = torch.randn(batch, 2, 9 * chunk + 45, dtype=torch.float64)
+    y = joined([*map(stream, x.split(chunk, -1)), stream.flush()])
+    torch.testing.assert_close(y, net(x).detach(), rtol=0, atol=1e-11)
+
+
+def test_fewer_products_in_single_precision():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(20, 64, 3), nn.ReLU(), nn.Conv1d(64, 20, 3, dilation=2), nn.Tanh())
+    stream = pts.compile(pts.create_stream(net), chunk=32, backend="aot", autotune=False)
+    assert {one.form for one in stream.candidates} == {"rows", "winograd", "channels"}
+    assert all(one.error < 1e-5 and not one.reason for one in stream.candidates)
+    x = torch.randn(1, 20, 333)
+    torch.testing.assert_close(
+        joined([*map(stream, x.split(32, -1)), stream.flush()]), net(x).detach(), rtol=0, atol=1e-5
+    )
+
+
+def test_what_depends_on_weights_alone_is_folded():
+    # A layer whose weight is computed: the recorded step holds the result, and what is written in place is left alone.
+    torch.manual_seed(0)
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 3))
+    net = nn.Sequential(conv, nn.Hardtanh(inplace=True)).double()
+    stream = pts.compile(pts.create_stream(net), chunk=5, backend="eager")
+    assert "norm" not in stream._program.graph.code and "hardtanh_" in stream._program.graph.code
+    x = torch.randn(1, 2, 43, dtype=torch.float64)
+    torch.testing.assert_close(joined([*map(stream, x.split(5, -1)), stream.flush()]), net(x).detach())
 
 
 def test_the_streams_own_step():

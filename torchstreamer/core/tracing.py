@@ -6,7 +6,7 @@ from typing import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "tracing", "unfolding"]
+__all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "recorded_form", "tracing"]
 
 
 def autocasting(x: Tensor) -> bool:
@@ -20,16 +20,17 @@ def autocasting(x: Tensor) -> bool:
 
 
 class _Tracing:
-    # While a step is recorded: "rows", "unfolded" or "channels", the form of its products; not known to scripts.
+    # While a step is recorded, the form of its products; not known to scripts.
     form = ""
 
 
 @contextmanager
 def tracing(form: str) -> Iterator[None]:
-    """While this is open, streams compute nothing in place, and with products of rows or with torch's convolution.
+    """While this is open, streams compute nothing in place, and convolutions in one form.
 
     Args:
-        form: ``"rows"``; ``"unfolded"``, the same with one product however long the chunk; or ``"channels"``
+        form: ``"rows"``, products of rows; ``"unfolded"``, one product each however long the chunk; ``"winograd"``, with
+            fewer multiplications where that pays; or ``"channels"``, as torch's convolution
     """
     before, _Tracing.form = _Tracing.form, form
     try:
@@ -38,9 +39,9 @@ def tracing(form: str) -> Iterator[None]:
         _Tracing.form = before
 
 
-def unfolding() -> bool:
-    """Whether a step is recorded in which convolutions are one product each."""
-    return _Tracing.form == "unfolded"
+def recorded_form() -> str:
+    """The form in which a step is recorded, ``""`` while none is."""
+    return _Tracing.form
 
 
 def plain_inference() -> bool:

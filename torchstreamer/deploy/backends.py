@@ -14,9 +14,14 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["BACKENDS", "Program", "available", "quietly"]
+__all__ = ["BACKENDS", "TUNED", "TUNING", "Program", "available", "quietly"]
 
-_TUNED = {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+# The backends that can try kernels out.
+TUNED = ("aot", "inductor")
+
+# What makes them do so. Only kernels that are tried out gain from weights laid out for them, as freezing does: as a
+# matter of course oneDNN's products are slower than the library's.
+TUNING = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
 
 
 class Program:
@@ -25,10 +30,10 @@ class Program:
     Args:
         graph: the step
         args: an example of its inputs
-        autotune: whether the compiler tries kernels out
+        tuned: whether the compiler tries kernels out
     """
 
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
         raise NotImplementedError
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -45,7 +50,7 @@ class Program:
 
 
 class _Eager(Program):
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
         self.graph: Any = graph
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -55,10 +60,8 @@ class _Eager(Program):
 
 
 class _Inductor(_Eager):
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
-        options: Dict[str, Any] = {"freezing": True, "cpp_wrapper": True}
-        if autotune:
-            options.update(_TUNED)
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
+        options: Dict[str, Any] = {"cpp_wrapper": True, **(TUNING if tuned else {})}
         self.graph = torch.compile(graph, dynamic=False, fullgraph=True, options=options)
 
 
@@ -104,14 +107,14 @@ def _read_transposed(state: fx.Node) -> bool:
 
 class _Exported(Program):
     # What takes an exported program, with flat states.
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
         self.flat = _Flat(graph, args[1:])
         inputs = (args[0], *self.flat.pack(args[1:]))
-        self.build(torch.export.export(self.flat, inputs, strict=False), len(inputs) - 1, autotune)
+        self.build(torch.export.export(self.flat, inputs, strict=False), len(inputs) - 1, tuned)
         # Only the shapes are needed from here on.
         self.flat.recorded = None  # type: ignore[assignment]
 
-    def build(self, program: Any, count: int, autotune: bool) -> None:
+    def build(self, program: Any, count: int, tuned: bool) -> None:
         raise NotImplementedError
 
     def pack(self, rows: List[Tensor]) -> List[Tensor]:
@@ -122,16 +125,13 @@ class _Exported(Program):
 
 
 class _Aot(_Exported):
-    def build(self, program: Any, count: int, autotune: bool) -> None:
+    def build(self, program: Any, count: int, tuned: bool) -> None:
         from torch._inductor import aoti_compile_and_package, aoti_load_package
 
-        settings: Dict[str, Any] = {"freezing": True}
-        if autotune:
-            settings.update(_TUNED)
         folder = tempfile.mkdtemp(prefix="torchstreamer-")
         weakref.finalize(self, shutil.rmtree, folder, True)
         path = os.path.join(folder, "step.pt2")
-        aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
+        aoti_compile_and_package(program, package_path=path, inductor_configs=TUNING if tuned else {})
         self.call = aoti_load_package(path).loader.run
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -140,7 +140,7 @@ class _Aot(_Exported):
 
 
 class _Onnx(_Exported):
-    def build(self, program: Any, count: int, autotune: bool) -> None:
+    def build(self, program: Any, count: int, tuned: bool) -> None:
         import onnxruntime  # type: ignore[import-untyped]
 
         self.names = ["x", *(f"s{i}" for i in range(count))]
@@ -170,7 +170,7 @@ class _Onnx(_Exported):
 
 
 class _CudaGraph(Program):
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], autotune: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
         self.x, *self.states = [value.clone() for value in args]
         # Capture asks for a few runs before, on a stream of their own.
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

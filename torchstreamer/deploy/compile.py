@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from ..core.stream import BaseStream
 from ..errors import StreamError
-from .backends import BACKENDS, Program, available, quietly
+from .backends import BACKENDS, TUNED, Program, available, quietly
 from .chunks import check_chunk, input_channels
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
 
@@ -18,13 +18,16 @@ __all__ = ["Candidate", "CompiledStream", "compile"]
 
 # Forms of the step that each backend can run.
 _FORMS = {
-    "aot": ("rows", "unfolded", "channels"),
+    "aot": ("rows", "unfolded", "winograd", "channels"),
     "inductor": ("rows", "channels"),
     "onnx": ("channels",),
     "cudagraph": ("rows", "channels"),
     "eager": ("rows", "channels"),
     "stream": ("own",),
 }
+
+# A step of so many seconds costs what its kernels do.
+_LONG = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ class Candidate:
         backend: ``"aot"``, ``"inductor"``, ``"onnx"``, ``"cudagraph"``, ``"eager"``, or ``"stream"`` for the stream's
             own step
         form: ``"rows"``, convolutions as products of rows, ``"unfolded"``, one product each however long the chunk,
-            ``"channels"``, as torch's convolution, or ``"own"``
+            ``"winograd"``, with fewer products by Winograd's minimal filtering, ``"channels"``, as torch's convolution,
+            or ``"own"``
         seconds: time of a step, ``inf`` if it failed
         error: largest difference from the stream's own step, relative to the scale
+        tuned: whether the compiler tried kernels out
         reason: why it failed, or ""
     """
 
@@ -45,12 +50,12 @@ class Candidate:
     form: str
     seconds: float
     error: float
+    tuned: bool = False
     reason: str = ""
 
     def __str__(self) -> str:
-        if self.reason:
-            return f"{self.backend}, {self.form}: {self.reason}"
-        return f"{self.backend}, {self.form}: {self.seconds * 1e6:.1f} µs, error {self.error:.1e}"
+        name = f"{self.backend}, {self.form}" + (", tuned" if self.tuned else "")
+        return f"{name}: " + (self.reason or f"{self.seconds * 1e6:.1f} µs, error {self.error:.1e}")
 
 
 class CompiledStream(BaseStream):
@@ -243,8 +248,8 @@ def compile(
         backend: ``"auto"`` tries all that promise anything on the device; ``"aot"`` (AOTInductor), ``"inductor"`` and
             ``"onnx"`` (ONNX Runtime, where installed) on a CPU, ``"cudagraph"`` on a GPU, ``"eager"`` the recorded
             graph as it is, ``"stream"`` the stream's own step, which long chunks may be best served with
-        autotune: whether the compilers try kernels out, which makes short chunks much faster, and takes minutes for a
-            large network
+        autotune: whether the compilers try kernels out too, which makes short chunks much faster, and takes minutes for
+            a large network
         channels: channels in, where the stream takes any
         dtype: of the input, where the stream takes any
         tolerance: largest difference from the stream's own step, relative to the scale; 1e-4, or 1e-9 in float64
@@ -290,12 +295,16 @@ def compile(
         tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     tried: List[Tuple[Candidate, Optional[Program]]] = []
     for name in [*available(device), "stream"] if backend == "auto" else [backend]:
+        if name == "inductor" and any(_LONG < one.seconds < float("inf") for one, _ in tried):
+            continue  # its kernels are AOTInductor's: only what a call costs can be less
         seen: Set[str] = set()
         for form in _FORMS[name]:
             graph = None if name == "stream" else steady.record(form)
             code = "" if graph is None else graph.code
             if code not in seen:  # the forms of a short chunk may be the same
-                tried.append(_candidate(steady, name, form, graph, autotune, tolerance))
+                # What is tried out is products.
+                for tuned in (False, True) if autotune and name in TUNED and form != "channels" else (False,):
+                    tried.append(_candidate(steady, name, form, graph, tuned, tolerance))
             seen.add(code)
     tried.sort(key=lambda one: one[0].seconds)
     best, program = tried[0]
@@ -306,21 +315,21 @@ def compile(
 
 
 def _candidate(
-    steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], autotune: bool, tolerance: float
+    steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], tuned: bool, tolerance: float
 ) -> Tuple[Candidate, Optional[Program]]:
     if graph is None:
         return Candidate(backend, form, _seconds(steady, None), 0.0), None
     try:
-        program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], autotune))
+        program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], tuned))
         error = _difference(steady, program)
     except StreamError:
         raise
     except Exception as failure:  # a compiler that is missing, or does not know an operation
         text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-        return Candidate(backend, form, float("inf"), float("inf"), text[:200]), None
+        return Candidate(backend, form, float("inf"), float("inf"), tuned, text[:200]), None
     if not error <= tolerance:
-        return Candidate(backend, form, float("inf"), error, f"differs by {error:.1e} of the scale"), None
-    return Candidate(backend, form, _seconds(steady, program), error), program
+        return Candidate(backend, form, float("inf"), error, tuned, f"differs by {error:.1e} of the scale"), None
+    return Candidate(backend, form, _seconds(steady, program), error, tuned), program
 
 
 def _difference(steady: SteadyStep, program: Program) -> float:

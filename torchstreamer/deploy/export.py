@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.stream import BaseStream
+from .backends import TUNING
 from .onnx_runner import KEY
 from .static import StaticStream
 
@@ -141,7 +142,7 @@ def _save_package(program: Any, path: str, about: str, autotune: bool) -> None:
 
     settings: Dict[str, Any] = {"aot_inductor.metadata": {KEY: about}}
     if autotune:
-        settings.update({"max_autotune": True, "freezing": True, "max_autotune_gemm_backends": "CPP,ATEN"})
+        settings.update(TUNING)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         aoti_compile_and_package(program, package_path=path, inductor_configs=settings)

@@ -17,6 +17,7 @@ from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..core.tracing import tracing
 from ..errors import StreamError, UnsupportedModuleError
+from .folding import fold_constants
 
 __all__ = ["Phase", "SteadyStep", "fresh", "held_by", "phase_of", "put", "rings_of"]
 
@@ -109,7 +110,7 @@ class SteadyStep:
 
         Args:
             form: ``"rows"``, convolutions as products of rows; ``"unfolded"``, the same with one product however long
-                the chunk; or ``"channels"``, as torch's convolution
+                the chunk; ``"winograd"``, with fewer products; or ``"channels"``, as torch's convolution
 
         Raises:
             UnsupportedModuleError: a handler computes in a way that cannot be recorded
@@ -135,8 +136,7 @@ class SteadyStep:
                 f"recording its step raised {type(error).__name__}: {str(error).splitlines()[0]}",
                 "let handlers decide by shapes and whole numbers, not by the values of samples",
             ) from error
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+        fold_constants(graph)
         return graph
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.entry import entry
 from ..core.registry import require_plain
-from ..core.tracing import autocasting, plain_inference, unfolding
+from ..core.tracing import autocasting, plain_inference, recorded_form
 from ..errors import StreamInputError
 from .padding import Pad1dStream, conv_padding
 from .weights import (
@@ -22,6 +22,7 @@ from .weights import (
     weight_source,
 )
 from .window import WindowStream, time_last, unfold, window_count
+from .winograd import WinogradWeight, winograd
 
 __all__ = ["Conv1dStream", "conv_stream"]
 
@@ -129,10 +130,15 @@ class Conv1dStream(WindowStream):
         count = (n - self.field) // self.stride + 1 if n >= self.field else 0
         left = n - count * self.stride if count > 0 else max(n, 0)
         short = x.size(0) * count <= self.gemm_columns
+        taps = not short and self.taps and count >= self.tap_columns and not autocasting(x)
         if not torch.jit.is_scripting():
-            short = short or (unfolding() and self.gemm_columns > 0 and not self.depthwise)
+            form = recorded_form()
+            if form == "winograd" and self._reducible(x, count):
+                return self._reduced(x, count, left)
+            taps = taps and form != "winograd"
+            short = short or (form == "unfolded" and self.gemm_columns > 0 and not self.depthwise)
         y: Optional[Tensor] = None
-        if (short or (self.taps and count >= self.tap_columns and not autocasting(x))) and plain_inference():
+        if (short or taps) and plain_inference():
             rows = ring.extend(x, True)
             first = ring.begin
             if count > 0:
@@ -171,6 +177,25 @@ class Conv1dStream(WindowStream):
             flat = taps.reshape(b * count, k * c)
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
         return time_last(y, b, count)
+
+    def _reducible(self, x: Tensor, count: int) -> bool:
+        # Whether fewer products pay. Their sums and differences of a long kernel cost as much where channels are few.
+        plain = self.stride == 1 and self.groups == 1 and x.dtype in (torch.float32, torch.float64)
+        channels = min(self.in_channels, self.out_channels)
+        pays = channels >= 16 if self.kernel_size <= 3 else channels >= 256
+        return plain and self.kernel_size > 1 and pays and count >= 2 * self.dilation
+
+    def _reduced(self, x: Tensor, count: int, left: int) -> Tensor:
+        ring = self.ring
+        rows = ring.extend(x, True)
+        first = ring.begin
+        paired = count - count % (2 * self.dilation)
+        weight = WinogradWeight(self.weight())
+        y = winograd(rows, first, paired, self.dilation, weight, self.bias).transpose(1, 2)
+        if paired < count:
+            y = torch.cat([y, self._product(rows, first + paired, count - paired)], 2)
+        ring.retain(rows, first + count, left)
+        return y
 
     def _weighted(self, taps: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
         y = (taps * matrix).sum(2)

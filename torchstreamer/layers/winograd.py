@@ -1,0 +1,121 @@
+"""Convolutions with fewer products than their definition has, by Winograd's minimal filtering.
+
+Two outputs of a kernel of 3 taps cost 4 products instead of 6, F(2, 3), of 2 taps 3 instead of 4, F(2, 2); longer
+kernels are sums of these. With the taps ``g`` and the samples ``d`` under two neighbouring outputs, F(2, 3) is
+
+    m1 = (d0 - d2) g0    m2 = (d1 + d2) (g0 + g1 + g2) / 2    m3 = (d2 - d1) (g0 - g1 + g2) / 2    m4 = (d1 - d3) g2
+    y0 = m1 + m2 + m3    y1 = m2 - m3 - m4
+
+and F(2, 2) the same without m3. No sample takes part in an output that does not depend on it, so that nan stays where
+a convolution has it; with larger tiles it would not. Rounding errors are those of a convolution, or twice as large.
+
+Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional
+Neural Networks", 2016.
+"""
+
+from typing import List, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["WinogradWeight", "winograd"]
+
+# Values of the samples' differences and sums that are made at once: they should stay in the cache.
+_BLOCK = 1 << 19
+
+
+def _split(kernel_size: int) -> List[int]:
+    """The kernels of 3 and of 2 taps that make up a longer one."""
+    twos = -kernel_size % 3
+    return [3] * ((kernel_size - 2 * twos) // 3) + [2] * twos
+
+
+class WinogradWeight:
+    """The weight of a convolution, as the factors of its products.
+
+    Args:
+        weight: ``[O, C, K]``, at least 2 taps
+
+    Attributes:
+        kernels: taps of the small kernels
+        outer: for m1, m2 and m4, ``[3, kernels · C, O]``
+        third: for m3, ``[kernels of 3 taps · C, O]``
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        taps = weight.detach().to(torch.float64).permute(2, 1, 0)
+        self.kernels = _split(taps.size(0))
+        outer, third = [], [taps.new_empty([0, taps.size(2)])]
+        for g in torch.split(taps, self.kernels):
+            if g.size(0) == 3:
+                outer.append(torch.stack([g[0], (g[0] + g[1] + g[2]) / 2, g[2]]))
+                third.append((g[0] - g[1] + g[2]) / 2)
+            else:
+                outer.append(torch.stack([g[0], g[0] + g[1], g[1]]))
+        self.outer = torch.cat(outer, 1).to(weight)
+        self.third = torch.cat(third).to(weight)
+
+
+def winograd(
+    rows: Tensor, first: int, count: int, dilation: int, weight: WinogradWeight, bias: Optional[Tensor]
+) -> Tensor:
+    """A convolution of stride 1 without groups.
+
+    Args:
+        rows: samples ``[B, n, C]``
+        first: row at which the first window begins
+        count: outputs, a multiple of ``2 · dilation``
+        dilation: rows from one tap to the next
+        weight: of the convolution
+        bias: ``[O]``
+
+    Returns:
+        ``[B, count, O]``
+    """
+    b, _, c = rows.shape
+    tile = 2 * dilation
+    tiles = max(_BLOCK // (4 * b * dilation * c * len(weight.kernels)), 1)
+    span = (sum(weight.kernels) - 1) * dilation
+    pieces: List[Tensor] = []
+    for at in range(0, count, tiles * tile):
+        part = min(tiles * tile, count - at)
+        pieces.append(_tiles(rows.narrow(1, first + at, part + span), part // tile, dilation, weight, bias))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+
+def _tiles(rows: Tensor, tiles: int, dilation: int, weight: WinogradWeight, bias: Optional[Tensor]) -> Tensor:
+    b, _, c = rows.shape
+    count = 2 * dilation * tiles
+
+    def samples(tap: int) -> Tuple[Tensor, Tensor]:
+        # Under the first and under the second output of every pair, [B, tiles, dilation, C].
+        pairs = rows.narrow(1, tap * dilation, count).reshape(b, tiles, 2, dilation, c)
+        return pairs.select(2, 0), pairs.select(2, 1)
+
+    factors: List[List[Tensor]] = [[], [], [], []]  # for m1, m2, m4, m3
+    tap = 0
+    for taps in weight.kernels:
+        d0, d1 = samples(tap)
+        if taps == 3:
+            d2, d3 = samples(tap + 2)
+            found = [d0 - d2, d1 + d2, d1 - d3, d2 - d1]
+        else:
+            d2 = samples(tap + 1)[1]
+            found = [d0 - d1, d1, d1 - d2]
+        for held, factor in zip(factors, found, strict=False):
+            held.append(factor)
+        tap += taps
+    columns = [torch.cat(held, 3).reshape(b * tiles * dilation, -1) for held in factors if held]
+    if weight.third.size(0) == weight.outer.size(1):  # one shape: one call
+        m1, m2, m4, m3 = torch.bmm(torch.stack(columns), torch.cat([weight.outer, weight.third[None]])).unbind(0)
+        y0, y1 = m1 + m2 + m3, m2 - m3 - m4
+    else:
+        m1, m2, m4 = torch.bmm(torch.stack(columns[:3]), weight.outer).unbind(0)
+        y0, y1 = m1 + m2, m2 - m4
+        if len(columns) == 4:
+            m3 = torch.mm(columns[3], weight.third)
+            y0, y1 = y0 + m3, y1 - m3
+    if bias is not None:
+        y0, y1 = y0 + bias, y1 + bias
+    pair = [y.view(b, tiles, dilation, y.size(1)) for y in (y0, y1)]
+    return torch.stack(pair, 2).view(b, count, y0.size(1))
