@@ -43,6 +43,11 @@ def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
+def chosen(stream: pts.CompiledStream) -> str:
+    """What a compiled stream was made of."""
+    return str(stream.candidates[0]).partition(":")[0]
+
+
 def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) -> list[str]:
     """10 × (Conv1d(64, 64, 3) + ReLU), batch 1."""
     net = build_net("plain")
@@ -78,12 +83,11 @@ def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) 
         gain, share = ratio(times, "torch-streamer", "compiled"), ratio(times, "compiled", "offline")
         wanted = [f"at least {AT_LEAST[chunk]:g}"] if chunk in AT_LEAST else []
         asked = f" (at most {AT_MOST[chunk]:g})" if chunk in AT_MOST else ""
-        best = compiled.candidates[0]
         limit = f"{cost['limit'] * 1e6:.1f}" if "limit" in cost else "-"
         lines.append(
             f"| {chunk} | {cost['offline'] * 1e6:.1f} | {cost['torch-streamer'] * 1e6:.0f} | "
             f"{cost['scripted'] * 1e6:.0f} | {cost['compiled'] * 1e6:.1f} | {limit} | **{gain:.2f}**"
-            f"{' (' + wanted[0] + ')' if wanted else ''} | **{share:.2f}**{asked} | {best.backend}, {best.form} |"
+            f"{' (' + wanted[0] + ')' if wanted else ''} | **{share:.2f}**{asked} | {chosen(compiled)} |"
         )
         print(lines[-1], *map(str, compiled.candidates), sep="\n", flush=True)
     return lines
@@ -112,10 +116,9 @@ def hifigan(rounds: int, span_s: float, backend: str, autotune: bool) -> list[st
             times = interleave(runs, rounds, span_s)
         times["offline"] = [s * chunk / frames for s in times["offline"]]
         cost, share = medians(times), ratio(times, "compiled", "offline")
-        best = compiled.candidates[0]
         lines.append(
             f"| {chunk} | {cost['offline'] * 1e3:.2f} | {cost['compiled'] * 1e3:.2f} | **{share:.2f}** (at most "
-            f"{HIFIGAN_AT_MOST[chunk]:g}) | {best.backend}, {best.form} |"
+            f"{HIFIGAN_AT_MOST[chunk]:g}) | {chosen(compiled)} |"
         )
         print(lines[-1], *map(str, compiled.candidates), sep="\n", flush=True)
     return lines

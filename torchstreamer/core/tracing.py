@@ -29,8 +29,8 @@ def tracing(form: str) -> Iterator[None]:
     """While this is open, streams compute nothing in place, and convolutions in one form.
 
     Args:
-        form: ``"rows"``, products of rows; ``"unfolded"``, one product each however long the chunk; ``"winograd"``, with
-            fewer multiplications where that pays; or ``"channels"``, as torch's convolution
+        form: ``"rows"``, products of rows; ``"unfolded"``, one product each however long the chunk; ``"winograd"``,
+            with fewer multiplications where that pays; or ``"channels"``, as torch's convolution
     """
     before, _Tracing.form = _Tracing.form, form
     try:
