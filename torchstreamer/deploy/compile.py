@@ -122,13 +122,15 @@ class CompiledStream(BaseStream):
         # In the compiled state only what fits as it is goes this way; all else, as what is wrong, the general one.
         if x.shape != (self._single if self._unbatched else self._shape):
             return self._run(x, final)
-        self._failed = True
+        # Straight into the instance: nn.Module's assignment would cost as much as a small layer.
+        entries = self.__dict__
+        entries["_failed"] = True
         if self._unbatched:
-            y, self._states = program.run(x[None].contiguous(), states)
+            y, entries["_states"] = program.run(x[None].contiguous(), states)
             y = y[0]
         else:
-            y, self._states = program.run(x.contiguous(), states)
-        self._failed = False
+            y, entries["_states"] = program.run(x.contiguous(), states)
+        entries["_failed"] = False
         return y
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
