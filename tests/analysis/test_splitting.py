@@ -76,3 +76,10 @@ def test_whole_numbers_and_negative_lengths():
     assert torch.equal(split_wav_lens([2, 2], torch.tensor([1, 0]))[1], torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match="^invalid_chunk_lens"):
         split_wav_lens([3, -1], torch.ones(2))
+
+
+def test_lists_are_refused():
+    with pytest.raises(TypeError, match=r"invalid_tensor: x, a list, came; .*torch.as_tensor"):
+        split_fixed_chunks([1.0, 2.0], 1)
+    with pytest.raises(TypeError, match=r"invalid_tensor: wav_lens, a list, came"):
+        split_wav_lens([1, 2], [0.5])

@@ -31,8 +31,10 @@ def test_equals_the_convolution(kernel, dilation):
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 5, 7])
-def test_in_blocks(kernel, monkeypatch):
+@pytest.mark.parametrize("columns", [1, 1000])  # products in calls of their own, or in one
+def test_in_blocks(kernel, columns, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(module, "_COLUMNS", columns)
     monkeypatch.setattr(module, "_BLOCK", 100)  # a few tiles at a time, and a rest
     weight, offset = torch.randn(6, 4, kernel, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)
     x = torch.randn(2, 4, 2 * 3 * 11 + (kernel - 1) * 3, dtype=DOUBLE)

@@ -1,6 +1,6 @@
 """Cut tensors, and the relative lengths that go with them, into chunks."""
 
-from typing import List, Sequence
+from typing import Any, List, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ def split_fixed_chunks(x: Tensor, chunk_size: int, dim: int = -1) -> List[Tensor
         the chunks, views of ``x``; a tensor that is empty along ``dim`` is its own only chunk
 
     Raises:
+        TypeError: ``x`` is no tensor
         ValueError: ``chunk_size`` below 1, or a tensor without dimensions
         IndexError: ``x`` has no such dimension
 
@@ -32,6 +33,7 @@ def split_fixed_chunks(x: Tensor, chunk_size: int, dim: int = -1) -> List[Tensor
         [(16, 128, 80), (16, 128, 80), (16, 44, 80)]
     """
     chunk_size = whole_number(chunk_size, "chunk_size")
+    _require_tensor(x, "x")
     if x.dim() == 0:
         raise ValueError("invalid_tensor: a tensor without dimensions came; one to cut along was expected; reshape it")
     return list(torch.split(x, chunk_size, dim))
@@ -49,6 +51,7 @@ def split_wav_lens(chunk_lens: Sequence[int], wav_lens: Tensor) -> List[Tensor]:
         Weighted with ``chunk_lens`` they add up to ``wav_lens * sum(chunk_lens)``
 
     Raises:
+        TypeError: ``wav_lens`` is no tensor
         ValueError: a negative length
 
     Example:
@@ -57,6 +60,7 @@ def split_wav_lens(chunk_lens: Sequence[int], wav_lens: Tensor) -> List[Tensor]:
         >>> split_wav_lens([8, 8, 4], torch.tensor([1.0, 0.65, 0.25]))[1]  # 20, 13 and 5 samples
         tensor([1.0000, 0.6250, 0.0000])
     """
+    _require_tensor(wav_lens, "wav_lens")
     if any(length < 0 for length in chunk_lens):
         raise ValueError(
             f"invalid_chunk_lens: {list(chunk_lens)} came; lengths from 0 on were expected; pass sizes of chunks"
@@ -69,3 +73,10 @@ def split_wav_lens(chunk_lens: Sequence[int], wav_lens: Tensor) -> List[Tensor]:
         parts.append(((frames - start) / length).clamp(0.0, 1.0) if length > 0 else torch.zeros_like(frames))
         start += length
     return parts
+
+
+def _require_tensor(x: Any, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"invalid_tensor: {name}, a {type(x).__name__}, came; a tensor was expected; pass torch.as_tensor({name})"
+        )

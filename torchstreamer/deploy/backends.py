@@ -19,9 +19,10 @@ __all__ = ["BACKENDS", "TUNED", "TUNING", "Program", "available", "quietly"]
 # The backends that can try kernels out.
 TUNED = ("aot", "inductor")
 
-# What makes them do so. Only kernels that are tried out gain from weights laid out for them, as freezing does: as a
-# matter of course oneDNN's products are slower than the library's.
+# What makes them do so. Weights in oneDNN's layout, which freezing leads to, serve long steps; in short ones its calls
+# cost more than the library's.
 TUNING = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+_SETTINGS: Dict[str, Dict[str, Any]] = {"": {}, "packed": {"freezing": True}, "tuned": TUNING}
 
 
 class Program:
@@ -30,10 +31,10 @@ class Program:
     Args:
         graph: the step
         args: an example of its inputs
-        tuned: whether the compiler tries kernels out
+        kernels: ``""``, ``"packed"`` or ``"tuned"``; see `Candidate`
     """
 
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
         raise NotImplementedError
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -50,7 +51,7 @@ class Program:
 
 
 class _Eager(Program):
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
         self.graph: Any = graph
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -60,8 +61,8 @@ class _Eager(Program):
 
 
 class _Inductor(_Eager):
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
-        options: Dict[str, Any] = {"cpp_wrapper": True, **(TUNING if tuned else {})}
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
+        options: Dict[str, Any] = {"cpp_wrapper": True, **_SETTINGS[kernels]}
         self.graph = torch.compile(graph, dynamic=False, fullgraph=True, options=options)
 
 
@@ -107,14 +108,14 @@ def _read_transposed(state: fx.Node) -> bool:
 
 class _Exported(Program):
     # What takes an exported program, with flat states.
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
         self.flat = _Flat(graph, args[1:])
         inputs = (args[0], *self.flat.pack(args[1:]))
-        self.build(torch.export.export(self.flat, inputs, strict=False), len(inputs) - 1, tuned)
+        self.build(torch.export.export(self.flat, inputs, strict=False), len(inputs) - 1, kernels)
         # Only the shapes are needed from here on.
         self.flat.recorded = None  # type: ignore[assignment]
 
-    def build(self, program: Any, count: int, tuned: bool) -> None:
+    def build(self, program: Any, count: int, kernels: str) -> None:
         raise NotImplementedError
 
     def pack(self, rows: List[Tensor]) -> List[Tensor]:
@@ -125,13 +126,13 @@ class _Exported(Program):
 
 
 class _Aot(_Exported):
-    def build(self, program: Any, count: int, tuned: bool) -> None:
+    def build(self, program: Any, count: int, kernels: str) -> None:
         from torch._inductor import aoti_compile_and_package, aoti_load_package
 
         folder = tempfile.mkdtemp(prefix="torchstreamer-")
         weakref.finalize(self, shutil.rmtree, folder, True)
         path = os.path.join(folder, "step.pt2")
-        aoti_compile_and_package(program, package_path=path, inductor_configs=TUNING if tuned else {})
+        aoti_compile_and_package(program, package_path=path, inductor_configs=_SETTINGS[kernels])
         self.call = aoti_load_package(path).loader.run
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -140,7 +141,7 @@ class _Aot(_Exported):
 
 
 class _Onnx(_Exported):
-    def build(self, program: Any, count: int, tuned: bool) -> None:
+    def build(self, program: Any, count: int, kernels: str) -> None:
         import onnxruntime  # type: ignore[import-untyped]
 
         self.names = ["x", *(f"s{i}" for i in range(count))]
@@ -170,7 +171,7 @@ class _Onnx(_Exported):
 
 
 class _CudaGraph(Program):
-    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], tuned: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
         self.x, *self.states = [value.clone() for value in args]
         # Capture asks for a few runs before, on a stream of their own.
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

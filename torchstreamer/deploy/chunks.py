@@ -1,11 +1,15 @@
-"""What a fixed step takes: its size and its channels."""
+"""What a fixed step takes: its size, its channels, and what may come in a call."""
 
 from typing import List
 
+import torch
+from torch import Tensor
+
+from ..core.describe import dtype_name
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 
-__all__ = ["check_chunk", "input_channels"]
+__all__ = ["check_call", "check_chunk", "input_channels"]
 
 # The most channels that are tried, where a stream does not say how many it takes.
 _CHANNELS = 8192
@@ -42,3 +46,58 @@ def input_channels(stream: BaseStream) -> int:
     if not taken:
         raise ValueError("unknown_channels: the number of channels could not be found out; pass channels=")
     return taken[0]
+
+
+def check_call(
+    x: Tensor,
+    lengths: Tensor,
+    first: Tensor,
+    last: Tensor,
+    age: Tensor,
+    left: Tensor,
+    channels: int,
+    chunk: int,
+    dtype: torch.dtype,
+    length_multiple: int,
+) -> None:
+    """Refuse a call of a static step that does not fit.
+
+    Args:
+        x, lengths, first, last: what came
+        age, left: of each row, the steps since its signal began and those until it is free, -1 while it goes on
+        channels, chunk, dtype, length_multiple: what the step takes
+
+    Raises:
+        StreamInputError: a shape, a dtype or a device is another, or a row's flags do not fit its state
+    """
+    batch, device = age.size(0), age.device
+    shape = [batch, channels, chunk]
+    if list(x.shape) != shape or x.dtype != dtype or x.device != device:
+        raise StreamInputError(
+            f"invalid_chunk: a chunk came with shape {list(x.shape)}, {dtype_name(x)}, on {x.device}; {shape}, "
+            f"{dtype}, on {device} was expected; fill rows that bring less with anything"
+        )
+    kinds = (("lengths", lengths, torch.int64), ("first", first, torch.bool), ("last", last, torch.bool))
+    for name, flags, kind in kinds:
+        if list(flags.shape) != [batch] or flags.dtype != kind or flags.device != device:
+            raise StreamInputError(
+                f"invalid_flags: {name} came with shape {list(flags.shape)}, {dtype_name(flags)}, on {flags.device}; "
+                f"[{batch}], {kind}, on {device} was expected; pass one entry per row"
+            )
+    age = torch.where(first, torch.zeros_like(left), age)
+    live = first | (left < 0)
+    total = age * chunk + lengths
+    wrong = {
+        f"0 to {chunk} samples, or {chunk} or 0 of a row whose signal goes on": live
+        & torch.where(last, (lengths < 0) | (lengths > chunk), (lengths != 0) & (lengths != chunk)),
+        "first=True in a free row that brings samples or ends": (left == 0) & ~live & (last | (lengths != 0)),
+        f"an end at a multiple of {length_multiple} samples": live & last & (total % length_multiple != 0),
+        "no last=True in a row that has ended": (left > 0) & ~live & last,
+    }
+    for expected, rows in wrong.items():
+        if bool(rows.any()):
+            b = int(rows.nonzero()[0])
+            raise StreamInputError(
+                f"invalid_row: row {b} came with lengths={int(lengths[b])}, first={bool(first[b])}, "
+                f"last={bool(last[b])}; {expected} was expected; check the row's flags, or reset([{b}])"
+            )

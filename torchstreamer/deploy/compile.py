@@ -42,7 +42,7 @@ class Candidate:
             or ``"own"``
         seconds: time of a step, ``inf`` if it failed
         error: largest difference from the stream's own step, relative to the scale
-        tuned: whether the compiler tried kernels out
+        kernels: ``"tuned"``, the compiler tried them out; ``"packed"``, oneDNN's with weights laid out for them; or ""
         reason: why it failed, or ""
     """
 
@@ -50,11 +50,11 @@ class Candidate:
     form: str
     seconds: float
     error: float
-    tuned: bool = False
+    kernels: str = ""
     reason: str = ""
 
     def __str__(self) -> str:
-        name = f"{self.backend}, {self.form}" + (", tuned" if self.tuned else "")
+        name = ", ".join(filter(None, (self.backend, self.form, self.kernels)))
         return f"{name}: " + (self.reason or f"{self.seconds * 1e6:.1f} µs, error {self.error:.1e}")
 
 
@@ -297,16 +297,17 @@ def compile(
         tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     tried: List[Tuple[Candidate, Optional[Program]]] = []
     for name in [*available(device), "stream"] if backend == "auto" else [backend]:
-        if name == "inductor" and any(_LONG < one.seconds < float("inf") for one, _ in tried):
+        if name == "inductor" and any(_long(one) for one, _ in tried):
             continue  # its kernels are AOTInductor's: only what a call costs can be less
         seen: Set[str] = set()
         for form in _FORMS[name]:
             graph = None if name == "stream" else steady.record(form)
             code = "" if graph is None else graph.code
             if code not in seen:  # the forms of a short chunk may be the same
-                # What is tried out is products.
-                for tuned in (False, True) if autotune and name in TUNED and form != "channels" else (False,):
-                    tried.append(_candidate(steady, name, form, graph, tuned, tolerance))
+                products = name in TUNED and form != "channels"
+                for kernels in ("", "packed", "tuned"):
+                    if _worth(kernels, products, autotune, any(_long(one) for one, _ in tried)):
+                        tried.append(_candidate(steady, name, form, graph, kernels, tolerance))
             seen.add(code)
     tried.sort(key=lambda one: one[0].seconds)
     best, program = tried[0]
@@ -316,22 +317,33 @@ def compile(
     return CompiledStream(own, chunk, batch, dtype, steady, program, candidates)
 
 
+def _long(candidate: Candidate) -> bool:
+    return _LONG < candidate.seconds < float("inf")
+
+
+def _worth(kernels: str, products: bool, autotune: bool, long: bool) -> bool:
+    # What can be packed, or tried out, is products. Packed ones pay in long steps only, and there always.
+    if kernels == "tuned":
+        return products and autotune
+    return (kernels == "packed") == (products and long and not autotune)
+
+
 def _candidate(
-    steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], tuned: bool, tolerance: float
+    steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], kernels: str, tolerance: float
 ) -> Tuple[Candidate, Optional[Program]]:
     if graph is None:
         return Candidate(backend, form, _seconds(steady, None), 0.0), None
     try:
-        program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], tuned))
+        program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], kernels))
         error = _difference(steady, program)
     except StreamError:
         raise
     except Exception as failure:  # a compiler that is missing, or does not know an operation
         text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-        return Candidate(backend, form, float("inf"), float("inf"), tuned, text[:200]), None
+        return Candidate(backend, form, float("inf"), float("inf"), kernels, text[:200]), None
     if not error <= tolerance:
-        return Candidate(backend, form, float("inf"), error, tuned, f"differs by {error:.1e} of the scale"), None
-    return Candidate(backend, form, _seconds(steady, program), error, tuned), program
+        return Candidate(backend, form, float("inf"), error, kernels, f"differs by {error:.1e} of the scale"), None
+    return Candidate(backend, form, _seconds(steady, program), error, kernels), program
 
 
 def _difference(steady: SteadyStep, program: Program) -> float:

@@ -20,13 +20,12 @@ def fold_constants(graph: fx.GraphModule) -> None:
             changed.update(_memory_of(node))
     known: Dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
-        if node in changed:
-            continue
+        if node in changed or any(user.op == "output" for user in node.users):
+            continue  # what a step gives is the caller's, so it is made anew
+        needs = node.all_input_nodes
         if node.op == "get_attr":
             known[node] = getattr(graph, node.target)
-        elif (
-            node.op == "call_function" and node.all_input_nodes and all(need in known for need in node.all_input_nodes)
-        ):
+        elif node.op == "call_function" and needs and all(need in known for need in needs) and not _random(node):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*args, **kwargs)
     for node, value in known.items():
@@ -42,6 +41,10 @@ def fold_constants(graph: fx.GraphModule) -> None:
 
 def _changes(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _memory_of(node: fx.Node) -> Set[fx.Node]:

@@ -11,7 +11,7 @@ from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.ported import PortedGraphStream
 from ..layers.weights import GEMM_COLUMNS, copy_network
 from . import graph_rules, rules  # noqa: F401  (they register themselves)
-from .chunks import check_chunk, input_channels
+from .chunks import check_call, check_chunk, input_channels
 from .counting import OPEN
 from .planning import Edge, Planner
 from .pruning import needed, spent
@@ -175,7 +175,8 @@ class StaticStream(nn.Module):
             StreamInputError: a call does not fit; nothing was written. Only with ``validate=True``
         """
         if self.validate:
-            self._check(x, lengths, first, last)
+            age, left = getattr(self, _buffer("row.age")), getattr(self, _buffer("row.left"))
+            check_call(x, lengths, first, last, age, left, self.channels, self.chunk, self.dtype, self.length_multiple)
         if self._captured is None:
             return self._advance(x, lengths, first, last)
         graph, inputs, outputs = self._captured
@@ -358,45 +359,6 @@ class StaticStream(nn.Module):
                     steps = -(-(self.output_length(n) + self.lag) // self.outputs)
                     ahead = max(ahead, steps - (k + 1) if self.output_length(n) > 0 else 0)
         return ahead
-
-    def _check(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> None:
-        mine = self._empty["row.age"]
-        shape = [self.batch, self.channels, self.chunk]
-        if list(x.shape) != shape or x.dtype != self.dtype or x.device != mine.device:
-            raise StreamInputError(
-                f"invalid_chunk: a chunk came with shape {list(x.shape)}, {dtype_name(x)}, on {x.device}; {shape}, "
-                f"{self.dtype}, on {mine.device} was expected; fill rows that bring less with anything"
-            )
-        for name, flags, dtype in (
-            ("lengths", lengths, torch.int64),
-            ("first", first, torch.bool),
-            ("last", last, torch.bool),
-        ):
-            if list(flags.shape) != [self.batch] or flags.dtype != dtype or flags.device != mine.device:
-                raise StreamInputError(
-                    f"invalid_flags: {name} came with shape {list(flags.shape)}, {dtype_name(flags)}, on "
-                    f"{flags.device}; [{self.batch}], {dtype}, on {mine.device} was expected; pass one entry per row"
-                )
-        left = getattr(self, _buffer("row.left"))
-        age = torch.where(first, torch.zeros_like(left), getattr(self, _buffer("row.age")))
-        live = first | (left < 0)
-        total = age * self.chunk + lengths
-        wrong = {
-            f"0 to {self.chunk} samples, or {self.chunk} or 0 of a row whose signal goes on": live
-            & torch.where(last, (lengths < 0) | (lengths > self.chunk), (lengths != 0) & (lengths != self.chunk)),
-            "first=True in a free row that brings samples or ends": (left == 0) & ~live & (last | (lengths != 0)),
-            f"an end at a multiple of {self.length_multiple} samples": live
-            & last
-            & (total % self.length_multiple != 0),
-            "no last=True in a row that has ended": (left > 0) & ~live & last,
-        }
-        for expected, rows in wrong.items():
-            if bool(rows.any()):
-                b = int(rows.nonzero()[0])
-                raise StreamInputError(
-                    f"invalid_row: row {b} came with lengths={int(lengths[b])}, first={bool(first[b])}, "
-                    f"last={bool(last[b])}; {expected} was expected; check the row's flags, or reset([{b}])"
-                )
 
 
 def _buffer(name: str) -> str:

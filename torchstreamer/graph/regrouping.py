@@ -60,24 +60,11 @@ class SplitTimeStream(WindowStream):
         self.behind = behind
         self.aliasing = 2
 
-    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if x is None:
-            return None
-        count = self.ready(x.size(2))
-        if count == 0:
-            self.ring.push(x)
-            return None
-        window = self.ring.join(x)
-        y = window.narrow(2, 0, count * self.factor)
-        y = y.reshape([y.size(0), y.size(1) // self.behind, self.behind, count, self.factor])
-        y = y.permute([0, 1, 4, 2, 3]).reshape([y.size(0), -1, count])
-        self.ring.keep(window, count * self.factor)
-        return y
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0) // self.factor
+    def look(self, window: Tensor) -> Tensor:
+        """The samples, ``factor`` together."""
+        count = window.size(2) // self.factor
+        y = window.reshape([window.size(0), window.size(1) // self.behind, self.behind, count, self.factor])
+        return y.permute([0, 1, 4, 2, 3]).reshape([y.size(0), -1, count])
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"

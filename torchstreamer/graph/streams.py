@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..layers.conv_transpose import TransposedStream
-from ..layers.window import WindowStream, window_count
+from ..layers.window import WindowStream
 from .layout import Layout
 
 __all__ = [
@@ -46,22 +46,10 @@ class WindowedStream(WindowStream):
         self.name = name
         self.aliasing = 2
 
-    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if x is None:
-            return None
-        count = self.ready(x.size(2))
-        if count == 0:
-            self.ring.push(x)
-            return None
-        window = self.ring.join(x)
-        ys: List[Tensor] = self.body([self.before.unpack(window.narrow(2, 0, (count - 1) * self.stride + self.field))])
-        self.ring.keep(window, count * self.stride)
+    def look(self, window: Tensor) -> Tensor:
+        """The operation's outputs."""
+        ys: List[Tensor] = self.body([self.before.unpack(window)])
         return self.behind.pack(ys[0])
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return window_count(n, self.field, self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.name}, field={self.field}, stride={self.stride}"

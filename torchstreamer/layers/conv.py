@@ -179,11 +179,14 @@ class Conv1dStream(WindowStream):
         return time_last(y, b, count)
 
     def _reducible(self, x: Tensor, count: int) -> bool:
-        # Whether fewer products pay. Their sums and differences of a long kernel cost as much where channels are few.
+        # Whether fewer products pay: those of a long kernel take sums and differences that cost as much if few.
         plain = self.stride == 1 and self.groups == 1 and x.dtype in (torch.float32, torch.float64)
         channels = min(self.in_channels, self.out_channels)
-        pays = channels >= 16 if self.kernel_size <= 3 else channels >= 256
-        return plain and self.kernel_size > 1 and pays and count >= 2 * self.dilation
+        if self.kernel_size <= 3:
+            pays = self.kernel_size > 1 and channels >= 16
+        else:
+            pays = channels >= 256 or (channels >= 64 and x.size(0) * count >= 1024)
+        return plain and pays and count >= 2 * self.dilation
 
     def _reduced(self, x: Tensor, count: int, left: int) -> Tensor:
         ring = self.ring

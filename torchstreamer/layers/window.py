@@ -4,6 +4,9 @@ With field ``F`` (the samples one window spans), stride ``s`` and the padded sig
 ``P[i·s : i·s + F]``. TorchScript compiles this file.
 """
 
+from typing import Optional
+
+import torch
 from torch import Tensor
 
 from ..core.entry import entry
@@ -45,7 +48,7 @@ def time_last(y: Tensor, b: int, count: int) -> Tensor:
 
 
 class WindowStream(BaseStream):
-    """A layer that applies one operation to every window of its padded input.
+    """A layer that applies one operation to every window of its padded input. A subclass gives `look`, or a `step`.
 
     Args:
         field: samples that one window spans, ``(kernel_size - 1) · dilation + 1``
@@ -70,3 +73,24 @@ class WindowStream(BaseStream):
     def ready(self, t: int) -> int:
         """Windows that are whole with ``t`` more samples."""
         return window_count(self.ring.held - self.ring.skip + t, self.field, self.stride)
+
+    def look(self, window: Tensor) -> Tensor:
+        """One output per window of these samples, ``[B, C, n]``; no sample lies behind the last window."""
+        raise NotImplementedError
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        count = self.ready(x.size(2))
+        if count == 0:
+            self.ring.push(x)
+            return None
+        window = self.ring.join(x)
+        y = self.look(window.narrow(2, 0, (count - 1) * self.stride + self.field))
+        self.ring.keep(window, count * self.stride)
+        return y
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        return window_count(n, self.field, self.stride)

@@ -23,6 +23,9 @@ __all__ = ["WinogradWeight", "winograd"]
 # Values of the samples' differences and sums that are made at once: they should stay in the cache.
 _BLOCK = 1 << 19
 
+# Products with so many columns are as fast in calls of their own, and a compiler can lay out their weights.
+_COLUMNS = 256
+
 
 def _split(kernel_size: int) -> List[int]:
     """The kernels of 3 and of 2 taps that make up a longer one."""
@@ -106,15 +109,17 @@ def _tiles(rows: Tensor, tiles: int, dilation: int, weight: WinogradWeight, bias
             held.append(factor)
         tap += taps
     columns = [torch.cat(held, 3).reshape(b * tiles * dilation, -1) for held in factors if held]
-    if weight.third.size(0) == weight.outer.size(1):  # one shape: one call
-        m1, m2, m4, m3 = torch.bmm(torch.stack(columns), torch.cat([weight.outer, weight.third[None]])).unbind(0)
-        y0, y1 = m1 + m2 + m3, m2 - m3 - m4
-    else:
-        m1, m2, m4 = torch.bmm(torch.stack(columns[:3]), weight.outer).unbind(0)
-        y0, y1 = m1 + m2, m2 - m4
-        if len(columns) == 4:
-            m3 = torch.mm(columns[3], weight.third)
-            y0, y1 = y0 + m3, y1 - m3
+    matrices = [*weight.outer.unbind(0), weight.third][: len(columns)]
+    if b * tiles * dilation >= _COLUMNS:
+        products = [torch.mm(column, matrix) for column, matrix in zip(columns, matrices, strict=True)]
+    else:  # in one call, but for m3 if that has less to sum
+        alike = len(columns) if columns[-1].shape == columns[0].shape else 3
+        products = list(torch.bmm(torch.stack(columns[:alike]), torch.stack(matrices[:alike])).unbind(0))
+        products += [torch.mm(column, matrix) for column, matrix in zip(columns[alike:], matrices[alike:], strict=True)]
+    m1, m2, m4 = products[:3]
+    y0, y1 = m1 + m2, m2 - m4
+    for m3 in products[3:]:
+        y0, y1 = y0 + m3, y1 - m3
     if bias is not None:
         y0, y1 = y0 + bias, y1 + bias
     pair = [y.view(b, tiles, dilation, y.size(1)) for y in (y0, y1)]
