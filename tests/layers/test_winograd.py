@@ -35,7 +35,8 @@ def test_equals_the_convolution(kernel, dilation):
 def test_in_blocks(kernel, columns, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(module, "_COLUMNS", columns)
-    monkeypatch.setattr(module, "_BLOCK", 100)  # a few tiles at a time, and a rest
+    monkeypatch.setattr(module, "_BLOCK", 100)
+    monkeypatch.setattr(module, "_BLOCKS", 4)  # 3 tiles of 11 at a time, and a rest
     weight, offset = torch.randn(6, 4, kernel, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)
     x = torch.randn(2, 4, 2 * 3 * 11 + (kernel - 1) * 3, dtype=DOUBLE)
     expected = F.conv1d(x, weight, offset, dilation=3)

@@ -20,8 +20,10 @@ from torch import Tensor
 
 __all__ = ["WinogradWeight", "winograd"]
 
-# Values of the samples' differences and sums that are made at once: they should stay in the cache.
+# Values of the samples' differences and sums that are made at once: they should stay in the cache. But a program for
+# very long chunks should not become long itself.
 _BLOCK = 1 << 19
+_BLOCKS = 8
 
 # Products with so many columns are as fast in calls of their own, and a compiler can lay out their weights.
 _COLUMNS = 256
@@ -77,7 +79,7 @@ def winograd(
     """
     b, _, c = rows.shape
     tile = 2 * dilation
-    tiles = max(_BLOCK // (4 * b * dilation * c * len(weight.kernels)), 1)
+    tiles = max(_BLOCK // (4 * b * dilation * c * len(weight.kernels)), -(-count // (tile * _BLOCKS)), 1)
     span = (sum(weight.kernels) - 1) * dilation
     pieces: List[Tensor] = []
     for at in range(0, count, tiles * tile):
