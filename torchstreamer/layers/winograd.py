@@ -6,8 +6,13 @@ kernels are sums of these. With the taps ``g`` and the samples ``d`` under two n
     m1 = (d0 - d2) g0    m2 = (d1 + d2) (g0 + g1 + g2) / 2    m3 = (d2 - d1) (g0 - g1 + g2) / 2    m4 = (d1 - d3) g2
     y0 = m1 + m2 + m3    y1 = m2 - m3 - m4
 
-and F(2, 2) the same without m3. No sample takes part in an output that does not depend on it, so that nan stays where
-a convolution has it; with larger tiles it would not. Rounding errors are those of a convolution, or twice as large.
+and F(2, 2) is
+
+    m1 = (d0 - d1) g0    m2 = d1 (g0 + g1)    m4 = (d1 - d2) g1
+    y0 = m1 + m2         y1 = m2 - m4
+
+No sample takes part in an output that does not depend on it, so that nan stays where a convolution has it; with larger
+tiles it would not. An infinite sample may give nan. Rounding errors are those of a convolution, or twice as large.
 
 Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional
 Neural Networks", 2016.
