@@ -132,7 +132,7 @@ def steady(chunks: int) -> list[str]:
     with torch.inference_mode():
         for name, stream in (
             ("scripted", torch.jit.script(pts.create_stream(net))),
-            ("compiled", pts.compile(pts.create_stream(net), chunk=1, backend="aot", autotune=False)),
+            ("compiled, not autotuned", pts.compile(pts.create_stream(net), chunk=1, backend="aot", autotune=False)),
         ):
             for _ in range(3000):  # TorchScript settles
                 stream(x)
@@ -178,9 +178,9 @@ def main() -> None:
     torch.set_num_threads(1)
     facts = machine()
     tuned = "not autotuned" if args.no_autotune else "autotuned"
-    about = (
-        f"{facts['cpu']}, 1 thread; torch {facts['torch']}; float32, batch 1; medians of {args.rounds} rounds; {tuned}."
-    )
+    where = f"{facts['cpu']}, 1 thread; torch {facts['torch']}; float32, batch 1"
+    about = dict.fromkeys(("stack", "hifigan"), f"{where}; medians of {args.rounds} rounds; {tuned}.")
+    about["steady"] = f"{where}; medians of 50 times 100 chunks."
     parts: dict[str, Callable[[], list[str]]] = {
         "stack": lambda: stack(args.rounds, args.span, args.peer, not args.no_autotune),
         "hifigan": lambda: hifigan(args.rounds, args.backend, not args.no_autotune, args.frames),
@@ -193,7 +193,7 @@ def main() -> None:
         if "hifigan" in found and args.frames != HIFIGAN_CHUNKS:  # the other rows stay
             rows = {line.split("|")[1]: line for line in [*kept["hifigan"][4:], *found["hifigan"][2:]]}
             found["hifigan"][2:] = rows.values()
-        kept.update({name: [about, "", *lines] for name, lines in found.items()}, machine=facts)
+        kept.update({name: [about[name], "", *lines] for name, lines in found.items()}, machine=facts)
         path.write_text(json.dumps(kept, indent=1) + "\n")
         text = "\n\n".join("\n".join(kept[name]) for name in parts if name in kept)
         write_between_markers(HERE / "README.md", text + "\n", "generated compiled")
