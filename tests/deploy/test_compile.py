@@ -152,6 +152,21 @@ def test_fewer_products_in_single_precision():
     )
 
 
+def test_long_steps_take_packed_products(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(16, 20, 3), nn.ReLU())
+    monkeypatch.setattr(compiling, "_LONG", 0.0)  # every step is long
+    stream = pts.compile(pts.create_stream(net), chunk=8, backend="aot", autotune=False)
+    tried = sorted((one.form, one.kernels) for one in stream.candidates)
+    assert tried == [("channels", ""), ("rows", ""), ("rows", "packed"), ("winograd", "packed")]
+    assert all(not one.reason for one in stream.candidates)
+    assert "packed" in str(next(one for one in stream.candidates if one.kernels))
+    x = torch.randn(1, 16, 61)
+    torch.testing.assert_close(
+        joined([*map(stream, x.split(8, -1)), stream.flush()]), net(x).detach(), rtol=0, atol=1e-5
+    )
+
+
 def test_what_depends_on_weights_alone_is_folded():
     # A layer whose weight is computed: the recorded step holds the result, and what is written in place is left alone.
     torch.manual_seed(0)
