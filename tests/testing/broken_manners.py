@@ -23,7 +23,7 @@ class RingOnTheChunk(StridedStream):
         ring = self.ring
         if x.dim() == 3 and 0 < ring.held <= x.size(2):
             ring.data = x.transpose(1, 2).narrow(1, x.size(2) - ring.held, ring.held)
-            ring.spacious = False
+            ring.free = -1
         return y
 
 

@@ -41,7 +41,7 @@ class SpareRoom(StridedStream):
             room[:, : data.size(1)] = data
             self.ring.data = room[:, : data.size(1)]
             self.ring.begin = 0
-            self.ring.spacious = False
+            self.ring.free = -1
         return y
 
 

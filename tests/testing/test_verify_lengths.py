@@ -247,7 +247,7 @@ class KeepsTheTokens(TokensStream):
         y = super().step(x, final)
         if x is not None and 0 < self.ring.held <= x.size(2):
             self.ring.data = x.transpose(1, 2).narrow(1, x.size(2) - self.ring.held, self.ring.held)
-            self.ring.spacious = False
+            self.ring.free = -1
         return y
 
 

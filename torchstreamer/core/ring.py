@@ -16,7 +16,7 @@ __all__ = ["RingBuffer"]
 
 
 # The attributes of a RingBuffer that are plain numbers.
-_NUMBERS = frozenset(["held", "skip", "begin", "room", "spacious", "borrowed", "_rank_two", "fold"])
+_NUMBERS = frozenset(["held", "skip", "begin", "room", "free", "period", "borrowed", "_rank_two", "fold"])
 
 
 class RingBuffer(nn.Module):
@@ -61,7 +61,8 @@ class RingBuffer(nn.Module):
         self.skip = skip  # samples owed
         self.begin = 0  # where the held rows begin in `data`, or in what `extend` returned last
         self.room = 0  # rows of the memory under `data`
-        self.spacious = False  # `data` has room behind the held rows and is written in place
+        self.free = -1  # rows behind the held ones that may be written in place; -1 if `data` may not be written at all
+        self.period = -1  # length of the chunks that `advance` takes; -1 if it takes none
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self._rank_two = False
         self.fold = 1  # entries of the batch axis per row of the signal, where a network merged another axis into it
@@ -81,6 +82,8 @@ class RingBuffer(nn.Module):
             StreamInputError: ``x`` does not continue what the ring holds; nothing was written
         """
         self._check(x)
+        if self.data.is_inference() and not inference_mode(x):
+            self._close()
         self._rank_two = x.dim() == 2
         self._add(x.unsqueeze(0) if self._rank_two else x)
         return self.window()
@@ -112,7 +115,7 @@ class RingBuffer(nn.Module):
 
     def rows(self) -> Tensor:
         """What is held, ``[B, n, C]``; a view."""
-        if self.spacious:
+        if self.free >= 0:
             return self.data.narrow(1, self.begin, self.held)
         return self.data
 
@@ -134,7 +137,7 @@ class RingBuffer(nn.Module):
 
     def keep(self, window: Tensor, drop: int) -> None:
         """Keep what `join` returned but for its first ``drop`` samples."""
-        self.spacious = False
+        self.free = -1
         self.retain(window.transpose(1, 2), drop, window.size(2) - drop)
 
     def extend(self, x: Tensor, write: bool) -> Tensor:
@@ -153,33 +156,59 @@ class RingBuffer(nn.Module):
         t = x.size(2)
         # A longer chunk would fill the room at once.
         if write and 0 < t <= held and x.dtype == self.data.dtype and in_place():
-            return self._write(x, held, t)
+            if t > self.free:
+                self._move(held, t)
+            self._write(x, self.begin + held, t)
+            return self.data
         rows = x.transpose(1, 2)
         self.borrowed = held == 0
         rows = rows.contiguous() if held == 0 else torch.cat([self.rows(), rows], 1)
-        self.spacious = False
+        self.free = -1
         self.begin = 0
         return rows
 
+    def expect(self, t: int) -> None:
+        """Let `advance` take chunks of this length, if memory is written in place: one left as many as it found."""
+        if self.free >= 0:
+            self.period = t
+
+    def advance(self, x: Tensor, t: int) -> int:
+        """Add a chunk of length `period`, and drop as many of the oldest samples: `extend` and `retain` in one.
+
+        Args:
+            x: the chunk, of the dtype of `data`, while memory may be written in place, `plain_inference`
+            t: its length
+
+        Returns:
+            row of `data` at which what was held begins; the chunk follows it
+        """
+        held = self.held
+        if t > self.free:
+            self._move(held, t)
+            self.period = t
+        first = self.begin
+        self._write(x, first + held, t)
+        self.begin = first + t
+        self.free -= t
+        return first
+
     def retain(self, rows: Tensor, first: int, n: int) -> None:
         """Keep ``n`` of the rows that `extend` returned, from ``first`` on. If ``n`` is negative, samples are owed."""
-        if self.spacious and self.room <= 4 * n:
-            self.begin = first
-            self.held = n
-        else:
-            self._retain(rows, first, n, rows.size(1))
+        self._retain(rows, first, n, rows.size(1))
 
     def forget(self, n: int) -> None:
         """Drop the ``n`` oldest samples, once any have come."""
         self._retain(self.data, self.begin + n, self.held - n, self.room)
 
     def _retain(self, rows: Tensor, first: int, n: int, room: int) -> None:
-        if n > 0 and self.spacious and room <= 4 * n:
+        self.period = -1
+        if self.free >= 0 and n > 0 and room <= 4 * n:
             self.begin = first
+            self.free = room - first - n
         elif n > 0:
             kept = rows.narrow(1, first, n)
             # State stays small: no memory is kept for the sake of its last few samples.
-            if self.spacious or self.borrowed or room > 4 * n:
+            if self.free >= 0 or self.borrowed or room > 4 * n:
                 kept = kept.clone(memory_format=torch.contiguous_format)
                 room = n
             self._set(kept, room)
@@ -192,7 +221,8 @@ class RingBuffer(nn.Module):
         self.data = rows
         self.room = room
         self.begin = 0
-        self.spacious = False
+        self.free = -1
+        self.period = -1
 
     def add_behind(self, ahead: Tensor, other: Tensor) -> Tensor:
         """The sum of ``other`` and of what is held with ``ahead`` behind it, which need not be joined for that.
@@ -227,21 +257,19 @@ class RingBuffer(nn.Module):
         self.skip -= owed
         return x.narrow(2, owed, x.size(2) - owed)
 
-    def _write(self, x: Tensor, held: int, t: int) -> Tensor:
+    def _move(self, held: int, t: int) -> None:
+        # To new memory with room behind what is held, of which no position was ever written.
         data = self.data
-        end = self.begin + held
-        # Memory made in inference mode can be written in place only there.
-        if not self.spacious or end + t > self.room or (data.is_inference() and not inference_mode()):
-            room = max(2 * held + t, min(4 * held, 16))
-            data = x.new_empty([x.size(0), room, x.size(1)])
-            data.narrow(1, 0, held).copy_(self.rows())
-            self._set(data, room)
-            self.spacious = True
-            end = held
-        c = x.size(1)
-        place = data.storage_offset() + end * c
-        data.as_strided([x.size(0), c, t], [data.stride(0), 1, c], place).copy_(x)
-        return data
+        room = max(2 * held + t, min(4 * held, 16))
+        memory = data.new_empty([data.size(0), room, data.size(2)])
+        memory.narrow(1, 0, held).copy_(self.rows())
+        self._set(memory, room)
+        self.free = room - held
+
+    def _write(self, x: Tensor, place: int, t: int) -> None:
+        data = self.data
+        c = data.size(2)
+        data.as_strided([data.size(0), c, t], [data.stride(0), 1, c], place * c).copy_(x)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 2 and x.dim() != 3:
@@ -267,6 +295,11 @@ class RingBuffer(nn.Module):
         self.held = 0
         self.skip = self.debt
         self._rank_two = False
+
+    def _close(self) -> None:
+        # Write no more to the present memory: what made it is over, inference mode for instance.
+        if self.free >= 0:
+            self._set(self.rows(), self.room)
 
     def _detach(self) -> None:
         self.data = self.data.detach()
@@ -338,7 +371,9 @@ class RingBuffer(nn.Module):
 
     def __getstate__(self) -> Dict[str, Any]:
         entries = dict(self.__dict__)
-        entries.update(spacious=False, begin=0, room=self.held, borrowed=False, _buffers={"data": self.rows().detach()})
+        entries.update(
+            free=-1, period=-1, begin=0, room=self.held, borrowed=False, _buffers={"data": self.rows().detach()}
+        )
         return entries
 
     def extra_repr(self) -> str:

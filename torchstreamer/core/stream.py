@@ -17,7 +17,7 @@ from .entry import entry
 from .handle import adopt_forward, inherited_step
 from .ring import RingBuffer
 from .state import count_entries
-from .tracing import autocasting
+from .tracing import autocasting, inference_mode, plain_inference
 
 __all__ = ["BaseStream"]
 
@@ -71,6 +71,7 @@ class BaseStream(nn.Module):
         self._failed = False
         self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
+        self._inferred = False  # the last chunk came in inference mode
         # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
@@ -223,6 +224,8 @@ class BaseStream(nn.Module):
             x = self._accept(x)
         if final:
             self._check_end(0 if x is None else x.size(2), first)
+        if plain_inference():
+            self._note_mode()
         self._failed = True
         if torch.jit.is_scripting():
             y = self.step(x, final)
@@ -252,6 +255,17 @@ class BaseStream(nn.Module):
         for _, m in self.named_modules():
             if hasattr(m, "_failed"):
                 m._failed = False
+
+    def _note_mode(self) -> None:
+        # Memory made in inference mode cannot be written to once that is over.
+        inferred = inference_mode(self._like)
+        if not inferred and (self._inferred or self._like.is_inference()):
+            for _, m in self.named_modules():
+                if hasattr(m, "_close"):
+                    m._close()
+            self._like = self._like.clone()
+        if inferred != self._inferred:
+            self._inferred = inferred
 
     @torch.jit.unused
     def _step_or_forget(self, x: Optional[Tensor], final: bool, first: bool) -> Optional[Tensor]:

@@ -61,9 +61,10 @@ def in_place() -> bool:
     return True
 
 
-def inference_mode() -> bool:
-    """Whether tensors made now are inference tensors."""
+def inference_mode(x: Tensor) -> bool:
+    """Whether tensors made now are inference tensors; ``x`` is any tensor."""
     if torch.jit.is_scripting():
-        return torch.empty(0).is_inference()
+        # Of constants alone, TorchScript would compute this once for ever.
+        return x.new_empty([0]).is_inference()
     else:
         return torch.is_inference_mode_enabled()

@@ -147,7 +147,8 @@ def put(ring: RingBuffer, rows: Tensor, held: int, skip: int) -> None:
     ring.skip = skip
     ring.begin = 0
     ring.room = held
-    ring.spacious = False
+    ring.free = -1
+    ring.period = -1
     ring.borrowed = True
 
 

@@ -21,7 +21,7 @@ from .weights import (
     register_tensor,
     weight_source,
 )
-from .window import WindowStream, time_last, unfold, window_count
+from .window import WindowStream, affine, time_last, unfold, window_count
 from .winograd import WinogradWeight, winograd
 
 __all__ = ["Conv1dStream", "conv_stream"]
@@ -123,10 +123,14 @@ class Conv1dStream(WindowStream):
             x = self.pad.step(x, final)
         if x is None:
             return None
+        ring = self.ring
+        t = x.size(2)
+        if t == ring.period and x.size(1) == self.in_channels and plain_inference() and self.weight.fits(x):
+            first = ring.advance(x, t)
+            return self._product(ring.data, first, t // self.stride, self.weight.packed)
         if x.size(1) != self.in_channels:
             self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
-        ring = self.ring
-        n = ring.held - ring.skip + x.size(2)
+        n = ring.held - ring.skip + t
         count = (n - self.field) // self.stride + 1 if n >= self.field else 0
         left = n - count * self.stride if count > 0 else max(n, 0)
         short = x.size(0) * count <= self.gemm_columns
@@ -141,9 +145,15 @@ class Conv1dStream(WindowStream):
         if (short or taps) and plain_inference():
             rows = ring.extend(x, True)
             first = ring.begin
+            matrix = self.weight.matrix()
             if count > 0:
-                y = self._product(rows, first, count) if short else self._sum_of_products(rows, first, count)
+                if short:
+                    y = self._product(rows, first, count, matrix)
+                else:
+                    y = self._sum_of_products(rows, first, count, matrix)
             ring.retain(rows, first + count * self.stride, left)
+            if short and t == count * self.stride and matrix.dtype == rows.dtype:
+                ring.expect(t)
             return y
         window = ring.join(x)
         if count > 0:
@@ -160,12 +170,11 @@ class Conv1dStream(WindowStream):
         ring.keep(window, window.size(2) - left)
         return y
 
-    def _product(self, rows: Tensor, first: int, count: int) -> Tensor:
+    def _product(self, rows: Tensor, first: int, count: int, matrix: Tensor) -> Tensor:
         # Window t of row b is the K samples rows[b, first + t·s + k·d]: a view, and one of two axes where d = 1.
         b = rows.size(0)
         c = self.in_channels
         k = self.kernel_size
-        matrix = self.weight.matrix()
         bias = self.bias
         if self.dilation == 1 and not self.depthwise:
             flat = unfold(rows, first * c, count, self.stride * c, k * c)
@@ -175,8 +184,7 @@ class Conv1dStream(WindowStream):
             if self.depthwise:
                 return self._weighted(taps, matrix, bias)
             flat = taps.reshape(b * count, k * c)
-        y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
-        return time_last(y, b, count)
+        return time_last(affine(flat, matrix, bias), b, count)
 
     def _reducible(self, x: Tensor, count: int) -> bool:
         # Whether fewer products pay: those of a long kernel take sums and differences that cost as much if few.
@@ -196,7 +204,7 @@ class Conv1dStream(WindowStream):
         weight = WinogradWeight(self.weight())
         y = winograd(rows, first, paired, self.dilation, weight, self.bias).transpose(1, 2)
         if paired < count:
-            y = torch.cat([y, self._product(rows, first + paired, count - paired)], 2)
+            y = torch.cat([y, self._product(rows, first + paired, count - paired, self.weight.matrix())], 2)
         ring.retain(rows, first + count, left)
         return y
 
@@ -210,12 +218,11 @@ class Conv1dStream(WindowStream):
             y = y.to(torch.mm(one, one))
         return y.transpose(1, 2)
 
-    def _sum_of_products(self, rows: Tensor, first: int, count: int) -> Tensor:
+    def _sum_of_products(self, rows: Tensor, first: int, count: int, matrix: Tensor) -> Tensor:
         # One product per tap, on shifted views of the rows: nothing is unfolded, and dilation costs nothing.
         b = rows.size(0)
         c = rows.size(2)
         step = self.stride * c
-        matrix = self.weight.matrix()
         bias = self.bias
         y = rows.new_empty([b, count, self.out_channels])
         for i in range(b):

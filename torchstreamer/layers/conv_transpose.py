@@ -220,19 +220,24 @@ class ConvTranspose1dStream(TransposedStream):
 
     def _advance(self, x: Tensor, final: bool) -> Optional[Tensor]:
         t = x.size(2)
+        ring = self.ring
+        if t == ring.period and not final and plain_inference() and self.weight.fits(x):
+            first = ring.advance(x, t)
+            return self._product(ring.data, first, t, self.weight.packed)
         if final or x.size(0) * t > self.gemm_columns or not plain_inference():
             return self._overlapped(x, final)
-        ring = self.ring
         rows = ring.extend(x, True)
         first = ring.begin
-        y = self._product(rows, first, t)
+        matrix = self.weight.matrix()
+        y = self._product(rows, first, t, matrix)
         ring.retain(rows, first + t, self.history)
+        if matrix.dtype == rows.dtype:
+            ring.expect(t)
         return y
 
-    def _product(self, rows: Tensor, first: int, t: int) -> Tensor:
+    def _product(self, rows: Tensor, first: int, t: int, matrix: Tensor) -> Tensor:
         c = self.in_channels
         flat = unfold(rows, first * c, t, c, (self.history + 1) * c)
-        matrix = self.weight.matrix()
         bias = self.bias
         y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias.repeat(self.stride), flat, matrix)
         return y.view(rows.size(0), t * self.stride, self.out_channels).transpose(1, 2)

@@ -48,8 +48,10 @@ DEPTHWISE_PRODUCTS = 100_000
 
 
 def _version(x: Tensor) -> int:
-    if x.is_inference():  # inference tensors keep no count of their changes
-        return -1
+    return -1 if x.is_inference() else _count(x)  # inference tensors keep no count of their changes
+
+
+def _count(x: Tensor) -> int:
     if torch.jit.is_scripting():
         return x._version()
     else:
@@ -191,7 +193,7 @@ class PackedWeight(nn.Module):
         self.packed = torch.empty(0)
         self.seen = torch.empty(0)
         self.computed = not isinstance(source, PlainWeight)
-        self.version = -1  # of the weight that is packed
+        self.version = -2  # of the weight that is packed; -2 if its changes go unnoticed
         self.count = -1  # of `seen` then
         self.first = True
 
@@ -217,7 +219,7 @@ class PackedWeight(nn.Module):
         seen = self.seen
         packed = self.packed
         # A copied or loaded weight counts its changes anew; `seen`, which does not follow it then, tells.
-        stale = version < 0 or version != self.version or _version(seen) != self.count
+        stale = version != self.version or _version(seen) != self.count
         if self.first:
             # `parameter.data = …` leaves the version alone, so look once a signal whether the memory is the same.
             stale = stale or not seen.is_set_to(anchor)
@@ -227,20 +229,31 @@ class PackedWeight(nn.Module):
             self.packed = packed
             self.seen = anchor.detach()
             # What autocast computed is not the weight for later.
-            self.version = -1 if self.computed and autocasting(anchor) else version
+            self.version = -2 if version < 0 or (self.computed and autocasting(anchor)) else version
             self.count = _version(self.seen)
         return packed
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether `packed` still is the weight, and of the dtype and on the device of this chunk of a signal.
+
+        Asked behind `matrix`, in the same signal.
+        """
+        packed = self.packed
+        if x.dtype != packed.dtype or x.device != packed.device:
+            return False
+        # A version that is known is not that of an inference tensor, and `seen` is one only if the weight was.
+        return self.source.version() == self.version and _count(self.seen) == self.count
 
     def _clear(self) -> None:
         self.first = True
 
     def _refresh(self) -> None:
-        self.version = -1
+        self.version = -2
         self.packed = self.packed.new_empty([0])
         self.seen = self.seen.new_empty([0])
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {**self.__dict__, "version": -1, "first": True, "packed": torch.empty(0), "seen": torch.empty(0)}
+        return {**self.__dict__, "version": -2, "first": True, "packed": torch.empty(0), "seen": torch.empty(0)}
 
     def __prepare_scriptable__(self) -> "PackedWeight":
         self._refresh()  # so that the script packs for itself

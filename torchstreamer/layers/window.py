@@ -13,7 +13,7 @@ from ..core.entry import entry
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 
-__all__ = ["WindowStream", "time_last", "unfold", "window_count"]
+__all__ = ["WindowStream", "affine", "time_last", "unfold", "window_count"]
 
 
 def window_count(n: int, field: int, stride: int) -> int:
@@ -38,6 +38,18 @@ def unfold(rows: Tensor, first: int, count: int, step: int, width: int) -> Tenso
     if b == 1:
         return rows.as_strided([count, width], [step, 1], place)
     return rows.as_strided([b, count, width], [rows.stride(0), step, 1], place).reshape(b * count, width)
+
+
+def affine(x: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """The product ``[N, C] @ [C, O]``, and the bias added."""
+    if bias is None:
+        return torch.mm(x, matrix)
+    if torch.jit.is_scripting():
+        # TorchScript takes `addmm` apart, with one tensor more.
+        y = torch.mm(x, matrix)
+        return y.add_(bias)
+    else:
+        return torch.addmm(bias, x, matrix)
 
 
 def time_last(y: Tensor, b: int, count: int) -> Tensor:
