@@ -16,6 +16,9 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "strided": lambda: nn.Sequential(nn.Conv1d(3, 4, 5, stride=2), nn.Conv1d(4, 2, 4, stride=2)),
     "depthwise": lambda: nn.Sequential(nn.Conv1d(3, 3, 4, groups=3), nn.Conv1d(3, 2, 1)),
     "transposed": lambda: nn.Sequential(nn.ConvTranspose1d(3, 4, 6, stride=2), nn.Conv1d(4, 2, 3)),
+    "padded": lambda: nn.Sequential(
+        nn.Conv1d(3, 4, 5, padding=2), nn.Conv1d(4, 2, 4, padding=2, padding_mode="reflect")
+    ),
 }
 
 everything = pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])

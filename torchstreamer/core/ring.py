@@ -83,7 +83,7 @@ class RingBuffer(nn.Module):
         """
         self._check(x)
         if self.data.is_inference() and not inference_mode(x):
-            self._close()
+            self._seal_memory()
         self._rank_two = x.dim() == 2
         self._add(x.unsqueeze(0) if self._rank_two else x)
         return self.window()
@@ -296,7 +296,7 @@ class RingBuffer(nn.Module):
         self.skip = self.debt
         self._rank_two = False
 
-    def _close(self) -> None:
+    def _seal_memory(self) -> None:
         # Write no more to the present memory: what made it is over, inference mode for instance.
         if self.free >= 0:
             self._set(self.rows(), self.room)

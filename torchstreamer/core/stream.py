@@ -261,8 +261,8 @@ class BaseStream(nn.Module):
         inferred = inference_mode(self._like)
         if not inferred and (self._inferred or self._like.is_inference()):
             for _, m in self.named_modules():
-                if hasattr(m, "_close"):
-                    m._close()
+                if hasattr(m, "_seal_memory"):
+                    m._seal_memory()
             self._like = self._like.clone()
         if inferred != self._inferred:
             self._inferred = inferred
