@@ -116,6 +116,46 @@ def test_a_stream_moved_in_inference_mode(script):
         torch.testing.assert_close(y, twin(x[None])[0], rtol=1e-5, atol=1e-5)
 
 
+def test_a_part_of_a_stream_moved_in_inference_mode():
+    net = NETS["stack"]()
+    signal = Signal(new_stream(net, False), torch.randn(3, 100))
+    with torch.no_grad():
+        signal.feed(*[1] * 30)
+    with torch.inference_mode():
+        signal.stream.streams.double().float()
+    with torch.no_grad():
+        signal.feed(*[1] * 30)
+        torch.testing.assert_close(signal.end(), net(signal.x[None])[0])
+
+
+@everything
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.ConvTranspose1d])
+def test_a_network_converted_within_a_signal(script, layer):
+    net = layer(3, 2, 4, bias=False)
+    signal = Signal(new_stream(net, script), torch.randn(3, 100))
+    with torch.no_grad():
+        signal.feed(*[2] * 20)
+        net.half()
+        with pytest.raises(RuntimeError, match="dtype"):
+            signal.feed(2)
+
+
+@everything
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.ConvTranspose1d])
+def test_weights_of_other_memory_within_a_signal(script, layer):
+    net = layer(3, 2, 4).double()
+    signal = Signal(new_stream(net, script), torch.randn(3, 100, dtype=torch.float64))
+    with torch.no_grad():
+        signal.feed(*[2] * 20)
+        count = sum(piece.shape[-1] for piece in signal.pieces)
+        signal.pieces.clear()
+        net.half().double()
+        signal.feed(*[2] * 20)
+        expected = net(signal.x[None])[0]
+        ours = torch.cat(signal.pieces, -1)
+        torch.testing.assert_close(ours, expected[:, count : count + ours.shape[-1]])
+
+
 @everything
 @every_net
 def test_weights_that_change_within_a_signal(name, script):

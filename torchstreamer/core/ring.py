@@ -362,6 +362,10 @@ class RingBuffer(nn.Module):
         ring.data = self.data.new_empty([0])
         return ring
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "RingBuffer":
+        self._seal_memory()  # a move in inference mode makes memory that cannot be written to elsewhere
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def __deepcopy__(self, memo: Dict[int, Any]) -> "RingBuffer":
         ring = type(self).__new__(type(self))
         memo[id(self)] = ring

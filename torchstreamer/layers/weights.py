@@ -234,15 +234,20 @@ class PackedWeight(nn.Module):
         return packed
 
     def fits(self, x: Tensor) -> bool:
-        """Whether `packed` still is the weight, and of the dtype and on the device of this chunk of a signal.
+        """Whether `packed` still is the weight, and of the dtype of this chunk of a signal.
 
         Asked behind `matrix`, in the same signal.
         """
-        packed = self.packed
-        if x.dtype != packed.dtype or x.device != packed.device:
+        anchor, version = self.source.look()
+        seen = self.seen
+        # A weight that was moved or converted has other memory, and the same version.
+        if not seen.is_set_to(anchor):
+            self.first = True
+            return False
+        if x.dtype != self.packed.dtype:
             return False
         # A version that is known is not that of an inference tensor, and `seen` is one only if the weight was.
-        return self.source.version() == self.version and _count(self.seen) == self.count
+        return version == self.version and _count(seen) == self.count
 
     def _clear(self) -> None:
         self.first = True
