@@ -13,7 +13,12 @@ import torch
 __all__ = ["interleave", "machine", "quartiles"]
 
 
-def interleave(contenders: dict[str, Callable[[], object]], rounds: int, span_s: float) -> dict[str, list[float]]:
+def interleave(
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+    span_s: float,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, list[float]]:
     """Seconds per call of each contender, one number per round.
 
     In every round each contender is called often enough to fill about ``span_s`` seconds, one contender after the
@@ -23,8 +28,10 @@ def interleave(contenders: dict[str, Callable[[], object]], rounds: int, span_s:
         contenders: functions without arguments, already warm
         rounds: rounds to take
         span_s: seconds that one contender gets in a round, at least one call
+        clock: gives seconds; the processor's time, not the wall clock's, is on one thread the same but for what other
+            programs take
     """
-    calls = {name: max(1, round(span_s / _seconds(contender, 1))) for name, contender in contenders.items()}
+    calls = {name: max(1, round(span_s / _seconds(contender, 1, clock))) for name, contender in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for contender in contenders.values():
@@ -35,18 +42,17 @@ def interleave(contenders: dict[str, Callable[[], object]], rounds: int, span_s:
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(_seconds(contenders[name], calls[name]))
+                times[name].append(_seconds(contenders[name], calls[name], clock))
     finally:
         gc.enable()
     return times
 
 
-def _seconds(contender: Callable[[], object], calls: int) -> float:
-    # The processor's time, not the wall clock's: on one thread they are the same, but for what other programs take.
-    begin = time.process_time()
+def _seconds(contender: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    begin = clock()
     for _ in range(calls):
         contender()
-    return (time.process_time() - begin) / calls
+    return (clock() - begin) / calls
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
