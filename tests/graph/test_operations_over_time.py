@@ -19,6 +19,12 @@ def paddings(m, x):
     return y, F.pad(x, (-1, 0)), F.pad(x, (0, -2)), F.pad(x, (3, -2)), F.pad(x, (0, 0, 1, 2)), F.pad(x, (1, 0, 0, 1))
 
 
+def padded_to_whole_frames(m, x):  # as EnCodec's encoder does, where one of the strides is 5
+    for conv in (m.by_two, m.by_five):
+        x = conv(F.pad(x, (2, -x.shape[-1] % conv.stride[0])))
+    return x
+
+
 def interpolated(m, x):
     y = F.interpolate(x, scale_factor=2, mode="nearest")
     z = F.interpolate(x, scale_factor=1.5, mode="linear")
@@ -369,6 +375,11 @@ STREAMED = {
         down=nn.Conv1d(3, 4, 4, stride=4),
     ),
     "output without a value": case(optional_output, conv=nn.Conv1d(4, 4, 3)),
+    "padded to whole frames": case(
+        padded_to_whole_frames,
+        by_two=nn.Conv1d(4, 4, 4, stride=2),
+        by_five=nn.Conv1d(4, 4, 7, stride=5),
+    ),
     "nested outputs": case(nested, conv=nn.Conv1d(4, 4, 3)),
     "sizes inferred beside an empty axis": case(inferred_beside_empty, real(2, 2, T)),
     "outputs of several rates": case(

@@ -150,7 +150,7 @@ class LengthTable(nn.Module):
             return function(n) if n >= first else 0
 
         period = math.lcm(period, multiple)
-        for turns in (1, 2, 3, 4, 6, 8, 12, 16):
+        for turns in range(1, 33):
             length = period * turns
             if length > limit:
                 break
