@@ -1,21 +1,19 @@
 """Published models in every format, run in processes of their own, ONNX without torch."""
 
-import os
+import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, List
 
-import numpy as np
 import pytest
 import torch
 from as_signal import as_signal
+from fresh_process import UNOPTIMIZED, command, save_signals
 from runner_calls import GRAPH, PACKAGE, SCRIPT, THOROUGH, compare, cut, fed, normal, whole
 from smallest import _SEANET, SMALLEST, _entry, _signal
 from zoo import ZOO, SEANet
 
 import torchstreamer as pts
-from torchstreamer.deploy import onnx_runner
 
 pytestmark = [
     pytest.mark.timeout(1800),  # compilers take a while, more on a busy machine
@@ -42,59 +40,17 @@ CASES = [(entry, suffix) for entry in SMALL for suffix in (SCRIPT, GRAPH)] + [(S
 if THOROUGH:
     CASES = [(entry, suffix) for entry in [*SMALL, *LARGER] for suffix in (SCRIPT, PACKAGE, GRAPH)]
 
-FRESH = """
-import sys
-import numpy as np
-path, given, folder = sys.argv[1:]
-data = np.load(given)
-if path.endswith(".onnx"):
-    sys.modules["torch"] = None  # none is needed
-    import importlib.util
-    spec = importlib.util.spec_from_file_location("runner", folder + "/onnx_runner.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    stream, convert, back = module.OnnxRunner(path), lambda x: x, lambda y: y
-else:
-    import torch
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    if path.endswith(".pt"):
-        sys.modules["torchstreamer"] = None
-        stream = torch.jit.load(path)
-        torch.jit.optimized_execution(False).__enter__()
-    else:
-        import torchstreamer
-        stream = torchstreamer.load(path)
-    convert, back = torch.from_numpy, lambda y: y.detach().numpy()
-for key in [name for name in data if name.startswith("x")]:
-    x, sizes, y = data[key], data["sizes" + key[1:]], data["y" + key[1:]]
-    pieces, at = [], 0
-    for size in sizes:
-        pieces.append(stream(convert(x[..., at : at + size])))
-        at += size
-    pieces.append(stream.flush())
-    found = np.concatenate([back(piece) for piece in pieces if piece is not None], -1)
-    assert found.shape == y.shape, (found.shape, y.shape)
-    error = np.abs(found - y).max() / np.abs(y).max()
-    assert error <= 1e-4, error
-    print(found.shape)
-assert "zoo" not in sys.modules and (not path.endswith(".onnx") or sys.modules["torch"] is None)
-"""
-
 
 def in_a_fresh_process(path: Path, signals: List[Any], folder: Path) -> None:
-    data = {}
-    for i, (x, sizes, y) in enumerate(signals):
-        data.update({f"x{i}": x.numpy(), f"sizes{i}": np.array(sizes), f"y{i}": y.numpy()})
     given = folder / "signals.npz"
-    np.savez(given, **data)
-    script = folder / "fresh.py"
-    script.write_text(FRESH)
-    command = [sys.executable, str(script), str(path), str(given), str(Path(onnx_runner.__file__).parent)]
-    paths = {**os.environ, "PYTHONPATH": str(Path(pts.__file__).parents[1])}  # this package, installed or not
-    done = subprocess.run(command, cwd=folder, env=paths, capture_output=True, text=True, timeout=900)
+    save_signals(given, signals)
+    line, paths = command(path, given, UNOPTIMIZED)  # TorchScript's optimizer takes longest
+    done = subprocess.run(
+        line, cwd=folder, env=paths, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == len(signals)
+    found = json.loads(done.stdout)["errors"]
+    assert len(found) == len(signals) and max(found) <= 1e-4
 
 
 @pytest.mark.parametrize(
