@@ -9,6 +9,8 @@ from feeding import T, normal, real, tokens
 from small_models import SIGNAL, case, check, param
 from torch import nn
 
+import torchstreamer as pts
+
 # torch says so once a process, which as an error would look like a signal that is too short.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
@@ -393,3 +395,25 @@ STREAMED = {
 @pytest.mark.parametrize("name", STREAMED)
 def test_streamed_as_on_the_whole(name):
     check(STREAMED[name])
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_padded_to_whole_frames_that_are_longer_than_what_is_tried(mode):
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList([nn.Conv1d(1, 2, 32, stride=16), nn.Conv1d(2, 1, 16, stride=8)])
+
+        def forward(self, x):
+            for conv in self.convs:
+                stride = conv.stride[0]
+                x = conv(F.pad(x, (stride, -x.shape[-1] % stride), mode=mode))
+            return x
+
+    net = Frames().double()
+    stream = pts.create_stream(net, example=normal(1, 1, 310))
+    with torch.no_grad():
+        for n in [*range(200, 330, 9), 400, 401]:
+            x = normal(1, 1, n, seed=n)
+            pieces = [*(stream(chunk) for chunk in x.split(50, -1)), stream.flush()]
+            torch.testing.assert_close(torch.cat([piece for piece in pieces if piece is not None], -1), net(x))

@@ -21,6 +21,10 @@ from .values import Edge, Replay, Spread, Static, Value
 __all__ = ["settle"]
 
 _FAR = 1 << 62
+_IRREGULAR = (
+    "it takes a piece of the signal whose length does not grow with it, or grows irregularly",
+    "leave it outside the stream",
+)
 
 
 def _time_axis(x: Any, dim: int) -> bool:
@@ -125,12 +129,7 @@ def settle(
     length = length or (behind.length if behind is not None else x.length)
     table = low.table(length, x.clock.hop)
     if table is None:
-        raise low.refuse(
-            node,
-            "fixed_piece",
-            "it takes a piece of the signal whose length does not grow with it, or grows irregularly",
-            "leave it outside the stream",
-        )
+        raise low.refuse(node, "fixed_piece", *_IRREGULAR)
     return low.settled(node, x, left, table, length, value)
 
 
@@ -220,12 +219,23 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 
 def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: LengthFunction, mode: str) -> Value:
     # As much as can be needed, made of the last samples in their order from the end, and cropped at the end.
-    most = max(amount(n) for n in low.lengths)
-    if any(amount(n) < 0 for n in low.lengths):
-        raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
+    assert x.clock is not None
     length = x.length
+
+    def padded(n: int) -> int:
+        return length(n) + left + amount(n)
+
+    table = low.table(padded, x.clock.hop)
+    if table is None:
+        raise low.refuse(node, "fixed_piece", *_IRREGULAR)
+    first = low.lengths[0]
+    valid = [n for n in range(first, first + math.lcm(table.period, x.clock.hop)) if low.capture.valid(n)]
+    amounts = [amount(n) for n in [*valid, *low.lengths]]
+    if min(amounts) < 0:
+        raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
+    most = max(amounts)
     whole = low.derived(node, x, Pad1dStream(left, most, mode), lambda n: length(n) + left + most)
-    return settle(low, node, whole, 0, None, lambda n: length(n) + left + amount(n))
+    return low.settled(node, whole, 0, table, padded, 0.0)
 
 
 # ---------------------------------------------------------------------- constants in front and behind
