@@ -1,7 +1,7 @@
 """A process of its own that runs an exported file on whole signals, with no more than the file needs.
 
-Tests and benchmarks start it with `command`. This file is copied and run as `python fresh_process.py FILE SIGNALS`: of
-a script without this package, of an ONNX file without torch too. It prints a line of JSON, what `answer` says.
+Tests and benchmarks start it with `command`: a copy of this file, as `python fresh_process.py FILE SIGNALS`. It runs
+TorchScript without this package, and ONNX files without torch either. `answer` says what it prints.
 """
 
 import json
