@@ -16,7 +16,7 @@ from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
 from ..layers.conv import Conv1dStream
-from ..layers.conv_transpose import ConvTranspose1dStream, TransposedStream
+from ..layers.conv_transpose import ConvTranspose1dStream, TransposedStream, frame_columns
 from ..layers.elementwise import Elementwise1dStream, IdentityStream, PointwiseStream
 from ..layers.normalization import BatchNorm1dStream
 from ..layers.padding import Pad1dStream
@@ -25,7 +25,7 @@ from ..layers.upsampling import UpsampleStream
 from .ends import EdgePart, Fit
 from .parts import Call, Interpolate, Sum
 from .planning import Edge, Planner, static_rule
-from .windows import ConvolveTaps, PoolPart, TransposedPart, WindowPart
+from .windows import ConvolveTaps, PoolPart, TransposedPart, TransposeTaps, WindowPart
 
 __all__ = ["add_transposed", "add_window", "interpolated", "window_state"]
 
@@ -58,18 +58,22 @@ def add_window(
     return plan.add(WindowPart(body, held, need, mask, value), [edge], lag, length)
 
 
-def add_transposed(plan: Planner, edge: Edge, stream: TransposedStream, body: nn.Module, extra: int) -> Edge:
+def add_transposed(
+    plan: Planner, edge: Edge, stream: TransposedStream, body: nn.Module, extra: int, cropped: bool = False
+) -> Edge:
     """Add frames that overlap.
 
     Args:
-        body: adds the frames, uncropped
+        body: adds the frames
         extra: samples of its output behind the last frame
+        cropped: whether its output begins with what the step gives, not with the oldest frame
     """
     edge = plan.settled(edge)
     s, m = stream.stride, edge.per_step
     gap = max(s - stream.field - extra, 0)
     held = max(-(-(stream.field - s + gap) // s), 1 if gap > 0 else 0)
-    part = TransposedPart(body, held, (edge.lag, plan.key(edge)), held * s - gap, m * s)
+    begin = 0 if cropped else held * s - gap
+    part = TransposedPart(body, held, (edge.lag, plan.key(edge)), begin, m * s)
     lag = edge.lag * s + gap + stream.padding
     return plan.add(part, [edge], lag, plan.through(edge, stream))
 
@@ -158,6 +162,11 @@ def conv(plan: Planner, stream: Conv1dStream, edge: Edge) -> Edge:
 def conv_transpose(plan: Planner, stream: ConvTranspose1dStream, edge: Edge) -> Edge:
     with torch.no_grad():
         weight = stream.weight().detach()
+    taps = (stream.field - 1) // stream.stride + 1
+    few = plan.batch * edge.per_step <= frame_columns(stream.kernel_size, stream.stride, taps)
+    if plan.columns > 0 and stream.groups == 1 and stream.field >= stream.stride and few:
+        frames = TransposeTaps(weight, stream.bias, stream.stride, stream.dilation, taps)
+        return add_transposed(plan, edge, stream, frames, 0, cropped=True)
     extra = max(stream.stride - stream.field, 0)
     body = _Transposed(weight, stream.bias, stream.stride, stream.dilation, stream.groups, extra)
     return add_transposed(plan, edge, stream, body, extra)

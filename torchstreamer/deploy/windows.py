@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.conv_transpose import frame_matrix
 from .rows import Part, Rows, over
 
-__all__ = ["ConvolveTaps", "PoolPart", "TransposedPart", "WindowPart"]
+__all__ = ["ConvolveTaps", "PoolPart", "TransposeTaps", "TransposedPart", "WindowPart"]
 
 
 # A window is unfolded tap by tap, so that kernels of more taps take torch's convolution.
@@ -46,15 +47,48 @@ class ConvolveTaps(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         kernel = self.weight.size(2)
         count = (window.size(2) - (kernel - 1) * self.dilation - 1) // self.stride + 1
-        rows = window.size(0)
-        if rows * count > self.columns:
+        if window.size(0) * count > self.columns:
             return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-        span = (count - 1) * self.stride + 1
-        time_major = window.transpose(1, 2)
-        taps = [time_major[:, k * self.dilation : k * self.dilation + span : self.stride] for k in range(kernel)]
-        flat = torch.cat(taps, 2).reshape(rows * count, -1)
-        y = torch.mm(flat, self.matrix) if self.bias is None else torch.addmm(self.bias, flat, self.matrix)
-        return y.view(rows, count, -1).transpose(1, 2)
+        flat = _unfolded(window, kernel, count, self.stride, self.dilation)
+        return _affine(flat, self.matrix, self.bias).view(window.size(0), count, -1).transpose(1, 2)
+
+
+class TransposeTaps(nn.Module):
+    """A transposed convolution of a window ``[B, C, n]``, as one product: what its last ``n - taps + 1`` inputs end.
+
+    Args:
+        weight: ``[C, O, K]``
+        bias: ``[O]``
+        stride, dilation: of the convolution
+        taps: inputs that one output may depend on
+    """
+
+    matrix: Tensor
+    bias: Optional[Tensor]
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor], stride: int, dilation: int, taps: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.taps = taps
+        self.register_buffer("matrix", frame_matrix(weight.detach(), stride, dilation, taps), persistent=False)
+        self.register_buffer("bias", None if bias is None else bias.detach().repeat(stride), persistent=False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        count = window.size(2) - self.taps + 1
+        y = _affine(_unfolded(window, self.taps, count, 1, 1), self.matrix, self.bias)
+        return y.view(window.size(0), count * self.stride, -1).transpose(1, 2)
+
+
+def _unfolded(window: Tensor, taps: int, count: int, stride: int, dilation: int) -> Tensor:
+    # What `count` outputs of each row look at, as the rows of a matrix.
+    span = (count - 1) * stride + 1
+    time_major = window.transpose(1, 2)
+    columns = [time_major[:, k * dilation : k * dilation + span : stride] for k in range(taps)]
+    return torch.cat(columns, 2).reshape(window.size(0) * count, -1)
+
+
+def _affine(flat: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
+    return torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
 
 
 class WindowPart(Part):
@@ -151,10 +185,10 @@ class TransposedPart(WindowPart):
     """Frames added where they overlap.
 
     Args:
-        body: adds the frames of ``[B, C, n]``, uncropped
+        body: adds the frames of ``[B, C, n]``
         held: samples of the state
         mask: lag and key of the input
-        begin: first sample of the uncropped output that is given
+        begin: first sample of its output that is given
         count: samples given per step
     """
 

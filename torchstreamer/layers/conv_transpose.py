@@ -17,13 +17,41 @@ from ..errors import StreamInputError
 from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, register_tensor, weight_source
 from .window import unfold
 
-__all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream"]
+__all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream", "frame_columns", "frame_matrix"]
+
+
+def frame_matrix(weight: Tensor, stride: int, dilation: int, taps: int) -> Tensor:
+    """The weight of a transposed convolution as that of one product.
+
+    Output j = i·s + r of block i is the sum over m of x[i - m] · w[k] for k·d = r + m·s, so the transposed convolution
+    is a convolution with ``taps`` taps from C to s·O channels, whose output is cut into s samples.
+
+    Args:
+        weight: ``[C, O, K]``
+        stride: samples from one frame to the next
+        dilation: samples between the taps of a frame
+        taps: inputs that one output may depend on
+
+    Returns:
+        ``[taps · C, s · O]``, oldest input first
+    """
+    c = weight.size(0)
+    o = weight.size(1)
+    spread = weight.new_zeros([c, o, taps * stride])
+    spread[:, :, : (weight.size(2) - 1) * dilation + 1 : dilation].copy_(weight)
+    blocks = spread.view(c, o, taps, stride).flip([2])
+    return blocks.permute(2, 0, 3, 1).reshape(taps * c, stride * o).contiguous()
+
+
+def frame_columns(kernel_size: int, stride: int, taps: int) -> int:
+    """Up to how many inputs the product beats torch's transposed convolution, without groups.
+
+    It does so at every size, unless dilation fills the weight with zeros.
+    """
+    return sys.maxsize if taps * stride <= 2 * kernel_size else GEMM_COLUMNS * kernel_size // (taps * stride)
 
 
 class _TransposedWeight(PackedWeight):
-    # Output j = i·s + r of block i is the sum over m of x[i - m] · w[k] for k·d = r + m·s, so the transposed
-    # convolution is a convolution with `taps` taps from C to s·O channels, whose output is cut into s samples.
-    # [C, O, K] -> [taps·C, s·O], oldest input first.
     def __init__(self, source: nn.Module, stride: int, dilation: int, taps: int) -> None:
         super().__init__(source)
         self.stride = stride
@@ -31,12 +59,7 @@ class _TransposedWeight(PackedWeight):
         self.taps = taps
 
     def pack(self, weight: Tensor) -> Tensor:
-        c = weight.size(0)
-        o = weight.size(1)
-        spread = weight.new_zeros([c, o, self.taps * self.stride])
-        spread[:, :, : (weight.size(2) - 1) * self.dilation + 1 : self.dilation].copy_(weight)
-        blocks = spread.view(c, o, self.taps, self.stride).flip([2])
-        return blocks.permute(2, 0, 3, 1).reshape(self.taps * c, self.stride * o).contiguous()
+        return frame_matrix(weight, self.stride, self.dilation, self.taps)
 
 
 class TransposedStream(BaseStream):
@@ -205,11 +228,9 @@ class ConvTranspose1dStream(TransposedStream):
         self.groups = groups
         taps = self.history + 1
         self.weight = _TransposedWeight(source, self.stride, self.dilation, taps)
-        # The product beats torch's transposed convolution at every size, unless dilation fills the weight with zeros.
         self.gemm_columns = 0
         if groups == 1 and self.late == 0 and self.weight.steady():
-            dense = taps * self.stride <= 2 * self.kernel_size
-            self.gemm_columns = sys.maxsize if dense else GEMM_COLUMNS * self.kernel_size // (taps * self.stride)
+            self.gemm_columns = frame_columns(kernel_size, stride, taps)
         register_tensor(self, "bias", bias)
 
     def overlap(self, x: Tensor) -> Tensor:
