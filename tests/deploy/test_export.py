@@ -22,6 +22,7 @@ from runner_calls import (
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer.deploy import export as exporting
 from torchstreamer.deploy import onnx_runner
 
 pytestmark = [
@@ -287,6 +288,31 @@ def test_lengths_that_are_multiples(tmp_path: Path) -> None:
 
 
 @needs_onnx
+def test_long_steps_take_packed_products(monkeypatch: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(16, 24, 3, padding=1), nn.ELU(), nn.ConvTranspose1d(24, 2, 4, stride=2, padding=1))
+    stream = pts.create_stream(net.eval())
+    saved: Any = []
+
+    def save(program: Any, path: str, about: str, kernels: str) -> None:
+        saved.append(kernels)
+        if kernels:
+            save_package(program, path, about, kernels)
+
+    save_package = exporting._save_package
+    monkeypatch.setattr(exporting, "_save_package", save)
+    # 2 operations per product: 16 · 24 · 3 per sample, and twice 24 · 2 · 2 from the frames that overlap.
+    each = 2 * (16 * 24 * 3 + 24 * 4 * 2)
+    for chunk in (8, 9):
+        monkeypatch.setattr(exporting, "_LONG", 8 * each)
+        pts.export(stream, tmp_path / "net.pt2", chunk=chunk)
+    assert saved == ["", "packed"]
+    runner = pts.load(tmp_path / "net.pt2")
+    for n in (1, 9, 61):
+        x = normal(1, 16, n)
+        compare([*fed(runner, x, cut(n, n, 20)), runner.flush()], whole(net, x))
+
+
 def test_arrays_without_torch(net: nn.Module, tmp_path: Path) -> None:
     pts.export(pts.create_stream(net), tmp_path / "net.onnx", chunk=CHUNK)
     runner = onnx_runner.OnnxRunner(tmp_path / "net.onnx")

@@ -14,15 +14,15 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["BACKENDS", "TUNED", "TUNING", "Program", "available", "quietly"]
+__all__ = ["BACKENDS", "SETTINGS", "TUNED", "Program", "available", "quietly"]
 
 # The backends that can try kernels out.
 TUNED = ("aot", "inductor")
 
 # What makes them do so. Weights in oneDNN's layout, which freezing leads to, serve long steps; in short ones its calls
 # cost more than the library's.
-TUNING = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
-_SETTINGS: Dict[str, Dict[str, Any]] = {"": {}, "packed": {"freezing": True}, "tuned": TUNING}
+_TUNING = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+SETTINGS: Dict[str, Dict[str, Any]] = {"": {}, "packed": {"freezing": True}, "tuned": _TUNING}
 
 
 class Program:
@@ -62,7 +62,7 @@ class _Eager(Program):
 
 class _Inductor(_Eager):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        options: Dict[str, Any] = {"cpp_wrapper": True, **_SETTINGS[kernels]}
+        options: Dict[str, Any] = {"cpp_wrapper": True, **SETTINGS[kernels]}
         self.graph = torch.compile(graph, dynamic=False, fullgraph=True, options=options)
 
 
@@ -132,7 +132,7 @@ class _Aot(_Exported):
         folder = tempfile.mkdtemp(prefix="torchstreamer-")
         weakref.finalize(self, shutil.rmtree, folder, True)
         path = os.path.join(folder, "step.pt2")
-        aoti_compile_and_package(program, package_path=path, inductor_configs=_SETTINGS[kernels])
+        aoti_compile_and_package(program, package_path=path, inductor_configs=SETTINGS[kernels])
         self.call = aoti_load_package(path).loader.run
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:

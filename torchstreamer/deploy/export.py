@@ -9,13 +9,17 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
-from .backends import TUNING
+from .backends import SETTINGS
 from .onnx_runner import KEY
 from .static import StaticStream
 
 __all__ = ["FunctionalStep", "export", "geometry"]
+
+# A step of so many floating-point operations costs what its products do, and oneDNN's pay.
+_LONG = 100_000_000
 
 
 class FunctionalStep(nn.Module):
@@ -124,7 +128,7 @@ def export(
         program = torch.export.export(step, step.example(), strict=False)
     about = json.dumps(geometry(static, stream))
     if suffix == ".pt2":
-        _save_package(program, str(path), about, autotune)
+        _save_package(program, str(path), about, "tuned" if autotune else "packed" if _work(step) > _LONG else "")
     else:
         _save_onnx(program, str(path), about, step.names)
 
@@ -137,12 +141,17 @@ def _save_script(stream: BaseStream, path: str) -> None:
         torch.jit.save(script, path)
 
 
-def _save_package(program: Any, path: str, about: str, autotune: bool) -> None:
+def _work(step: nn.Module) -> int:
+    # Floating-point operations of a step.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        step(*step.example())  # type: ignore[operator]
+    return counter.get_total_flops()
+
+
+def _save_package(program: Any, path: str, about: str, kernels: str) -> None:
     from torch._inductor import aoti_compile_and_package
 
-    settings: Dict[str, Any] = {"aot_inductor.metadata": {KEY: about}}
-    if autotune:
-        settings.update(TUNING)
+    settings = {"aot_inductor.metadata": {KEY: about}, **SETTINGS[kernels]}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
