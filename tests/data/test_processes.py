@@ -208,7 +208,7 @@ def test_interrupted_from_the_keyboard(tmp_path):
     script.write_text(
         textwrap.dedent(
             """
-            import itertools, os, time, torch
+            import itertools, signal, time, torch
             from torchstreamer import StreamDataLoader, StreamDataset
 
             def endless(stream):
@@ -217,6 +217,8 @@ def test_interrupted_from_the_keyboard(tmp_path):
                     yield torch.zeros(1, 10)
 
             if __name__ == "__main__":
+                # A background job of a shell is born without it.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 loader = StreamDataLoader(StreamDataset(range(4), endless, 4), 2)
                 try:
                     for number, _ in enumerate(loader):
