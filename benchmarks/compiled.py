@@ -5,6 +5,7 @@ python benchmarks/compiled.py --only stack    # one part: stack, hifigan or stea
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
@@ -48,18 +49,24 @@ def chosen(stream: pts.CompiledStream) -> str:
     return str(stream.candidates[0]).partition(":")[0]
 
 
+def has_onnx_runtime() -> bool:
+    """Whether a step can be run by ONNX Runtime."""
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
 def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) -> list[str]:
     """10 × (Conv1d(64, 64, 3) + ReLU), batch 1."""
     net = build_net("plain")
     peer = load_peer(peer_folder)
     signal = torch.randn(1, CHANNELS, OFFLINE_LENGTH)
     lines = [
-        "| chunk | offline, µs | torch-streamer scripted, µs | ours, scripted, µs | compiled, µs | limit, µs "
-        "| torch-streamer by compiled | compiled by offline | chosen |",
-        "|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| chunk | offline, µs | torch-streamer scripted, µs | ours, scripted, µs | compiled, µs | by ONNX Runtime, µs "
+        "| limit, µs | torch-streamer by compiled | compiled by offline | chosen |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for chunk in STACK_CHUNKS:
         compiled = pts.compile(pts.create_stream(net), chunk=chunk, autotune=autotune)
+        onnx = pts.compile(pts.create_stream(net), chunk=chunk, backend="onnx") if has_onnx_runtime() else None
         scripted = torch.jit.script(pts.create_stream(net))
         other = torch.jit.script(peer.create_stream(net))
         x, first = torch.randn(1, CHANNELS, chunk), torch.randn(1, CHANNELS, 2 * LAYERS)
@@ -70,6 +77,8 @@ def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) 
                 "scripted": scripted,
                 "torch-streamer": lambda x, other=other: other(x[0], False),
             }
+            if onnx is not None:
+                steps["onnx"] = onnx
             if has_compiler():
                 steps["limit"] = Limit.create(net).step
             for name, step in steps.items():
@@ -83,10 +92,10 @@ def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) 
         gain, share = ratio(times, "torch-streamer", "compiled"), ratio(times, "compiled", "offline")
         wanted = [f"at least {AT_LEAST[chunk]:g}"] if chunk in AT_LEAST else []
         asked = f" (at most {AT_MOST[chunk]:g})" if chunk in AT_MOST else ""
-        limit = f"{cost['limit'] * 1e6:.1f}" if "limit" in cost else "-"
+        by_onnx, limit = (f"{cost[name] * 1e6:.1f}" if name in cost else "-" for name in ("onnx", "limit"))
         lines.append(
             f"| {chunk} | {cost['offline'] * 1e6:.1f} | {cost['torch-streamer'] * 1e6:.0f} | "
-            f"{cost['scripted'] * 1e6:.0f} | {cost['compiled'] * 1e6:.1f} | {limit} | **{gain:.2f}**"
+            f"{cost['scripted'] * 1e6:.0f} | {cost['compiled'] * 1e6:.1f} | {by_onnx} | {limit} | **{gain:.2f}**"
             f"{' (' + wanted[0] + ')' if wanted else ''} | **{share:.2f}**{asked} | {chosen(compiled)} |"
         )
         print(lines[-1], *map(str, compiled.candidates), sep="\n", flush=True)
