@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from ..core.registry import Example, TimeDim
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import MODES
-from . import rules_length, rules_shape, rules_window  # noqa: F401  (they register themselves)
+from . import rules_length, rules_padding, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
 from .capture import Capture, InputPort, capture
 from .layout_of import layout_of

@@ -1,4 +1,4 @@
-"""Rules for operations that change a signal's length or remember it: crops, padding, interpolation, cumulative sums."""
+"""Rules for operations that change a signal's length or remember it: crops, interpolation, cumulative sums."""
 
 import math
 from fractions import Fraction
@@ -7,27 +7,21 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import fx, nn
 
-from ..layers.padding import Pad1dStream
 from ..layers.upsampling import UpsampleStream
-from .body import Body
 from .layout_of import layout_of, window_body
-from .lengths import LengthFunction
+from .lengths import LengthFunction, LengthTable
 from .lowering import Lowering, rule
 from .reasons import REASONS
-from .regrouping import FramesStream
 from .streams import CornerUpsampleStream, CropStream, CumulativeStream, WindowedStream
-from .values import Edge, Replay, Spread, Static, Value
+from .values import Edge, Replay, Spread, Value
 
-__all__ = ["settle"]
+__all__ = ["constant", "length_table", "settle", "time_axis"]
 
 _FAR = 1 << 62
-_IRREGULAR = (
-    "it takes a piece of the signal whose length does not grow with it, or grows irregularly",
-    "leave it outside the stream",
-)
 
 
-def _time_axis(x: Any, dim: int) -> bool:
+def time_axis(x: Any, dim: int) -> bool:
+    """Whether this is the axis of time of a value."""
     return isinstance(x, Value) and not x.lifted and dim % len(x.shape) == x.time
 
 
@@ -39,7 +33,7 @@ def slice_(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a["self"]
     if isinstance(x, (Spread, Value)) and _takes_all(low, x, a):
         return x
-    if not _time_axis(x, a["dim"]):
+    if not time_axis(x, a["dim"]):
         return NotImplemented
     start, end, step = a.get("start"), a.get("end"), a.get("step", 1)
     if "length" in a:
@@ -55,7 +49,7 @@ def slice_(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
             return stop_of(n) + amount(n)
 
     behind = low.value(node, node.meta["val"], None, 0)
-    left = _constant(low, begin)
+    left = constant(low, begin)
     if behind is None or left is None:
         taken = _edge(low, x, begin, stop)
         if taken is not None:
@@ -127,10 +121,19 @@ def settle(
     """A value whose end is settled when the length of the signal is known."""
     assert x.clock is not None
     length = length or (behind.length if behind is not None else x.length)
-    table = low.table(length, x.clock.hop)
+    return low.settled(node, x, left, length_table(low, node, length, x.clock.hop), length, value)
+
+
+def length_table(low: Lowering, node: fx.Node, length: LengthFunction, hop: int) -> LengthTable:
+    """A length as a table for scripts; one that grows irregularly is refused."""
+    table = low.table(length, hop)
     if table is None:
-        raise low.refuse(node, "fixed_piece", *_IRREGULAR)
-    return low.settled(node, x, left, table, length, value)
+        raise low.refuse(
+            node, "fixed_piece",
+            "it takes a piece of the signal whose length does not grow with it, or grows irregularly",
+            "leave it outside the stream",
+        )  # fmt: skip
+    return table
 
 
 def _size(low: Lowering, size: Any) -> LengthFunction:
@@ -148,7 +151,8 @@ def _position(low: Lowering, position: Any, length: LengthFunction) -> LengthFun
     return clamped
 
 
-def _constant(low: Lowering, position: LengthFunction) -> Optional[int]:
+def constant(low: Lowering, position: LengthFunction) -> Optional[int]:
+    """A position that is the same for every length, else ``None``."""
     found = {position(n) for n in low.lengths}
     return found.pop() if len(found) == 1 else None
 
@@ -157,7 +161,7 @@ def _edge(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) 
     """The first or last sample of a value, if that is what a slice takes."""
     count = low.constant_difference(stop, begin)
     if count is not None and count > 0:
-        if _constant(low, begin) == 0:
+        if constant(low, begin) == 0:
             return Edge(x, False, samples=count)
         if low.constant_difference(x.length, stop) == 0:
             return Edge(x, True, samples=count)
@@ -166,125 +170,9 @@ def _edge(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) 
 
 @rule("select")
 def select(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    if not _time_axis(a["self"], a["dim"]):
+    if not time_axis(a["self"], a["dim"]):
         return NotImplemented
     raise low.refuse(node, "single_sample", *REASONS["select"])
-
-
-# ---------------------------------------------------------------------- padding
-
-
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "replication_pad1d", "reflection_pad2d", "replication_pad2d")
-def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if not isinstance(x, Value) or x.lifted:
-        return NotImplemented
-    name = low.name(node)
-    mode = {"r": "reflect" if name.startswith("reflect") else "replicate"}.get(name[0], a.get("mode", "constant"))
-    value = float(a.get("value") or 0.0)
-    amounts = list(a["pad"] if "pad" in a else a["padding"])
-    at = 2 * (len(x.shape) - 1 - x.time)
-    if at >= len(amounts):
-        return NotImplemented
-    left, right = amounts[at], amounts[at + 1]
-    others = [0 if i in (at, at + 1) else amount for i, amount in enumerate(amounts)]
-    if any(others):
-        x = low.recorded_across(
-            node, x, Replay(torch.ops.aten.pad.default, (x, others, mode, value if mode == "constant" else None))
-        )
-    if mode == "circular":
-        raise low.refuse(node, "circular_padding", *REASONS["circular"])
-    if isinstance(left, torch.SymInt):
-        fixed = _constant(low, low.sizes.function(left))
-        if fixed is None:
-            raise low.refuse(
-                node, "varying_pad", "how much it pads on the left depends on the length of the signal",
-                "pad a constant amount, or give length_multiple= if the lengths are multiples of one number",
-            )  # fmt: skip
-        left = fixed
-    length = x.length
-    if isinstance(right, torch.SymInt):
-        amount = low.sizes.function(right)
-        fixed = _constant(low, amount)
-        if fixed is None:
-            if mode != "constant":
-                return _varying_pad(low, node, x, left, amount, mode)
-            x = low.derived(node, x, Pad1dStream(left, 0, mode, value), lambda n: length(n) + left) if left else x
-            return settle(low, node, x, 0, None, lambda n: length(n) + left + amount(n), value)
-        right = fixed
-    if left == right == 0:
-        return x
-    return low.derived(node, x, Pad1dStream(left, right, mode, value), lambda n: length(n) + left + right)
-
-
-def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: LengthFunction, mode: str) -> Value:
-    # As much as can be needed, made of the last samples in their order from the end, and cropped at the end.
-    assert x.clock is not None
-    length = x.length
-
-    def padded(n: int) -> int:
-        return length(n) + left + amount(n)
-
-    table = low.table(padded, x.clock.hop)
-    if table is None:
-        raise low.refuse(node, "fixed_piece", *_IRREGULAR)
-    first = low.lengths[0]
-    valid = [n for n in range(first, first + math.lcm(table.period, x.clock.hop)) if low.capture.valid(n)]
-    amounts = [amount(n) for n in [*valid, *low.lengths]]
-    if min(amounts) < 0:
-        raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
-    most = max(amounts)
-    whole = low.derived(node, x, Pad1dStream(left, most, mode), lambda n: length(n) + left + most)
-    return low.settled(node, whole, 0, table, padded, 0.0)
-
-
-# ---------------------------------------------------------------------- constants in front and behind
-
-
-@rule("cat", "concat")
-def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    parts = list(a["tensors"])
-    dim = a["dim"] % len(node.meta["val"].shape)
-    signals = [part for part in parts if isinstance(part, Value)]
-    if not any(isinstance(part, Edge) for part in parts) and not any(_time_axis(x, dim) for x in signals):
-        return NotImplemented
-    if len(signals) != 1 or signals[0].time != dim:
-        raise low.refuse(node, "one_behind_other", *REASONS["cat"])
-    x = signals[0]
-    at = parts.index(x)
-    y = x
-    # From the signal outward, so that an edge repeats what stands there.
-    for side in (reversed(range(at)), range(at + 1, len(parts))):
-        for i in side:
-            y = _beside(low, node, x, y, parts[i], i < at)
-    return y
-
-
-def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
-    length = y.length
-    if isinstance(part, Edge):
-        if part.last == front or part.samples > 1:
-            raise low.refuse(node, "one_behind_other", *REASONS["cat"])
-        if part.value is not x:
-            return low.edged(node, y, part)
-        amounts = (part.count, 0) if front else (0, part.count)
-        return low.derived(node, y, Pad1dStream(*amounts, "replicate"), lambda n: length(n) + sum(amounts))
-    if not isinstance(part, Static) or part.given:
-        raise low.refuse(node, "one_behind_other", *REASONS["cat"])
-    tensor = low.static_tensor(part)
-    count = tensor.shape[y.time]
-    if count == 0:
-        return y
-    amounts = (count, 0) if front else (0, count)
-    grown = lambda n: length(n) + sum(amounts)  # noqa: E731
-    if not part.weights and bool((tensor == tensor.flatten()[0]).all()):
-        return low.derived(node, y, Pad1dStream(*amounts, "constant", float(tensor.flatten()[0])), grown)
-    body = Body(low.tensor_of, low.kept, lambda thing: False)
-    body.input(y)
-    made = body.finish([part])
-    layout = layout_of(y)
-    stream = FramesStream(made if front else None, None if front else made, *amounts, layout)
-    return low.derived(node, y, stream, grown)
 
 
 # ---------------------------------------------------------------------- interpolation
@@ -380,7 +268,7 @@ def _other_axis(low: Lowering, node: fx.Node, x: Value, name: str, scales: Any, 
 @rule("repeat_interleave")
 def repeat_interleave(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a.get("self")
-    if x is None or a.get("dim") is None or not _time_axis(x, a["dim"]):
+    if x is None or a.get("dim") is None or not time_axis(x, a["dim"]):
         return NotImplemented
     if not isinstance(a["repeats"], int):
         raise low.refuse(node, "data_dependent", "it repeats each sample as often as a tensor says", "use a number")
@@ -393,7 +281,7 @@ def repeat_interleave(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 @rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
 def cumulative(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a["self"]
-    if not _time_axis(x, a["dim"]):
+    if not time_axis(x, a["dim"]):
         return NotImplemented
     name = low.name(node)
     if name in ("cummax", "cummin"):

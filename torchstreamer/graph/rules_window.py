@@ -14,6 +14,7 @@ from .fold import Fold
 from .layout_of import layout_of, window_body
 from .lowering import Lowering, rule
 from .reasons import REASONS
+from .rules_length import settle
 from .streams import OverlapStream, WindowedStream
 from .values import Edge, Replay, Static, Value
 
@@ -346,7 +347,5 @@ def col2im(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if difference == 0:
         return low.stream(node, x, stream, True)
     # A longer output has zeros at its end, fewer than a step, as many as the length says.
-    from .rules_length import settle
-
     whole = low.derived(node, x, stream, natural, behind=behind)
     return settle(low, node, whole, 0, behind)
