@@ -16,7 +16,7 @@ from .phases import Phase, least_period
 from .symbolic import symbolic_phases
 from .unknown import ensure_pointwise
 
-__all__ = ["ReceptiveField", "receptive_field"]
+__all__ = ["ReceptiveField", "field_and_stream", "receptive_field"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,22 @@ def receptive_field(
         >>> receptive_field(lambda x: x.roll(3, -1), torch.zeros(1, 1, 40), method="measured").phases
         ((3, -3),)
     """
+    arguments = time_dim, output_time_dim, length_multiple, method, input, output, longest
+    return field_and_stream(net, example, *arguments)[0]
+
+
+def field_and_stream(
+    net: Union[nn.Module, Callable[..., Any]],
+    example: Optional[Example] = None,
+    time_dim: TimeDim = -1,
+    output_time_dim: Optional[int] = None,
+    length_multiple: int = 1,
+    method: str = "auto",
+    input: int = 0,
+    output: int = 0,
+    longest: Optional[int] = None,
+) -> Tuple[ReceptiveField, Optional[BaseStream]]:
+    """What `receptive_field` gives, and the stream that it was derived from, ``None`` for a measured one."""
     if method not in ("auto", "symbolic", "measured"):
         raise ValueError(
             f"invalid_method: {method!r} came; 'auto', 'symbolic' or 'measured' was expected; 'auto' is both"
@@ -135,7 +151,7 @@ def receptive_field(
         stream = _stream_of(net, example, time_dim, length_multiple, method)
         if stream is not None:
             period, phases = symbolic_phases(stream, input, output, longest)
-            return ReceptiveField(*least_period(period, phases))
+            return ReceptiveField(*least_period(period, phases)), stream
     if example is None:
         raise ValueError(
             "no_example: there is no stream to derive the field from, and no example to measure it with; an input of "
@@ -149,7 +165,7 @@ def receptive_field(
     period, phases, certain = measured_phases(
         net, examples, times, output_time_dim, length_multiple, input, output, longest
     )
-    return ReceptiveField(*least_period(period, phases), certain)
+    return ReceptiveField(*least_period(period, phases), certain), None
 
 
 def _stream_of(

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.registry import Example, create_stream
+from ..core.registry import Example
 from ..core.stream import BaseStream
 from .arguments import rate
 from .drawing import BLACK, BLUE, GREY, MAYBE, ORANGE, axes, count_ticks, pyplot
-from .field import ReceptiveField, receptive_field
+from .field import ReceptiveField, field_and_stream
 from .graph_geometry import output_samples
 from .phases import place
 from .symbolic import needed_inputs, stream_period
@@ -123,12 +123,13 @@ def plot_receptive_field(
         'Receptive field: 9 samples, 0 back, 8 ahead'
     """
     fs = rate(fs)
-    field = net if isinstance(net, ReceptiveField) else receptive_field(net, example, **options)
+    field, stream = (net, None) if isinstance(net, ReceptiveField) else field_and_stream(net, example, **options)
     if math.isinf(field.left) or math.isinf(field.right):
         raise ValueError("unbounded_field: the receptive field is unbounded; only a bounded one can be drawn")
     if all(phase is None for phase in field.phases):
         raise ValueError("empty_field: no output depends on any input; there is nothing to draw")
-    cells = _cells(net, example, field, options)
+    # Of a measured field the inputs are not known one by one.
+    cells = None if stream is None else _cells(stream, field, options.get("input", 0), options.get("output", 0))
     rows = min(len(field.phases), _SHOWN)
     title = f"Receptive field: {field.size:g} samples, {field.left:g} back, {field.right:g} ahead"
     label = "input sample, relative to the place of the output"
@@ -182,25 +183,12 @@ def _legend(figure: Any, known: bool) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
-def _cells(
-    net: Any, example: Optional[Example], field: ReceptiveField, options: Any
-) -> Optional[Sequence[Sequence[int]]]:
-    """The inputs of every phase, relative to its place; ``None`` where they are not known one by one."""
-    if isinstance(net, ReceptiveField) or options.get("method") == "measured" or not isinstance(net, nn.Module):
-        return None
-    stream = net
-    if not isinstance(net, BaseStream):
-        try:
-            more = {name: options[name] for name in ("time_dim", "length_multiple") if name in options}
-            stream = create_stream(net) if example is None else create_stream(net, example, **more)
-        except ValueError:  # it cannot be streamed, so the field was measured
-            return None
-    assert isinstance(stream, BaseStream)
-    which = options.get("input", 0), options.get("output", 0)
-    hop, _ = stream_period(stream, *which)
+def _cells(stream: BaseStream, field: ReceptiveField, input: int, output: int) -> Sequence[Sequence[int]]:
+    """The inputs of every phase, relative to its place."""
+    hop, _ = stream_period(stream, input, output)
     ins, outs = field.period
     n = hop * max(-(-4 * int(field.size + abs(field.left) + abs(field.right) + 2 * ins) // hop), 8)
-    length = output_samples(stream, which[1], n, True)
+    length = output_samples(stream, output, n, True)
     begin = length // 2 // outs * outs
-    mask = needed_inputs(stream, torch.arange(begin, begin + outs), n, *which)
+    mask = needed_inputs(stream, torch.arange(begin, begin + outs), n, input, output)
     return [[int(i) - place(begin + k, field.period) for i in mask[:, k].nonzero().flatten()] for k in range(outs)]
