@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from own_handlers import Differences
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -69,28 +70,6 @@ def test_state_is_that_of_the_stream():
             fed(torch.randn(1, 2, 20))
     assert found.state_nbytes == fed.state_nbytes() == sum(layer.state_nbytes for layer in found.layers)
     assert stream.state_nbytes() == 0  # measured on a copy
-
-
-class Differences(pts.BaseStream):
-    """A handler with a state and without a rule for its field."""
-
-    def __init__(self):
-        super().__init__()
-        self.ring = pts.RingBuffer()
-
-    def step(self, x: torch.Tensor, final: bool):
-        if x is None:
-            return None
-        self.ring.append(x)
-        window = self.ring.window()
-        if window.size(-1) < 4:
-            return None
-        y = window[..., 3:] - window[..., :-3]
-        self.ring.drop(window.size(-1) - 3)
-        return y
-
-    def output_length(self, n: int, final: bool = True) -> int:
-        return max(n - 3, 0)
 
 
 def test_in_inference_mode():

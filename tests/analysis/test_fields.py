@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from own_handlers import Differences
 from torch import nn
 
 import torchstreamer as pts
@@ -221,32 +222,12 @@ def test_streams_are_measured_too():
 # ---------------------------------------------------------------------- handlers of one's own
 
 
-class Neighbours(pts.BaseStream):
-    """Three samples of a moving difference, without a rule."""
-
-    def __init__(self):
-        super().__init__()
-        self.ring = pts.RingBuffer()
-
-    def forward(self, x: torch.Tensor, final: bool = False):
-        self.ring.append(x)
-        window = self.ring.window()
-        if window.size(-1) < 4:
-            return None
-        y = window[..., 3:] - window[..., :-3]
-        self.ring.drop(window.size(-1) - 3)
-        return y
-
-    def output_length(self, n: int, final: bool = True) -> int:
-        return max(n - 3, 0)
-
-
 def test_a_handler_without_a_rule_is_probed():
-    assert receptive_field(Neighbours()).phases == ((0, 3),)
+    assert receptive_field(Differences()).phases == ((0, 3),)
 
 
 def test_a_handler_with_a_rule():
-    class Ruled(Neighbours):
+    class Ruled(Differences):
         pass
 
     calls = []
