@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.conv_transpose import frame_matrix
+from ..layers.window import affine
 from .rows import Part, Rows, over
 
 __all__ = ["ConvolveTaps", "PoolPart", "TransposeTaps", "TransposedPart", "WindowPart"]
@@ -50,7 +51,7 @@ class ConvolveTaps(nn.Module):
         if window.size(0) * count > self.columns:
             return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         flat = _unfolded(window, kernel, count, self.stride, self.dilation)
-        return _affine(flat, self.matrix, self.bias).view(window.size(0), count, -1).transpose(1, 2)
+        return affine(flat, self.matrix, self.bias).view(window.size(0), count, -1).transpose(1, 2)
 
 
 class TransposeTaps(nn.Module):
@@ -75,7 +76,7 @@ class TransposeTaps(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         count = window.size(2) - self.taps + 1
-        y = _affine(_unfolded(window, self.taps, count, 1, 1), self.matrix, self.bias)
+        y = affine(_unfolded(window, self.taps, count, 1, 1), self.matrix, self.bias)
         return y.view(window.size(0), count * self.stride, -1).transpose(1, 2)
 
 
@@ -85,10 +86,6 @@ def _unfolded(window: Tensor, taps: int, count: int, stride: int, dilation: int)
     time_major = window.transpose(1, 2)
     columns = [time_major[:, k * dilation : k * dilation + span : stride] for k in range(taps)]
     return torch.cat(columns, 2).reshape(window.size(0) * count, -1)
-
-
-def _affine(flat: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
-    return torch.mm(flat, matrix) if bias is None else torch.addmm(bias, flat, matrix)
 
 
 class WindowPart(Part):
