@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 
 from torch import Tensor
 
-__all__ = ["adopt_forward", "inherited_step"]
+__all__ = ["adopt_forward", "inherited_step", "scripted_class"]
 
 
 def adopt_forward(cls: Any) -> None:
@@ -67,6 +67,12 @@ def inherited_step(self: Any, x: Optional[Tensor], final: bool) -> Optional[Tens
     step = next(table["step"] for table in tables if "step" in table and "handle" not in table)
     y = step(self, x.unsqueeze(0) if x is not None and self._unbatched else x, final)
     return y.squeeze(0) if y is not None and self._unbatched else y
+
+
+def scripted_class(kind: Any, forward: Callable[..., Any]) -> Any:
+    """The class of a handler in a script, where ``forward`` is compiled as it stands: so it is the one that checks."""
+    methods = {"forward": forward, "step": kind.step, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), methods)
 
 
 def _guarded_call(self: Any, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:

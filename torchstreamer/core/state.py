@@ -1,4 +1,4 @@
-"""Snapshots of several streams as one, and back."""
+"""Snapshots: whether one is whole, those of several streams as one, and back."""
 
 from typing import Dict, List, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import StreamInputError
 
-__all__ = ["stack_states", "unstack_state"]
+__all__ = ["count_entries", "require_whole", "stack_states", "unstack_state"]
 
 State = Dict[str, Tensor]
 
@@ -100,6 +100,23 @@ def count_entries(state: Dict[str, Tensor]) -> int:
         if key != "@entries" and not _is_rank(key):
             n += 1
     return n
+
+
+def require_whole(state: Dict[str, Tensor], layout: int) -> None:
+    """Refuse a state with entries missing or added, or of a stream with other layers than ``layout`` says.
+
+    TorchScript compiles this function.
+    """
+    if "@entries" not in state or int(state["@entries"].item()) != count_entries(state):
+        raise StreamInputError(
+            "invalid_state: the state is not whole, entries are missing or were added; a state as get_state() gave "
+            "it was expected; take it anew"
+        )
+    if "@layout" not in state or int(state["@layout"].item()) != layout:
+        raise StreamInputError(
+            "invalid_state: the state is that of a stream with other layers; a state fits the stream of the same "
+            "network that it was taken from; make it with get_state()"
+        )
 
 
 def _is_rank(key: str) -> bool:

@@ -14,9 +14,10 @@ from ..errors import StreamError, StreamInputError, StreamStateError
 from .counter import Counter
 from .describe import describe, dtype_name
 from .entry import entry
-from .handle import adopt_forward, inherited_step
+from .handle import adopt_forward, inherited_step, scripted_class
 from .ring import RingBuffer
-from .state import count_entries
+from .shell import fresh_shell
+from .state import count_entries, require_whole
 from .tracing import autocasting, inference_mode, plain_inference
 
 __all__ = ["BaseStream"]
@@ -143,16 +144,7 @@ class BaseStream(nn.Module):
         Raises:
             StreamInputError: the state belongs to another stream; nothing was written
         """
-        if "@entries" not in state or int(state["@entries"].item()) != count_entries(state):
-            raise StreamInputError(
-                "invalid_state: the state is not whole, entries are missing or were added; a state as get_state() gave "
-                "it was expected; take it anew"
-            )
-        if "@layout" not in state or int(state["@layout"].item()) != self._layout_code():
-            raise StreamInputError(
-                "invalid_state: the state is that of a stream with other layers; a state fits the stream of the same "
-                "network that it was taken from; make it with get_state()"
-            )
+        require_whole(state, self._layout_code())
         rows = state["@signal"].size(0) if "@signal" in state else 0
         used = 2
         for name, m in self.named_modules():
@@ -393,26 +385,10 @@ class BaseStream(nn.Module):
 
     def __prepare_scriptable__(self) -> "BaseStream":
         # `torch.jit.script` gets a copy with empty rings, so that the script and the original share weights alone.
-        return _fresh_shell(self)  # type: ignore[return-value]
-
-
-def _fresh_shell(module: nn.Module) -> nn.Module:
-    """A copy of the module object around the same weights, whose child tables can be changed and whose state is new."""
-    shell = module.__new__(type(module))
-    shell.__dict__.update(module.__dict__)
-    for table in ("_modules", "_buffers", "_parameters"):
-        shell.__dict__[table] = dict(module.__dict__[table])
-    for name, child in module._modules.items():
-        if child is not None and not isinstance(child, (BaseStream, RingBuffer, Counter)):
-            if any(isinstance(m, (BaseStream, RingBuffer, Counter)) for m in child.modules()):
-                shell._modules[name] = _fresh_shell(child)
-    if isinstance(shell, BaseStream):
+        shell = fresh_shell(self, (BaseStream, RingBuffer, Counter))
         shell._layout_code()
         shell._clear()
         shell._failed = False
         if hasattr(shell, "handle"):
-            # In a script `forward` is compiled as it stands, so there it must be the one that checks.
-            kind = type(shell)
-            methods: Dict[str, Any] = {"forward": BaseStream.forward, "step": kind.step, "__module__": kind.__module__}
-            shell.__class__ = type(kind.__name__, (kind,), methods)
-    return shell
+            shell.__class__ = scripted_class(type(shell), BaseStream.forward)
+        return shell
