@@ -5,6 +5,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..graph.streams import accumulate
 from .rows import Part, Rows, over
 
 __all__ = ["Call", "Delay", "Interpolate", "Pick", "PositionPart", "RunningPart", "Sum"]
@@ -132,18 +133,7 @@ class RunningPart(Part):
         inside = over(rows.inside(x.size(2), self.lag, self.key), x)
         x = torch.where(inside, x, torch.full_like(x, self.neutral))
         state = rows.restart(states[0], self.neutral)
-        joined = torch.cat([state, x], 2)
-        if self.kind == "cumsum":
-            y = torch.cumsum(joined, 2)
-        elif self.kind == "cumprod":
-            y = torch.cumprod(joined, 2)
-        elif self.kind == "logcumsumexp":
-            y = torch.logcumsumexp(joined, 2)
-        elif self.kind == "cummax":
-            y = torch.cummax(joined, 2)[0]
-        else:
-            y = torch.cummin(joined, 2)[0]
-        y = y[:, :, 1:]
+        y = accumulate(self.kind, torch.cat([state, x], 2))[:, :, 1:]
         return y, [rows.keep(state, y[:, :, -1:])]
 
 

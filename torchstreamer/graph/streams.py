@@ -23,6 +23,7 @@ __all__ = [
     "OverlapStream",
     "PositionStream",
     "WindowedStream",
+    "accumulate",
 ]
 
 
@@ -94,6 +95,19 @@ class OverlapStream(TransposedStream):
         return f"{self.name}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
+def accumulate(kind: str, x: Tensor) -> Tensor:
+    """A cumulative operation over the time of ``[B, C, T]``; its kind as in `CumulativeStream`."""
+    if kind == "cumsum":
+        return torch.cumsum(x, 2)
+    if kind == "cumprod":
+        return torch.cumprod(x, 2)
+    if kind == "logcumsumexp":
+        return torch.logcumsumexp(x, 2)
+    if kind == "cummax":
+        return torch.cummax(x, 2)[0]
+    return torch.cummin(x, 2)[0]
+
+
 class CumulativeStream(BaseStream):
     """A cumulative operation over time, which carries its last output.
 
@@ -119,16 +133,7 @@ class CumulativeStream(BaseStream):
         if self.ring.started():
             x = torch.cat([self.ring.rows().transpose(1, 2), x], 2)
         # The carried value goes first and is left out again: the sum is formed in the order of the whole signal.
-        if self.kind == "cumsum":
-            y = torch.cumsum(x, 2)
-        elif self.kind == "cumprod":
-            y = torch.cumprod(x, 2)
-        elif self.kind == "logcumsumexp":
-            y = torch.logcumsumexp(x, 2)
-        elif self.kind == "cummax":
-            y = torch.cummax(x, 2)[0]
-        else:
-            y = torch.cummin(x, 2)[0]
+        y = accumulate(self.kind, x)
         if self.ring.started():
             y = y.narrow(2, 1, y.size(2) - 1)
         self.ring.borrowed = True
