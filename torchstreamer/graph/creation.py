@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from ..core.registry import Example, TimeDim
 from ..errors import UnsupportedModuleError
-from ..layers.elementwise import MODES
+from ..layers.elementwise import refuse_training
 from . import rules_length, rules_padding, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
 from .capture import Capture, InputPort, capture
@@ -23,7 +23,7 @@ from .stream import GraphStream
 from .trial import shortest_length
 from .values import Value
 
-__all__ = ["assembled", "graph_stream", "inputs_of", "recurrent_refusal", "refuse_training"]
+__all__ = ["assembled", "graph_stream", "inputs_of", "recurrent_refusal"]
 
 
 def graph_stream(net: nn.Module, example: Example, time_dim: TimeDim = -1, length_multiple: int = 1) -> GraphStream:
@@ -90,22 +90,6 @@ def inputs_of(example: Example, time_dim: TimeDim, length_multiple: int) -> Tupl
             f"invalid_example: its length is {length}; a multiple of {length_multiple} was expected; crop or pad it"
         )
     return examples, times
-
-
-def refuse_training(net: nn.Module) -> None:
-    """Refuse a network with modules that compute something else in training mode, and are in it.
-
-    Raises:
-        UnsupportedModuleError: with the module
-    """
-    for module in net.modules():
-        if isinstance(module, MODES) and module.training:
-            raise UnsupportedModuleError(
-                "training_mode",
-                module,
-                "in training mode it depends on the whole batch, or on chance",
-                "call eval() first",
-            ).within(net)
 
 
 def _made(

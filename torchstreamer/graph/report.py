@@ -6,8 +6,9 @@ from torch import nn
 
 from ..core.registry import Example, ModuleReport, OperationReport, TimeDim
 from ..errors import UnsupportedModuleError, path_of
+from ..layers.elementwise import refuse_training
 from .capture import capture, module_of, source_line
-from .creation import assembled, inputs_of, recurrent_refusal, refuse_training
+from .creation import assembled, inputs_of, recurrent_refusal
 from .lowering import Lowering
 
 __all__ = ["operation_reports"]

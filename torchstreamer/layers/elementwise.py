@@ -18,6 +18,7 @@ __all__ = [
     "IdentityStream",
     "PReLUStream",
     "PointwiseStream",
+    "refuse_training",
 ]
 
 
@@ -25,6 +26,22 @@ DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout
 
 # Modules that compute something else in training mode.
 MODES = (*DROPOUT, nn.modules.batchnorm._BatchNorm, nn.RReLU)
+
+
+def refuse_training(net: nn.Module) -> None:
+    """Refuse a network with modules that compute something else in training mode, and are in it.
+
+    Raises:
+        UnsupportedModuleError: with the module
+    """
+    for module in net.modules():
+        if isinstance(module, MODES) and module.training:
+            raise UnsupportedModuleError(
+                "training_mode",
+                module,
+                "in training mode it depends on the whole batch, or on chance",
+                "call eval() first",
+            ).within(net)
 
 
 class IdentityStream(BaseStream):
@@ -175,18 +192,10 @@ class Elementwise1dStream(BaseStream):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        modes = [module for module in net.modules() if isinstance(module, MODES)]
-        for module in modes:
-            if module.training:
-                raise UnsupportedModuleError(
-                    "training_mode",
-                    module,
-                    "in training mode it depends on the whole batch, or on chance",
-                    "call eval() first",
-                ).within(net)
+        refuse_training(net)
         self.net = net
         # Such a module inside must stay as it is; `train()` of the network would change it.
-        self.eval_only = len(modes) > 0 and not net.training
+        self.eval_only = not net.training and any(isinstance(module, MODES) for module in net.modules())
         self.aliasing = 0
         self.checked = False
 
