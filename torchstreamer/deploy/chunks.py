@@ -9,14 +9,24 @@ from ..core.describe import dtype_name
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 
-__all__ = ["check_call", "check_chunk", "input_channels"]
+__all__ = ["check_call", "check_step", "check_stream", "input_channels"]
 
 # The most channels that are tried, where a stream does not say how many it takes.
 _CHANNELS = 8192
 
 
-def check_chunk(stream: BaseStream, chunk: int) -> None:
-    """Refuse a chunk size at which the state does not repeat its shape."""
+def check_stream(stream: object) -> None:
+    """Refuse what is no stream."""
+    if not isinstance(stream, BaseStream):
+        raise TypeError(
+            f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
+            "pts.create_stream(net)"
+        )
+
+
+def check_step(stream: BaseStream, chunk: int, batch: int) -> None:
+    """Refuse what is no stream, a chunk size at which the state does not repeat its shape, and no rows."""
+    check_stream(stream)
     if chunk < 1 or chunk % stream.hop:
         below = max(chunk, 0) // stream.hop * stream.hop
         sizes = [str(size) for size in (below, below + stream.hop) if size > 0]
@@ -24,6 +34,8 @@ def check_chunk(stream: BaseStream, chunk: int) -> None:
             f"invalid_chunk_size: chunk={chunk} came; a multiple of the stream's hop, {stream.hop}, was expected; the "
             f"next are {' and '.join(sizes)}"
         )
+    if batch < 1:
+        raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
 
 
 def input_channels(stream: BaseStream) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..core.stream import BaseStream
 from ..errors import StreamError
 from .backends import BACKENDS, TUNED, Program, available, quietly
-from .chunks import check_chunk, input_channels
+from .chunks import check_step, input_channels
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
 
 __all__ = ["Candidate", "CompiledStream", "compile"]
@@ -273,14 +273,7 @@ def compile(
         >>> y = torch.cat([piece for piece in pieces if piece is not None], dim=-1)
         >>> torch.testing.assert_close(y, net(x))
     """
-    if not isinstance(stream, BaseStream):
-        raise TypeError(
-            f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
-            "pts.create_stream(net)"
-        )
-    check_chunk(stream, chunk)
-    if batch < 1:
-        raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
+    check_step(stream, chunk, batch)
     if backend != "auto" and backend not in _FORMS:
         raise ValueError(
             f"invalid_backend: backend={backend!r} came; one of {', '.join(map(repr, ['auto', *_FORMS]))} was "

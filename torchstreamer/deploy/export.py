@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
 from .backends import SETTINGS
+from .chunks import check_stream
 from .onnx_runner import KEY
 from .static import StaticStream
 
@@ -108,11 +109,7 @@ def export(
     suffix = Path(path).suffix
     if suffix not in (".pt", ".pt2", ".onnx"):
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
-    if not isinstance(stream, BaseStream):
-        raise TypeError(
-            f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
-            "pts.create_stream(net)"
-        )
+    check_stream(stream)
     if suffix == ".pt":
         _save_script(stream, str(path))
         return

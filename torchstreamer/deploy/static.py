@@ -11,7 +11,7 @@ from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.ported import PortedGraphStream
 from ..layers.weights import GEMM_COLUMNS, copy_network
 from . import graph_rules, rules  # noqa: F401  (they register themselves)
-from .chunks import check_call, check_chunk, input_channels
+from .chunks import check_call, check_step, input_channels
 from .counting import OPEN
 from .planning import Edge, Planner
 from .pruning import needed, spent
@@ -91,14 +91,7 @@ class StaticStream(nn.Module):
         columns: Optional[int] = None,
     ) -> None:
         super().__init__()
-        if not isinstance(stream, BaseStream):
-            raise TypeError(
-                f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
-                "pts.create_stream(net)"
-            )
-        check_chunk(stream, chunk)
-        if batch < 1:
-            raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
+        check_step(stream, chunk, batch)
         anchor = stream.anchor()
         device = anchor.device if anchor is not None else torch.device(device or "cpu")
         dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype
