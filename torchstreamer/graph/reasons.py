@@ -21,6 +21,10 @@ _REVERSED: Reason = (
     "leave it outside the stream",
 )
 _SORT: Reason = (f"it sorts or searches along time: {_WHOLE}", "use MaxPool1d with a fixed kernel")
+_FOURIER: Reason = (
+    f"it transforms all of time: {_WHOLE}",
+    "use torch.stft with center=False, or frames (Tensor.unfold)",
+)
 _RANDOM: Reason = (
     "it draws random numbers for the whole signal",
     "give the noise to the model as another input, or call eval() if it is dropout",
@@ -56,10 +60,10 @@ REASONS: Dict[str, Reason] = {
         "it lays copies of the whole signal one behind the other",
         "use torch.repeat_interleave to repeat every sample",
     ),
-    "fft_rfft": (f"it transforms all of time: {_WHOLE}", "use torch.stft with center=False, or frames (Tensor.unfold)"),
-    "fft_fft": (f"it transforms all of time: {_WHOLE}", "use torch.stft with center=False, or frames (Tensor.unfold)"),
-    "_fft_r2c": (f"it transforms all of time: {_WHOLE}", "use torch.stft with center=False, or frames (Tensor.unfold)"),
-    "_fft_c2c": (f"it transforms all of time: {_WHOLE}", "use torch.stft with center=False, or frames (Tensor.unfold)"),
+    "fft_rfft": _FOURIER,
+    "fft_fft": _FOURIER,
+    "_fft_r2c": _FOURIER,
+    "_fft_c2c": _FOURIER,
     "adaptive_avg_pool1d": _MEAN,
     "adaptive_avg_pool2d": _MEAN,
     "var": _NORM,
