@@ -25,6 +25,14 @@ def padded_to_whole_frames(m, x):  # as EnCodec's encoder does, where one of the
     return x
 
 
+def rounded_down_then_up(m, x):  # to whole frames of 3, then of 2: more than torch.export can solve for
+    x = m.pool(x)
+    x = x[..., : x.shape[-1] - x.shape[-1] % 3]
+    x = x.reshape(x.shape[0], 4, x.shape[-1] // 3, 3).transpose(2, 3).reshape(x.shape[0], 12, -1)
+    x = F.pad(x, (0, -x.shape[-1] % 2))
+    return x.reshape(x.shape[0], 12, x.shape[-1] // 2, 2).amax(-1)
+
+
 def interpolated(m, x):
     y = F.interpolate(x, scale_factor=2, mode="nearest")
     z = F.interpolate(x, scale_factor=1.5, mode="linear")
@@ -306,6 +314,9 @@ STREAMED = {
         padded_to_whole_frames,
         by_two=nn.Conv1d(4, 4, 4, stride=2),
         by_five=nn.Conv1d(4, 4, 7, stride=5),
+    ),
+    "rounded down, then up": case(
+        rounded_down_then_up, lengths=range(3, 30), pool=nn.MaxPool1d(3, stride=1, padding=1, dilation=2)
     ),
     "sizes inferred beside an empty axis": case(inferred_beside_empty, real(2, 2, T)),
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.fx.experimental.symbolic_shapes import DimConstraints
 from torch.utils import _pytree as pytree
 
 from ..core.registry import custom_factory
@@ -167,7 +168,7 @@ def _export(net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, 
     dynamic: Any = shapes
     if names and names[0].kind is inspect.Parameter.VAR_POSITIONAL:
         dynamic = (shapes,)
-    with warnings.catch_warnings(), torch.no_grad(), _quiet():
+    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved():
         warnings.simplefilter("ignore")
         try:
             program = export(net, values, dynamic_shapes=dynamic, strict=False)
@@ -199,6 +200,23 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _unsolved() -> Iterator[None]:
+    # After tracing, the exporter solves the conditions on lengths, for the ranges that its messages suggest, and raises
+    # where SymPy cannot, as for a length rounded twice. The program and its conditions are complete without that.
+    solve = DimConstraints.solve
+
+    def attempt(self: DimConstraints) -> None:
+        with contextlib.suppress(NotImplementedError, AssertionError):
+            solve(self)
+
+    setattr(DimConstraints, "solve", attempt)  # noqa: B010  (a plain assignment to a method is refused by mypy)
+    try:
+        yield
+    finally:
+        setattr(DimConstraints, "solve", solve)  # noqa: B010
 
 
 def _first_lines(error: Exception) -> str:
