@@ -116,15 +116,18 @@ def test_a_stream_moved_in_inference_mode(script):
         torch.testing.assert_close(y, twin(x[None])[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_part_of_a_stream_moved_in_inference_mode():
-    net = NETS["stack"]()
-    signal = Signal(new_stream(net, False), torch.randn(3, 100))
+@everything
+@every_net
+@pytest.mark.parametrize("hop", [1, 2, 4])
+def test_a_part_of_a_stream_moved_in_inference_mode(name, script, hop):
+    net = NETS[name]()
+    signal = Signal(new_stream(net, script), torch.randn(3, 300))
     with torch.no_grad():
-        signal.feed(*[1] * 30)
+        signal.feed(*[hop] * 20)
     with torch.inference_mode():
         signal.stream.streams.double().float()
     with torch.no_grad():
-        signal.feed(*[1] * 30)
+        signal.feed(*[hop] * 20)
         torch.testing.assert_close(signal.end(), net(signal.x[None])[0])
 
 

@@ -82,8 +82,6 @@ class RingBuffer(nn.Module):
             StreamInputError: ``x`` does not continue what the ring holds; nothing was written
         """
         self._check(x)
-        if self.data.is_inference() and not inference_mode(x):
-            self._seal_memory()
         self._rank_two = x.dim() == 2
         self._add(x.unsqueeze(0) if self._rank_two else x)
         return self.window()
@@ -156,7 +154,8 @@ class RingBuffer(nn.Module):
         t = x.size(2)
         # A longer chunk would fill the room at once.
         if write and 0 < t <= held and x.dtype == self.data.dtype and in_place():
-            if t > self.free:
+            # A move in inference mode makes memory that cannot be written to elsewhere, and a script has no `_apply`.
+            if t > self.free or (self.data.is_inference() and not inference_mode(x)):
                 self._move(held, t)
             self._write(x, self.begin + held, t)
             return self.data
