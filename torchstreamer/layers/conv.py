@@ -145,14 +145,14 @@ class Conv1dStream(WindowStream):
         if (short or taps) and plain_inference():
             rows = ring.extend(x, True)
             first = ring.begin
-            matrix = self.weight.matrix()
             if count > 0:
+                matrix = self.weight.matrix()
                 if short:
                     y = self._product(rows, first, count, matrix)
                 else:
                     y = self._sum_of_products(rows, first, count, matrix)
             ring.retain(rows, first + count * self.stride, left)
-            if short and t == count * self.stride and matrix.dtype == rows.dtype:
+            if short and t == count * self.stride and self.weight.packed.dtype == rows.dtype:
                 ring.expect(t)
             return y
         window = ring.join(x)

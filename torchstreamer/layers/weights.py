@@ -195,7 +195,6 @@ class PackedWeight(nn.Module):
         self.computed = not isinstance(source, PlainWeight)
         self.version = -2  # of the weight that is packed; -2 if its changes go unnoticed
         self.count = -1  # of `seen` then
-        self.first = True
 
     def pack(self, weight: Tensor) -> Tensor:
         """Lay out a weight for the product."""
@@ -211,7 +210,10 @@ class PackedWeight(nn.Module):
 
     def steady(self) -> bool:
         """Whether changes of the weight are noticed, so that a packed copy can be kept from chunk to chunk."""
-        return self.source.version() >= 0
+        try:
+            return self.source.version() >= 0
+        except RuntimeError:  # made in inference mode and moved outside of it: torch calls it no inference tensor
+            return False
 
     def matrix(self) -> Tensor:
         """The packed weight, without history."""
@@ -220,11 +222,9 @@ class PackedWeight(nn.Module):
         packed = self.packed
         # A copied or loaded weight counts its changes anew; `seen`, which does not follow it then, tells.
         stale = version != self.version or _version(seen) != self.count
-        if self.first:
-            # `parameter.data = …` leaves the version alone, so look once a signal whether the memory is the same.
-            stale = stale or not seen.is_set_to(anchor)
-            self.first = False
-        if stale or packed.dtype != anchor.dtype or packed.device != anchor.device:
+        stale = stale or packed.dtype != anchor.dtype or packed.device != anchor.device
+        # `parameter.data = …` leaves the version alone, but not the memory.
+        if stale or not seen.is_set_to(anchor):
             packed = self.pack(self.source().detach())
             self.packed = packed
             self.seen = anchor.detach()
@@ -241,16 +241,10 @@ class PackedWeight(nn.Module):
         anchor, version = self.source.look()
         seen = self.seen
         # A weight that was moved or converted has other memory, and the same version.
-        if not seen.is_set_to(anchor):
-            self.first = True
-            return False
-        if x.dtype != self.packed.dtype:
+        if x.dtype != self.packed.dtype or not seen.is_set_to(anchor):
             return False
         # A version that is known is not that of an inference tensor, and `seen` is one only if the weight was.
         return version == self.version and _count(seen) == self.count
-
-    def _clear(self) -> None:
-        self.first = True
 
     def _refresh(self) -> None:
         self.version = -2
@@ -258,7 +252,7 @@ class PackedWeight(nn.Module):
         self.seen = self.seen.new_empty([0])
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {**self.__dict__, "version": -2, "first": True, "packed": torch.empty(0), "seen": torch.empty(0)}
+        return {**self.__dict__, "version": -2, "packed": torch.empty(0), "seen": torch.empty(0)}
 
     def __prepare_scriptable__(self) -> "PackedWeight":
         self._refresh()  # so that the script packs for itself
