@@ -160,6 +160,53 @@ def test_weights_of_other_memory_within_a_signal(script, layer):
 
 
 @everything
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.ConvTranspose1d])
+def test_weights_of_other_memory_between_chunks_of_all_lengths(script, layer):
+    net = layer(3, 2, 4).double()
+    signal = Signal(new_stream(net, script), torch.randn(3, 100, dtype=torch.float64))
+    with torch.no_grad():
+        signal.feed(*[1, 2, 3] * 5)
+        count = sum(piece.shape[-1] for piece in signal.pieces)
+        signal.pieces.clear()
+        net.weight.data = torch.randn_like(net.weight)
+        signal.feed(*[2, 3, 1] * 5)
+        expected = net(signal.x[None])[0]
+        ours = torch.cat(signal.pieces, -1)
+        torch.testing.assert_close(ours, expected[:, count : count + ours.shape[-1]])
+
+
+@everything
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.ConvTranspose1d])
+def test_a_network_made_in_inference_mode_and_converted_outside(script, layer):
+    with torch.inference_mode():
+        net = layer(3, 2, 4)
+    net.double()  # such parameters neither are inference tensors nor count their changes
+    signal = Signal(new_stream(net, script), torch.randn(3, 60, dtype=torch.float64))
+    with torch.no_grad():
+        signal.feed(*[2] * 20)
+        torch.testing.assert_close(signal.end(), net(signal.x[None])[0])
+
+
+def test_a_computed_weight_is_not_computed_for_chunks_that_give_nothing():
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, weight):
+            self.calls += 1
+            return 2 * weight
+
+    net = nn.Conv1d(3, 2, 8)
+    counted = Counted()
+    nn.utils.parametrize.register_parametrization(net, "weight", counted)
+    stream = new_stream(net, False)
+    with torch.no_grad():
+        counted.calls = 0
+        for _ in range(7):
+            assert stream(torch.randn(3, 1)) is None
+    assert counted.calls == 0
+
+
+@everything
 @every_net
 def test_weights_that_change_within_a_signal(name, script):
     net = NETS[name]().double()

@@ -347,3 +347,30 @@ def test_padded_to_whole_frames_that_are_longer_than_what_is_tried(mode):
             x = normal(1, 1, n, seed=n)
             pieces = [*(stream(chunk) for chunk in x.split(50, -1)), stream.flush()]
             torch.testing.assert_close(torch.cat([piece for piece in pieces if piece is not None], -1), net(x))
+
+
+@pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])
+@pytest.mark.parametrize("period", [3, 8, 24])
+@pytest.mark.parametrize("left", [0, 2])
+def test_mirrored_to_whole_frames_of_a_signal_shorter_than_a_frame(left, period, script):
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 3, period, stride=period)
+
+        def forward(self, x):
+            return self.conv(F.pad(x, (left, -x.shape[-1] % period), mode="reflect"))
+
+    net = Frames().double()
+    stream = pts.create_stream(net, example=normal(1, 2, 50))
+    if script:
+        stream = torch.jit.script(stream)
+    with torch.no_grad():
+        for n in range(1, 2 * period + 3):
+            x = normal(1, 2, n, seed=n)
+            pieces = [*(stream(chunk) for chunk in x.split(2, -1)), stream.flush()]
+            pieces = [piece for piece in pieces if piece is not None]
+            if n <= max(left, -n % period) or n + left + -n % period < period:
+                assert not pieces  # the model refuses it
+            else:
+                torch.testing.assert_close(torch.cat(pieces, -1), net(x))

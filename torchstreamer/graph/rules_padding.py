@@ -14,6 +14,7 @@ from .lowering import Lowering, rule
 from .reasons import REASONS
 from .regrouping import FramesStream
 from .rules_length import constant, length_table, settle, time_axis
+from .streams import MirroredEndStream
 from .values import Edge, Replay, Static, Value
 
 __all__: List[str] = []
@@ -65,19 +66,21 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: LengthFunction, mode: str) -> Value:
     # As much as can be needed, made of the last samples in their order from the end, and cropped at the end.
     assert x.clock is not None
-    length = x.length
+    length, mirrored = x.length, mode == "reflect"
 
     def padded(n: int) -> int:
-        return length(n) + left + amount(n)
+        # What is mirrored must be there.
+        return length(n) + left + amount(n) if not mirrored or length(n) > max(left, amount(n)) else 0
 
     table = length_table(low, node, padded, x.clock.hop)
     first = low.lengths[0]
-    valid = [n for n in range(first, first + math.lcm(table.period, x.clock.hop)) if low.capture.valid(n)]
+    valid = [n for n in range(1, first + math.lcm(table.period, x.clock.hop)) if low.capture.valid(n) and padded(n) > 0]
     amounts = [amount(n) for n in [*valid, *low.lengths]]
     if min(amounts) < 0:
         raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
     most = max(amounts)
-    whole = low.derived(node, x, Pad1dStream(left, most, mode), lambda n: length(n) + left + most)
+    stream = MirroredEndStream(left, most) if mirrored else Pad1dStream(left, most, mode)
+    whole = low.derived(node, x, stream, lambda n: length(n) + left + most)
     return low.settled(node, whole, 0, table, padded, 0.0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..layers.conv_transpose import TransposedStream
+from ..layers.padding import Pad1dStream
 from ..layers.window import WindowStream
 from .layout import Layout
 
@@ -20,6 +21,7 @@ __all__ = [
     "CornerUpsampleStream",
     "CropStream",
     "CumulativeStream",
+    "MirroredEndStream",
     "OverlapStream",
     "PositionStream",
     "WindowedStream",
@@ -54,6 +56,25 @@ class WindowedStream(WindowStream):
 
     def extra_repr(self) -> str:
         return f"{self.name}, field={self.field}, stride={self.stride}"
+
+
+class MirroredEndStream(Pad1dStream):
+    """Reflected padding of which the end may be cropped: a signal too short for all of it gets zeros at the very end.
+
+    Args:
+        left: samples before the first
+        right: samples behind the last
+    """
+
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__(left, right, "reflect")
+        self.shortest = self.wait = left + 1
+
+    def _close(self, x: Optional[Tensor], tail: Optional[Tensor]) -> Optional[Tensor]:
+        assert tail is not None
+        n = min(tail.size(2) - 1, self.right)
+        end = F.pad(tail.narrow(2, 0, n).flip([2]), [0, self.right - n])
+        return end if x is None else torch.cat([x, end], 2)
 
 
 class OverlapStream(TransposedStream):
