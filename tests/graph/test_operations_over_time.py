@@ -7,8 +7,6 @@ from feeding import T, normal, real
 from small_models import case, check, param
 from torch import nn
 
-import torchstreamer as pts
-
 # torch says so once a process, which as an error would look like a signal that is too short.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
@@ -325,52 +323,3 @@ STREAMED = {
 @pytest.mark.parametrize("name", STREAMED)
 def test_streamed_as_on_the_whole(name):
     check(STREAMED[name])
-
-
-@pytest.mark.parametrize("mode", ["constant", "reflect"])
-def test_padded_to_whole_frames_that_are_longer_than_what_is_tried(mode):
-    class Frames(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.convs = nn.ModuleList([nn.Conv1d(1, 2, 32, stride=16), nn.Conv1d(2, 1, 16, stride=8)])
-
-        def forward(self, x):
-            for conv in self.convs:
-                stride = conv.stride[0]
-                x = conv(F.pad(x, (stride, -x.shape[-1] % stride), mode=mode))
-            return x
-
-    net = Frames().double()
-    stream = pts.create_stream(net, example=normal(1, 1, 310))
-    with torch.no_grad():
-        for n in [*range(200, 330, 9), 400, 401]:
-            x = normal(1, 1, n, seed=n)
-            pieces = [*(stream(chunk) for chunk in x.split(50, -1)), stream.flush()]
-            torch.testing.assert_close(torch.cat([piece for piece in pieces if piece is not None], -1), net(x))
-
-
-@pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])
-@pytest.mark.parametrize("period", [3, 8, 24])
-@pytest.mark.parametrize("left", [0, 2])
-def test_mirrored_to_whole_frames_of_a_signal_shorter_than_a_frame(left, period, script):
-    class Frames(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv1d(2, 3, period, stride=period)
-
-        def forward(self, x):
-            return self.conv(F.pad(x, (left, -x.shape[-1] % period), mode="reflect"))
-
-    net = Frames().double()
-    stream = pts.create_stream(net, example=normal(1, 2, 50))
-    if script:
-        stream = torch.jit.script(stream)
-    with torch.no_grad():
-        for n in range(1, 2 * period + 3):
-            x = normal(1, 2, n, seed=n)
-            pieces = [*(stream(chunk) for chunk in x.split(2, -1)), stream.flush()]
-            pieces = [piece for piece in pieces if piece is not None]
-            if n <= max(left, -n % period) or n + left + -n % period < period:
-                assert not pieces  # the model refuses it
-            else:
-                torch.testing.assert_close(torch.cat(pieces, -1), net(x))

@@ -6,7 +6,9 @@ one so that a script can evaluate it.
 """
 
 import math
-from typing import Any, Callable, List, Optional, Sequence
+from fractions import Fraction
+from itertools import chain
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -14,6 +16,16 @@ from torch import nn
 __all__ = ["LengthFunction", "LengthTable", "Sizes", "future_least"]
 
 LengthFunction = Callable[[int], int]
+
+# Functions in sizes, as the exporter names them: those that divide by their second argument, and those that round.
+_EXACT = frozenset(["IntTrueDiv", "FloatTrueDiv"])
+_REMAINDERS = frozenset(["Mod", "PythonMod"])
+_DIVISIONS = _EXACT | _REMAINDERS | {"FloorDiv", "CleanDiv", "CeilDiv"}
+_ROUNDINGS = frozenset(["CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ceiling", "floor"])
+
+# Tables of lengths are no longer than this.
+_LONGEST = 1 << 16
+_TRIED = 4096  # and than this where no division says so
 
 
 class Sizes:
@@ -32,6 +44,11 @@ class Sizes:
         self.scale = scale
         self.offset = offset
         self.samples: List[int] = []  # lengths at which sizes are compared
+
+    def periods(self, sizes: Iterable[Any]) -> List[int]:
+        """Numbers of samples after which rounding may begin anew, as far as the divisions in the sizes tell."""
+        found = {self.scale * _growth(expression)[0] for expression in {size.node.expr for size in sizes}}
+        return sorted(period for period in found if period <= _LONGEST)
 
     def valid(self, n: int) -> bool:
         """Whether the first streamed input can have ``n`` samples."""
@@ -90,6 +107,28 @@ def _python(expression: Any) -> str:
     return str(PythonPrinter().doprint(expression))
 
 
+def _growth(expression: Any) -> Tuple[int, Fraction]:
+    """A number of units of the symbol after which an expression has risen by a constant, and that constant.
+
+    For a function that is not known, its arguments must do.
+    """
+    if not expression.args:
+        return 1, Fraction(0 if expression.is_number else 1)
+    name, parts = type(expression).__name__, [_growth(argument) for argument in expression.args]
+    period = math.lcm(*(length for length, _ in parts))
+    rises = [rise * (period // length) for length, rise in parts]
+    divisor = expression.args[1] if name in _DIVISIONS else None
+    if divisor is not None and divisor.is_Integer and divisor != 0:
+        turned = rises[0] / int(divisor)
+        turns = 1 if name in _EXACT else turned.denominator
+        return period * turns, Fraction(0) if name in _REMAINDERS else turned * turns
+    if expression.is_Add or expression.is_Mul:
+        factors = [Fraction(int(f.p), int(f.q)) for f in expression.args if expression.is_Mul and f.is_Rational]
+        return period, math.prod(factors) * sum(rises, Fraction(0))
+    turns = max(rises).denominator if name in _ROUNDINGS else 1
+    return period * turns, max(rises) * turns
+
+
 def future_least(values: Sequence[int], start: int, period: int, rise: int) -> List[int]:
     """For each length the least value at this or any greater length; of a table as `LengthTable` holds it."""
     longer = list(values) + [value + rise for value in values[start:]]
@@ -133,36 +172,35 @@ class LengthTable(nn.Module):
 
     @staticmethod
     def fit(
-        function: LengthFunction, period: int, first: int, multiple: int = 1, limit: int = 4096
+        function: LengthFunction, part: int, first: int, multiple: int = 1, periods: Sequence[int] = ()
     ) -> Optional["LengthTable"]:
-        """The table of a function, or ``None`` if it does not rise periodically with multiples of ``period``.
+        """The table of a function, or ``None`` if it does not rise periodically.
 
         Args:
             function: defined at ``first`` and beyond, at multiples of ``multiple``; below it counts as 0
-            period: a period, or a part of it
+            part: what a period is a multiple of. Of the multiples the first 32 are tried
             first: the least length at which the function is defined
             multiple: what the length is a multiple of. Between multiples the next one above counts
-            limit: longest table to try
+            periods: other periods to try
         """
 
         def value(n: int) -> int:
             n = -(-n // multiple) * multiple
             return function(n) if n >= first else 0
 
-        period = math.lcm(period, multiple)
-        for turns in range(1, 33):
-            length = period * turns
-            if length > limit:
-                break
+        part = math.lcm(part, multiple)
+        few = [length for length in range(part, 33 * part, part) if length <= _TRIED]
+        for length in [*few, *(math.lcm(period, part) for period in periods)]:
+            if length > _LONGEST:
+                continue
             base = max(first, 0)
             for start in (base, base + length, base + 4 * length, base + 64):
                 start = -(-start // multiple) * multiple
-                values = [value(n) for n in range(start + length)]
                 rise = value(start + length) - value(start)
                 if rise <= 0:
                     continue
                 # Long enough to tell a period from a plateau.
-                ends = [*range(start, start + 3 * length + 1024), *range(50_021, 50_021 + length)]
+                ends = chain(range(start, start + 3 * length + 1024), range(50_021, 50_021 + length))
                 if all(value(n + length) == value(n) + rise for n in ends):
-                    return LengthTable(values, start, length, rise)
+                    return LengthTable([value(n) for n in range(start + length)], start, length, rise)
         return None

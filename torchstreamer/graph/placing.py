@@ -215,9 +215,10 @@ class Placing(Tracking):
     def table(self, length: LengthFunction, period: int) -> Optional[LengthTable]:
         """A length as a table for scripts."""
         first = next(n for n in range(self.lengths[0] + 1) if self.capture.valid(n) and self._defined(length, n))
+        unit = self.sizes.scale * self.capture.multiple
         # It may depend on a rate somewhere else in the model.
         for candidate in dict.fromkeys([period, *(clock.hop for _, clock in self._clocks)]):
-            found = LengthTable.fit(length, candidate, first, self.sizes.scale * self.capture.multiple)
+            found = LengthTable.fit(length, candidate, first, unit, self.periods)
             if found is not None:
                 return found
         return None

@@ -1,9 +1,10 @@
 """What is known of the values of a captured graph: axes, lengths, clocks; and the words of a refusal."""
 
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from ..errors import UnsupportedModuleError
 from .capture import Capture, module_of, source_line
@@ -25,6 +26,16 @@ class OperationError(UnsupportedModuleError):
     plain = ""
 
 
+def _sizes(graph: fx.Graph) -> Iterator[Any]:
+    # Every size in a graph that the exporter did not fix.
+    for node in graph.nodes:
+        for thing in pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(thing, Tensor):
+                yield from (size for size in thing.shape if isinstance(size, torch.SymInt))
+            elif isinstance(thing, torch.SymInt):
+                yield thing
+
+
 class Tracking:
     """Knows lengths and clocks.
 
@@ -36,6 +47,7 @@ class Tracking:
         recorded: values and groups that segments compute, in order
         inputs: the inputs of the model
         lengths: lengths of the signal at which lengths of values are compared
+        periods: after which lengths may begin anew to be rounded
     """
 
     def __init__(self, capture: Capture) -> None:
@@ -53,7 +65,10 @@ class Tracking:
         far = [n for n in range(3 * start, 3 * start + 8 * unit) if capture.valid(n)]
         # Where a model pads to whole frames, what varies may do so with a long period only.
         spread = range(near[-1], near[-1] + 32 * 131 * unit, 131 * unit)
-        self.lengths = self.sizes.samples = [*near, *far, *spread]
+        self.periods = self.sizes.periods(_sizes(capture.graph))
+        whole = [(start // period + 1) * period for period in self.periods]
+        around = [n for end in whole for n in (end - unit, end, end + unit) if capture.valid(n)]
+        self.lengths = self.sizes.samples = [*near, *far, *around, *spread]
 
     def _example_length(self) -> int:
         port = self.capture.streamed[0]

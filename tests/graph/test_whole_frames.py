@@ -1,0 +1,136 @@
+"""Models that pad to whole frames, or crop to them, at the end of the signal: streamed as on the whole."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from feeding import normal
+from torch import nn
+
+import torchstreamer as pts
+from torchstreamer.testing import verify_stream
+
+
+class Frames(nn.Module):
+    """Pads to whole frames, and makes one sample of each."""
+
+    def __init__(self, size, mode="constant", channels=1):
+        super().__init__()
+        self.size, self.mode = size, mode
+        self.conv = nn.Conv1d(channels, 2, size, stride=size)
+
+    def forward(self, x):
+        return self.conv(F.pad(x, (0, -x.shape[-1] % self.size), mode=self.mode))
+
+
+class RoundedUp(Frames):
+    def forward(self, x):
+        n = x.shape[-1]
+        return self.conv(F.pad(x, (0, math.ceil(n / self.size) * self.size - n), mode=self.mode))
+
+
+class Cropped(Frames):
+    def forward(self, x):
+        return self.conv(x[..., : x.shape[-1] // self.size * self.size])
+
+
+class Codec(Frames):
+    """As codecs do: pads to whole frames, and gives as many samples as came."""
+
+    def __init__(self, size, mode="constant"):
+        super().__init__(size, mode)
+        self.back = nn.ConvTranspose1d(2, 1, 2 * size, stride=size, padding=size // 2)
+
+    def forward(self, x):
+        return self.back(super().forward(x))[..., : x.shape[-1]]
+
+
+MODELS = {
+    "frames of 40": lambda: Frames(40),
+    "frames of 256": lambda: Frames(256),
+    "frames of 256, mirrored": lambda: Frames(256, "reflect"),
+    "frames of 256, repeated": lambda: Frames(256, "replicate"),
+    "frames of 300, by the ceiling": lambda: RoundedUp(300, "reflect"),
+    "frames of 300, the rest left out": lambda: Cropped(300),
+    "codec with frames of 512": lambda: Codec(512),
+    "codec with frames of 512, mirrored": lambda: Codec(512, "reflect"),
+    "frames of 48, and of 64 such": lambda: nn.Sequential(Frames(48, "reflect"), Frames(64, "reflect", 2)),
+}
+
+
+@pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])
+@pytest.mark.parametrize("name", MODELS)
+def test_frames_of_any_size(name, script):
+    torch.manual_seed(0)
+    net = MODELS[name]().double()
+    size = 3072 if "such" in name else net.size
+    stream = pts.create_stream(net, example=normal(1, 1, 5 * size + 5))
+    if script:
+        stream = torch.jit.script(stream)
+    with torch.no_grad():
+        for n in [1, 2, size // 2, size // 2 + 1, size - 1, size, size + 1, 2 * size - 7, 2 * size, 2 * size + 3]:
+            x = normal(2, 1, n, seed=n)
+            pieces = [*(stream(chunk) for chunk in x.split(size // 3, -1)), stream.flush()]
+            pieces = [piece for piece in pieces if piece is not None]
+            try:
+                expected = net(x)
+            except RuntimeError:  # too short to be mirrored, or for a frame
+                assert not pieces and stream.output_length(n, True) == 0
+            else:
+                torch.testing.assert_close(torch.cat(pieces, -1), expected)
+                assert stream.output_length(n, True) == expected.shape[-1]
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_frames_keep_the_whole_contract(mode):
+    verify_stream(Frames(40, mode).double(), normal(1, 1, 130), graph=True)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_frames_within_frames(mode):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList([nn.Conv1d(1, 2, 32, stride=16), nn.Conv1d(2, 1, 16, stride=8)])
+
+        def forward(self, x):
+            for conv in self.convs:
+                stride = conv.stride[0]
+                x = conv(F.pad(x, (stride, -x.shape[-1] % stride), mode=mode))
+            return x
+
+    net = Padded().double()
+    stream = pts.create_stream(net, example=normal(1, 1, 310))
+    with torch.no_grad():
+        for n in [*range(200, 330, 9), 400, 401]:
+            x = normal(1, 1, n, seed=n)
+            pieces = [*(stream(chunk) for chunk in x.split(50, -1)), stream.flush()]
+            torch.testing.assert_close(torch.cat([piece for piece in pieces if piece is not None], -1), net(x))
+
+
+@pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])
+@pytest.mark.parametrize("period", [3, 8, 24])
+@pytest.mark.parametrize("left", [0, 2])
+def test_mirrored_signals_shorter_than_a_frame(left, period, script):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 3, period, stride=period)
+
+        def forward(self, x):
+            return self.conv(F.pad(x, (left, -x.shape[-1] % period), mode="reflect"))
+
+    net = Padded().double()
+    stream = pts.create_stream(net, example=normal(1, 2, 50))
+    if script:
+        stream = torch.jit.script(stream)
+    with torch.no_grad():
+        for n in range(1, 2 * period + 3):
+            x = normal(1, 2, n, seed=n)
+            pieces = [*(stream(chunk) for chunk in x.split(2, -1)), stream.flush()]
+            pieces = [piece for piece in pieces if piece is not None]
+            if n <= max(left, -n % period) or n + left + -n % period < period:
+                assert not pieces  # the model refuses it
+            else:
+                torch.testing.assert_close(torch.cat(pieces, -1), net(x))
