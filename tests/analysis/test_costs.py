@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from own_handlers import Differences
+from own_handlers import Differences, SteppedDifferences
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -78,8 +78,9 @@ def test_in_inference_mode():
     assert found.macs == summary(pts.create_stream(net()), 20, calls=1).macs
 
 
-def test_a_handler_of_ones_own():
-    stream = Differences()
+@pytest.mark.parametrize("handler", [Differences, SteppedDifferences])
+def test_a_handler_of_ones_own(handler):
+    stream = handler()
     fed = stream(torch.ones(1, 2, 9))
     found = summary(stream, 16, x=torch.randn(1, 2, 16), calls=1)
     assert (found.layers[0].field, found.layers[0].lookahead, found.state_nbytes) == (4, 3, 24)
