@@ -31,10 +31,10 @@ def test_equals_the_convolution(kernel, dilation):
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 5, 7])
-@pytest.mark.parametrize("columns", [1, 1000])  # products in calls of their own, or in one
-def test_in_blocks(kernel, columns, monkeypatch):
+@pytest.mark.parametrize("large", [1, 1 << 30])  # products in calls of their own, or in one
+def test_in_blocks(kernel, large, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(module, "_COLUMNS", columns)
+    monkeypatch.setattr(module, "_LARGE", large)
     monkeypatch.setattr(module, "_BLOCK", 100)
     monkeypatch.setattr(module, "_BLOCKS", 4)  # 3 tiles of 11 at a time, and a rest
     weight, offset = torch.randn(6, 4, kernel, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)

@@ -193,7 +193,8 @@ class Conv1dStream(WindowStream):
         if self.kernel_size <= 3:
             pays = self.kernel_size > 1 and channels >= 16
         else:
-            pays = channels >= 256 or (channels >= 64 and x.size(0) * count >= 1024)
+            large = x.size(0) * count * self.in_channels * self.out_channels >= 1 << 22
+            pays = channels >= 256 or (channels >= 64 and large)
         return plain and pays and count >= 2 * self.dilation
 
     def _reduced(self, x: Tensor, count: int, left: int) -> Tensor:

@@ -30,8 +30,8 @@ __all__ = ["WinogradWeight", "winograd"]
 _BLOCK = 1 << 19
 _BLOCKS = 8
 
-# Products with so many columns are as fast in calls of their own, and a compiler can lay out their weights.
-_COLUMNS = 256
+# Products of so many multiplications are as fast in calls of their own, and a compiler can lay out their weights.
+_LARGE = 1 << 20
 
 
 def _split(kernel_size: int) -> List[int]:
@@ -117,7 +117,7 @@ def _tiles(rows: Tensor, tiles: int, dilation: int, weight: WinogradWeight, bias
         tap += taps
     columns = [torch.cat(held, 3).reshape(b * tiles * dilation, -1) for held in factors if held]
     matrices = [*weight.outer.unbind(0), weight.third][: len(columns)]
-    if b * tiles * dilation >= _COLUMNS:
+    if columns[0].size(0) * matrices[0].numel() >= _LARGE:
         products = [torch.mm(column, matrix) for column, matrix in zip(columns, matrices, strict=True)]
     else:  # in one call, but for m3 if that has less to sum
         alike = len(columns) if columns[-1].shape == columns[0].shape else 3
