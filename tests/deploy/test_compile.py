@@ -127,7 +127,7 @@ def test_forms_of_a_long_chunk(monkeypatch):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_fewer_products(chunk, batch, monkeypatch):
     torch.manual_seed(0)
-    layers = [nn.Conv1d(2, 17, 3, padding=1), nn.ReLU(inplace=True), nn.Conv1d(17, 256, 2), nn.Conv1d(256, 256, 5)]
+    layers = [nn.Conv1d(2, 17, 3, padding=1), nn.ReLU(inplace=True), nn.Conv1d(17, 256, 2), nn.Conv1d(256, 256, 7)]
     layers += [nn.ELU(), nn.Conv1d(256, 20, 3, dilation=3, bias=False), nn.Conv1d(20, 16, 4, padding=2)]
     net = nn.Sequential(*layers).double()
     monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))

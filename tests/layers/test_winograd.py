@@ -17,8 +17,15 @@ def compute(x, weight, bias, dilation, first=0):
     return winograd(rows, first, count - count % (2 * dilation), dilation, WinogradWeight(weight), bias).transpose(1, 2)
 
 
-@pytest.mark.parametrize("kernel", range(2, 14))
+@pytest.fixture(params=[False, True], ids=["sums", "halves"])
+def halves(request, monkeypatch):
+    """Both ways to compute long kernels: as sums of short ones, and with every product large, of halves."""
+    monkeypatch.setattr(module, "_LARGE", 1 if request.param else 1 << 40)
+
+
+@pytest.mark.parametrize("kernel", range(2, 20))
 @pytest.mark.parametrize("dilation", [1, 2, 5])
+@pytest.mark.usefixtures("halves")
 def test_equals_the_convolution(kernel, dilation):
     torch.manual_seed(kernel)
     for batch, c, o, tiles, bias in ((1, 4, 6, 1, True), (3, 5, 2, 4, False), (1, 1, 1, 7, True)):
@@ -43,16 +50,18 @@ def test_in_blocks(kernel, large, monkeypatch):
     torch.testing.assert_close(compute(x, weight, offset, 3), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5, 6, 7, 8, 11, 16])
+@pytest.mark.usefixtures("halves")
 def test_nan_stays_where_a_convolution_has_it(kernel):
     weight = torch.randn(3, 2, kernel)
-    for at in range(kernel + 7):
-        x = torch.randn(1, 2, 8 + kernel - 1)
+    for at in range(kernel + 13):
+        x = torch.randn(1, 2, 14 + kernel - 1)
         x[:, 1, at] = float("nan")
         assert torch.equal(compute(x, weight, None, 1).isnan(), F.conv1d(x, weight).isnan())
 
 
-@pytest.mark.parametrize("kernel", [2, 3, 5, 11])
+@pytest.mark.parametrize("kernel", [2, 3, 5, 7, 8, 11, 16])
+@pytest.mark.usefixtures("halves")
 def test_rounding_errors_are_those_of_a_convolution(kernel):
     torch.manual_seed(0)
     weight, x = torch.randn(64, 64, kernel), torch.randn(1, 64, 1000 + kernel - 1)
@@ -67,3 +76,15 @@ def test_fewer_products():
     for kernel, products in ((2, 3), (3, 4), (4, 6), (5, 7), (7, 10), (11, 15)):
         weight = WinogradWeight(torch.randn(1, 1, kernel))
         assert weight.outer.numel() + weight.third.numel() == products < 2 * kernel
+
+
+def test_fewer_products_of_halves():
+    # Per four outputs: three halves of two outputs each, and the tap of an odd number four times.
+    def count(weight):
+        if weight.halves:
+            return sum(map(count, weight.halves)) + (4 if weight.last is not None else 0)
+        return weight.outer.numel() + weight.third.numel()
+
+    for kernel, products in ((6, 12), (7, 16), (8, 18), (11, 25)):
+        weight = WinogradWeight(torch.randn(1, 1, kernel))
+        assert count(weight) == products < 2 * (weight.outer.numel() + weight.third.numel())

@@ -11,11 +11,16 @@ and F(2, 2) is
     m1 = (d0 - d1) g0    m2 = d1 (g0 + g1)    m4 = (d1 - d2) g1
     y0 = m1 + m2         y1 = m2 - m4
 
+In F(2, 2) the taps may be filters themselves, of every other tap on every other sample, and the three products
+convolutions of half the length, which the same saves products in: so kernels of 6 taps and more are computed, but for
+the last tap of an odd number.
+
 No sample takes part in an output that does not depend on it, so that nan stays where a convolution has it; with larger
-tiles it would not. An infinite sample may give nan. Rounding errors are those of a convolution, or twice as large.
+tiles it would not. An infinite sample may give nan. Rounding errors are those of a convolution, or up to three times as
+large.
 
 Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional
-Neural Networks", 2016.
+Neural Networks", 2016; Parker and Parhi, "Low-Area/Power Parallel FIR Digital Filter Implementations", 1997.
 """
 
 from typing import List, Optional, Tuple
@@ -33,6 +38,9 @@ _BLOCKS = 8
 # Products of so many multiplications are as fast in calls of their own, and a compiler can lay out their weights.
 _LARGE = 1 << 20
 
+# Taps of a kernel that is worth halving.
+_LONG = 6
+
 
 def _split(kernel_size: int) -> List[int]:
     """The kernels of 3 and of 2 taps that make up a longer one."""
@@ -45,15 +53,29 @@ class WinogradWeight:
 
     Args:
         weight: ``[O, C, K]``, at least 2 taps
+        dtype: of the factors, that of the weight by default
 
     Attributes:
+        taps: K
         kernels: taps of the small kernels
         outer: for m1, m2 and m4, ``[3, kernels · C, O]``
         third: for m3, ``[kernels of 3 taps · C, O]``
+        halves: for m1, m2 and m4 of a long kernel, weights of half its taps; else empty
+        last: the tap that the halves lack, ``[C, O]``, if any
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        taps = weight.detach().to(torch.float64).permute(2, 1, 0)
+    def __init__(self, weight: Tensor, dtype: Optional[torch.dtype] = None) -> None:
+        dtype = dtype or weight.dtype
+        exact = weight.detach().to(torch.float64)
+        self.taps = exact.size(2)
+        self.last: Optional[Tensor] = None
+        self.halves: List["WinogradWeight"] = []
+        if self.taps >= _LONG:
+            even, odd = exact[:, :, : self.taps - 1 : 2], exact[:, :, 1::2]
+            self.halves = [WinogradWeight(half, dtype) for half in (even, even + odd, odd)]
+            if self.taps % 2:
+                self.last = exact[:, :, -1].t().to(dtype)
+        taps = exact.permute(2, 1, 0)
         self.kernels = _split(taps.size(0))
         outer, third = [], [taps.new_empty([0, taps.size(2)])]
         for g in torch.split(taps, self.kernels):
@@ -62,8 +84,8 @@ class WinogradWeight:
                 third.append((g[0] - g[1] + g[2]) / 2)
             else:
                 outer.append(torch.stack([g[0], g[0] + g[1], g[1]]))
-        self.outer = torch.cat(outer, 1).to(weight)
-        self.third = torch.cat(third).to(weight)
+        self.outer = torch.cat(outer, 1).to(dtype)
+        self.third = torch.cat(third).to(dtype)
 
 
 def winograd(
@@ -83,14 +105,44 @@ def winograd(
         ``[B, count, O]``
     """
     b, _, c = rows.shape
+    span = (weight.taps - 1) * dilation
+    pieces: List[Tensor] = []
+    end = first + count
+    if weight.halves:
+        halved = count - count % (4 * dilation)
+        if halved // 4 * b * c * weight.outer.size(2) >= _LARGE:
+            pieces.append(_halved(rows.narrow(1, first, halved + span), halved, dilation, weight, bias))
+            first += halved
     tile = 2 * dilation
     tiles = max(_BLOCK // (4 * b * dilation * c * len(weight.kernels)), -(-count // (tile * _BLOCKS)), 1)
-    span = (sum(weight.kernels) - 1) * dilation
-    pieces: List[Tensor] = []
-    for at in range(0, count, tiles * tile):
-        part = min(tiles * tile, count - at)
-        pieces.append(_tiles(rows.narrow(1, first + at, part + span), part // tile, dilation, weight, bias))
+    for at in range(first, end, tiles * tile):
+        part = min(tiles * tile, end - at)
+        pieces.append(_tiles(rows.narrow(1, at, part + span), part // tile, dilation, weight, bias))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+
+def _halved(rows: Tensor, count: int, dilation: int, weight: WinogradWeight, bias: Optional[Tensor]) -> Tensor:
+    # F(2, 2) with filters for taps. Outputs that lie a dilation apart are the even and the odd ones.
+    b, _, c = rows.shape
+    half = count // 2
+    span = (weight.taps // 2 - 1) * dilation
+
+    def pairs(tap: int) -> Tensor:
+        # Under the even and under the odd outputs, and what lies behind them, [B, pairs, 2, dilation, C].
+        return rows.narrow(1, tap * dilation, 2 * (half + span)).reshape(b, -1, 2, dilation, c)
+
+    d0 = pairs(0).select(2, 0)
+    d1, d2 = pairs(1).unbind(2)
+    m1, m2, m4 = (
+        winograd(samples.reshape(b, half + span, c), 0, half, dilation, part, offset)
+        for samples, part, offset in zip((d0 - d1, d1, d1 - d2), weight.halves, (None, bias, None), strict=True)
+    )
+    shape = [b, half // dilation, dilation, m1.size(2)]
+    y = torch.stack([(m1 + m2).view(shape), (m2 - m4).view(shape)], 2).view(b, count, m1.size(2))
+    if weight.last is not None:
+        tail = rows.narrow(1, (weight.taps - 1) * dilation, count).reshape(b * count, c)
+        y = y + torch.mm(tail, weight.last).view(y.shape)
+    return y
 
 
 def _tiles(rows: Tensor, tiles: int, dilation: int, weight: WinogradWeight, bias: Optional[Tensor]) -> Tensor:
