@@ -141,6 +141,16 @@ def test_fewer_products(chunk, batch, monkeypatch):
     torch.testing.assert_close(y, net(x).detach(), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("channels", "chunk", "reduced"), [(64, 512, False), (64, 1024, True), (128, 128, False), (128, 256, True)]
+)
+def test_long_kernels_take_fewer_products_where_those_are_large(channels, chunk, reduced, monkeypatch):
+    monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))
+    stream = pts.compile(pts.create_stream(nn.Conv1d(channels, channels, 7)), chunk=chunk, backend="eager")
+    # By halves: three of four products each, and one for the last tap.
+    assert stream._program.graph.code.count("aten.mm.") == (13 if reduced else 0)
+
+
 def test_fewer_products_in_single_precision():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(20, 64, 3), nn.ReLU(), nn.Conv1d(64, 20, 3, dilation=2), nn.Tanh())

@@ -20,7 +20,7 @@ def compute(x, weight, bias, dilation, first=0):
 @pytest.fixture(params=[False, True], ids=["sums", "halves"])
 def halves(request, monkeypatch):
     """Both ways to compute long kernels: as sums of short ones, and with every product large, of halves."""
-    monkeypatch.setattr(module, "_LARGE", 1 if request.param else 1 << 40)
+    monkeypatch.setattr(module, "LARGE", 1 if request.param else 1 << 40)
 
 
 @pytest.mark.parametrize("kernel", range(2, 20))
@@ -41,7 +41,7 @@ def test_equals_the_convolution(kernel, dilation):
 @pytest.mark.parametrize("large", [1, 1 << 30])  # products in calls of their own, or in one
 def test_in_blocks(kernel, large, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(module, "_LARGE", large)
+    monkeypatch.setattr(module, "LARGE", large)
     monkeypatch.setattr(module, "_BLOCK", 100)
     monkeypatch.setattr(module, "_BLOCKS", 4)  # 3 tiles of 11 at a time, and a rest
     weight, offset = torch.randn(6, 4, kernel, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)

@@ -22,7 +22,7 @@ from .weights import (
     weight_source,
 )
 from .window import WindowStream, affine, time_last, unfold, window_count
-from .winograd import WinogradWeight, winograd
+from .winograd import LARGE, WinogradWeight, winograd
 
 __all__ = ["Conv1dStream", "conv_stream"]
 
@@ -193,7 +193,7 @@ class Conv1dStream(WindowStream):
         if self.kernel_size <= 3:
             pays = self.kernel_size > 1 and channels >= 16
         else:
-            large = x.size(0) * count * self.in_channels * self.out_channels >= 1 << 22
+            large = x.size(0) * count * self.in_channels * self.out_channels >= 4 * LARGE
             pays = channels >= 256 or (channels >= 64 and large)
         return plain and pays and count >= 2 * self.dilation
 

@@ -16,8 +16,7 @@ convolutions of half the length, which the same saves products in: so kernels of
 the last tap of an odd number.
 
 No sample takes part in an output that does not depend on it, so that nan stays where a convolution has it; with larger
-tiles it would not. An infinite sample may give nan. Rounding errors are those of a convolution, or up to three times as
-large.
+tiles it would not. An infinite sample may give nan. Rounding errors are those of a convolution, or twice as large.
 
 Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional
 Neural Networks", 2016; Parker and Parhi, "Low-Area/Power Parallel FIR Digital Filter Implementations", 1997.
@@ -28,7 +27,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-__all__ = ["WinogradWeight", "winograd"]
+__all__ = ["LARGE", "WinogradWeight", "winograd"]
 
 # Values of the samples' differences and sums that are made at once: they should stay in the cache. But a program for
 # very long chunks should not become long itself.
@@ -36,7 +35,7 @@ _BLOCK = 1 << 19
 _BLOCKS = 8
 
 # Products of so many multiplications are as fast in calls of their own, and a compiler can lay out their weights.
-_LARGE = 1 << 20
+LARGE = 1 << 20
 
 # Taps of a kernel that is worth halving.
 _LONG = 6
@@ -110,7 +109,7 @@ def winograd(
     end = first + count
     if weight.halves:
         halved = count - count % (4 * dilation)
-        if halved // 4 * b * c * weight.outer.size(2) >= _LARGE:
+        if b * halved * c * weight.outer.size(2) >= 4 * LARGE:
             pieces.append(_halved(rows.narrow(1, first, halved + span), halved, dilation, weight, bias))
             first += halved
     tile = 2 * dilation
@@ -169,7 +168,7 @@ def _tiles(rows: Tensor, tiles: int, dilation: int, weight: WinogradWeight, bias
         tap += taps
     columns = [torch.cat(held, 3).reshape(b * tiles * dilation, -1) for held in factors if held]
     matrices = [*weight.outer.unbind(0), weight.third][: len(columns)]
-    if columns[0].size(0) * matrices[0].numel() >= _LARGE:
+    if columns[0].size(0) * matrices[0].numel() >= LARGE:
         products = [torch.mm(column, matrix) for column, matrix in zip(columns, matrices, strict=True)]
     else:  # in one call, but for m3 if that has less to sum
         alike = len(columns) if columns[-1].shape == columns[0].shape else 3
