@@ -11,9 +11,10 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from compiled import medians, ratio
+from compiled import chosen, medians, ratio
 from conv_stack import CHANNELS, LAYERS, build_net
 from report import write_between_markers
 from timing import interleave
@@ -27,9 +28,10 @@ HERE = Path(__file__).parent
 BATCHES = [1, 16, 64, 256, 1024]
 CHUNKS = [1, 16, 256]
 FRAMES = [8, 32]
+DTYPES = ["float32", "float16"]
 SAMPLE_RATE = 24_000  # Hz
 FRAME = 256  # samples of sound per frame of HiFi-GAN v1
-MOST_STREAMS = 4096
+MOST_STREAMS = 8192
 
 
 def device_clock(device: torch.device) -> Callable[[], float]:
@@ -46,10 +48,10 @@ def device_clock(device: torch.device) -> Callable[[], float]:
 class LiveRows:
     """A static step all of whose rows are live, by CUDA graph where there is one."""
 
-    def __init__(self, stream: pts.BaseStream, chunk: int, batch: int, device: torch.device):
+    def __init__(self, stream: pts.BaseStream, chunk: int, batch: int, device: torch.device, fuse: bool = True):
         self.static = pts.StaticStream(stream, chunk=chunk, batch=batch, validate=False)
         if device.type == "cuda":
-            self.static.capture()
+            self.static.capture(fuse)
         self.lengths = torch.full([batch], chunk, device=device)
         self.no = torch.zeros([batch], dtype=torch.bool, device=device)
 
@@ -81,9 +83,9 @@ def stack(device: torch.device, batches: list[int], chunks: list[int], rounds: i
     """10 × (Conv1d(64, 64, 3) + ReLU)."""
     net = build_net("plain").to(device)
     lines = [
-        "| batch | chunk | offline, µs | eager, µs | CUDA graph, µs | graph of the static step, µs | eager by graph "
-        "| graph by offline |",
-        "|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| batch | chunk | offline, µs | eager, µs | compiled, µs | static step, µs | eager by compiled "
+        "| compiled by offline | chosen |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for batch in batches:
         samples = max(chunks[-1], 2**20 // batch // CHANNELS)
@@ -101,7 +103,7 @@ def stack(device: torch.device, batches: list[int], chunks: list[int], rounds: i
             runs: dict[str, Callable[[], object]] = {
                 "offline": lambda signal=signal: net(signal),
                 "eager": lambda stream=stream, x=x: stream(x),
-                "graph": lambda compiled=compiled, x=x: compiled(x),
+                "compiled": lambda compiled=compiled, x=x: compiled(x),
                 "static": lambda rows=rows, x=x: rows(x),
             }
             for run in runs.values():
@@ -111,51 +113,80 @@ def stack(device: torch.device, batches: list[int], chunks: list[int], rounds: i
             # Without padding the layers give fewer samples than came: count what they computed, on average.
             times["offline"] = [s * chunk / (samples - LAYERS - 1) for s in times["offline"]]
             cost = {name: f"{seconds * 1e6:.1f}" for name, seconds in medians(times).items()}
+            gain, share = ratio(times, "eager", "compiled"), ratio(times, "compiled", "offline")
             lines.append(
-                f"| {batch} | {chunk} | {cost['offline']} | {cost['eager']} | {cost['graph']} | {cost['static']} "
-                f"| **{ratio(times, 'eager', 'graph'):.2f}** | **{ratio(times, 'graph', 'offline'):.2f}** |"
+                f"| {batch} | {chunk} | {cost['offline']} | {cost['eager']} | {cost['compiled']} | {cost['static']} "
+                f"| **{gain:.2f}** | **{share:.2f}** | {chosen(compiled)} |"
             )
             print(lines[-1], flush=True)
     return lines
 
 
-def step_seconds(stream: pts.BaseStream, chunk: int, batch: int, device: torch.device, dtype: torch.dtype) -> float:
+def step_seconds(stream: pts.BaseStream, chunk: int, batch: int, fuse: bool, like: Tensor) -> float:
     """Median time of a static step with all rows live; infinite if the device's memory does not hold it."""
     try:
-        rows = LiveRows(stream, chunk, batch, device)
-        x = torch.randn(batch, 80, chunk, device=device, dtype=dtype)
+        rows = LiveRows(stream, chunk, batch, like.device, fuse)
+        x = torch.randn(batch, 80, chunk, device=like.device, dtype=like.dtype)
         rows(x, first=True)
         for _ in range(5):
             rows(x)
-        return medians(interleave({"step": lambda: rows(x)}, 9, 0.1, device_clock(device)))["step"]
+        return medians(interleave({"step": lambda: rows(x)}, 9, 0.1, device_clock(like.device)))["step"]
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
         return float("inf")
+    finally:
+        if like.is_cuda:
+            torch.cuda.empty_cache()
 
 
-def live_streams(device: torch.device, frames: list[int], small: bool) -> list[str]:
+def most_rows(seconds: Callable[[int], float], lasts: float, first: int, most: int) -> tuple[int, float]:
+    """The largest batch, to an eighth, whose step takes no longer than a chunk lasts, and the time of that step."""
+    held, took, refused, batch = 0, 0.0, most + 1, min(first, most)
+    while held < batch < refused:
+        spent = seconds(batch)
+        if spent <= lasts:
+            held, took = batch, spent
+        else:
+            refused = batch
+        # The time of a long step goes with the rows, so this comes close at once.
+        estimate = int(0.97 * batch * lasts / spent) if spent < float("inf") else (held + refused) // 2
+        batch = min(max(estimate, held + 1), refused - 1)
+        if batch - held <= held // 8:
+            break
+    return held, took
+
+
+def live_streams(device: torch.device, dtypes: list[str], frames: list[int], small: bool) -> list[str]:
     """How many streams of HiFi-GAN v1 at 24 kHz one device keeps up with, as rows of one static step."""
     from hifigan import HiFiGAN
 
-    lines = ["| dtype | frames per chunk | a chunk lasts, ms | streams | a step takes, ms |", "|---|--:|--:|--:|--:|"]
-    for dtype in [torch.float32] if small else [torch.float32, torch.float16]:
+    lines = [
+        "| dtype | frames per chunk | a chunk lasts, ms | streams, CUDA graph | a step takes, ms | streams, fused "
+        "| a step takes, ms |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in dtypes:
         torch.manual_seed(0)
+        dtype = getattr(torch, name)
         model = (HiFiGAN(initial_channels=32) if small else HiFiGAN()).eval().to(device, dtype)
-        stream = pts.create_stream(model, example=torch.randn(1, 80, 50, device=device, dtype=dtype))
+        like = torch.randn(1, 80, 50, device=device, dtype=dtype)
+        stream = pts.create_stream(model, example=like)
         for chunk in frames:
             lasts = chunk * FRAME / SAMPLE_RATE
-            held, took, batch = 0, 0.0, 1
-            refused = (4 if small else MOST_STREAMS) + 1
-            while held < batch < refused:  # doubling until one is too many, then by halves, to an eighth
-                seconds = step_seconds(stream, chunk, batch, device, dtype)
-                if seconds <= lasts:
-                    held, took = batch, seconds
-                else:
-                    refused = batch
-                batch = 2 * held if 2 * held < refused else held + (refused - held) // 2
-                if refused - held <= max(held // 8, 1):
-                    break
-            lines.append(f"| {dtype} | {chunk} | {lasts * 1e3:.1f} | **{held}** | {took * 1e3:.1f} |")
+            most = 4 if small else MOST_STREAMS
+            cells, first = "", 1 if small else 64
+            for fuse in (False, True) if device.type == "cuda" else (False,):
+
+                def seconds(
+                    batch: int, fuse: bool = fuse, chunk: int = chunk, stream: Any = stream, like=like
+                ) -> float:
+                    spent = step_seconds(stream, chunk, batch, fuse, like)
+                    print(f"  {batch} rows, {'fused' if fuse else 'graph'}: {spent * 1e3:.1f} ms", flush=True)
+                    return spent
+
+                first, took = most_rows(seconds, lasts, first, most)
+                cells += f" **{first}** | {took * 1e3:.1f} |"
+                first = max(first, 1) * 3 // 2
+            lines.append(f"| {name} | {chunk} | {lasts * 1e3:.1f} |{cells}")
             print(lines[-1], flush=True)
     return lines
 
@@ -165,6 +196,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="a narrow model and small batches; prints only")
+    parser.add_argument("--only", choices=["stack", "streams"], help="one part; the other stays as it was measured")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="of the stack")
+    parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, help="of HiFi-GAN, per chunk")
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, help="of HiFi-GAN")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--span", type=float, default=0.05, help="seconds per contender and round")
     args = parser.parse_args()
@@ -176,15 +211,20 @@ def main() -> None:
     torch.set_grad_enabled(False)
     if device.type == "cpu":
         torch.set_num_threads(1)
+    if args.small:
+        args.batches, args.frames, args.dtypes = [1, 3], FRAMES[:1], DTYPES[:1]
     parts = {
-        "stack": stack(device, [1, 3] if args.small else BATCHES, CHUNKS, args.rounds, args.span),
-        "streams": live_streams(device, FRAMES[:1] if args.small else FRAMES, args.small),
+        "stack": lambda: stack(device, args.batches, CHUNKS, args.rounds, args.span),
+        "streams": lambda: live_streams(device, args.dtypes, args.frames, args.small),
     }
+    found = {name: part() for name, part in parts.items() if args.only in (None, name)}
     if device.type == "cuda" and not args.small:
-        card = torch.cuda.get_device_name(device)
-        about = f"{card}; torch {torch.__version__}, CUDA {torch.version.cuda}; medians of {args.rounds} rounds."
-        (HERE / "results" / "gpu.json").write_text(json.dumps({"card": card, **parts}, indent=1) + "\n")
-        text = "\n\n".join([about, *("\n".join(lines) for lines in parts.values())])
+        path = HERE / "results" / "gpu.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        about = f"{torch.cuda.get_device_name(device)}; torch {torch.__version__}, CUDA {torch.version.cuda}"
+        kept |= {name: [f"{about}; medians of {args.rounds} rounds.", "", *lines] for name, lines in found.items()}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+        text = "\n\n".join("\n".join(kept[name]) for name in parts if name in kept)
         write_between_markers(HERE / "README.md", text + "\n", "generated gpu")
 
 

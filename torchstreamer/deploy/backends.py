@@ -14,13 +14,16 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["BACKENDS", "SETTINGS", "TUNED", "Program", "available", "quietly"]
+from .cuda_graphs import CudaGraph
+from .inductor import inductor
 
-# The backends that can try kernels out.
-TUNED = ("aot", "inductor")
+__all__ = ["BACKENDS", "KERNELS", "SETTINGS", "Program", "available", "quietly"]
 
-# What makes them do so. Weights in oneDNN's layout, which freezing leads to, serve long steps; in short ones its calls
-# cost more than the library's.
+# Which kernels each backend can take, the library's ("") but for the others.
+KERNELS = {"aot": ("", "packed", "tuned"), "inductor": ("", "packed", "tuned"), "cudagraph": ("", "fused")}
+
+# What makes the compilers for CPUs take them. Weights in oneDNN's layout, which freezing leads to, serve long steps; in
+# short ones its calls cost more than the library's.
 _TUNING = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
 SETTINGS: Dict[str, Dict[str, Any]] = {"": {}, "packed": {"freezing": True}, "tuned": _TUNING}
 
@@ -31,7 +34,7 @@ class Program:
     Args:
         graph: the step
         args: an example of its inputs
-        kernels: ``""``, ``"packed"`` or ``"tuned"``; see `Candidate`
+        kernels: ``""``, ``"packed"``, ``"tuned"`` or ``"fused"``; see `Candidate`
     """
 
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
@@ -62,8 +65,7 @@ class _Eager(Program):
 
 class _Inductor(_Eager):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        options: Dict[str, Any] = {"cpp_wrapper": True, **SETTINGS[kernels]}
-        self.graph = torch.compile(graph, dynamic=False, fullgraph=True, options=options)
+        self.graph = inductor(graph, args, {"cpp_wrapper": True, **SETTINGS[kernels]})
 
 
 class _Flat(nn.Module):
@@ -172,19 +174,16 @@ class _Onnx(_Exported):
 
 class _CudaGraph(Program):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        self.x, *self.states = [value.clone() for value in args]
-        # Capture asks for a few runs before, on a stream of their own.
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), torch.cuda.stream(side):
-            for _ in range(3):
-                graph(self.x, *self.states)
-        torch.cuda.current_stream().wait_stream(side)
-        self.captured = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(self.captured):
-            self.y, *following = graph(self.x, *self.states)
-            for state, after in zip(self.states, following, strict=True):
+        self.states = [value.clone() for value in args[1:]]
+
+        def advance(x: Tensor, *states: Tensor) -> Tensor:
+            y, *following = graph(x, *states)
+            for state, after in zip(states, following, strict=True):
                 state.copy_(after)
+            return y
+
+        run = inductor(advance, [args[0], *self.states], {}) if kernels == "fused" else advance
+        self.captured = CudaGraph(lambda x: [run(x, *self.states)], args[:1])
         # The graph has one memory for its states. Whoever's they are gets copies when another stream comes.
         self.holder: List[Tensor] = []
 
@@ -195,9 +194,7 @@ class _CudaGraph(Program):
                 for mine, given in zip(self.states, states, strict=True):
                     mine.copy_(given)
                 self.holder = list(self.states)
-            self.x.copy_(x)
-            self.captured.replay()
-            return self.y.clone(), self.holder
+            return self.captured(x)[0], self.holder
 
 
 BACKENDS: Dict[str, Type[Program]] = {

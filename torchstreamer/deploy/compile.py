@@ -10,8 +10,9 @@ from torch import Tensor, fx
 
 from ..core.stream import BaseStream
 from ..errors import StreamError
-from .backends import BACKENDS, TUNED, Program, available, quietly
+from .backends import BACKENDS, KERNELS, Program, available, quietly
 from .chunks import check_step, input_channels
+from .kernels import full_precision
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
 
 __all__ = ["Candidate", "CompiledStream", "compile"]
@@ -21,10 +22,13 @@ _FORMS = {
     "aot": ("rows", "unfolded", "winograd", "channels"),
     "inductor": ("rows", "channels"),
     "onnx": ("channels",),
-    "cudagraph": ("rows", "channels"),
+    "cudagraph": ("rows", "unfolded", "channels"),
     "eager": ("rows", "channels"),
     "stream": ("own",),
 }
+
+# What rounding may make of a step, relative to the scale.
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 # A step of so many seconds costs what its kernels do.
 _LONG = 1e-3
@@ -42,7 +46,8 @@ class Candidate:
             or ``"own"``
         seconds: time of a step, ``inf`` if it failed
         error: largest difference from the stream's own step, relative to the scale
-        kernels: ``"tuned"``, the compiler tried them out; ``"packed"``, oneDNN's with weights laid out for them; or ""
+        kernels: ``"tuned"``, the compiler tried them out; ``"packed"``, oneDNN's with weights laid out for them;
+            ``"fused"``, on a GPU, made by Inductor of what stands between the products; or ""
         reason: why it failed, or ""
     """
 
@@ -254,7 +259,8 @@ def compile(
             a large network
         channels: channels in, where the stream takes any
         dtype: of the input, where the stream takes any
-        tolerance: largest difference from the stream's own step, relative to the scale; 1e-4, or 1e-9 in float64
+        tolerance: largest difference from the stream's own step, relative to the scale; 1e-4 in float32, 1e-9 in
+            float64, 0.01 in float16, 0.05 in bfloat16 and where a GPU may round float32 to TF32
 
     Returns:
         the compiled stream; ``candidates`` tells what was tried, and its ``repr`` what was chosen
@@ -287,7 +293,7 @@ def compile(
     x = torch.zeros(shape, dtype=dtype, device=device)
     steady = SteadyStep(fresh(own), x)
     if tolerance is None:
-        tolerance = 1e-9 if dtype == torch.float64 else 1e-4
+        tolerance = _TOLERANCES.get(dtype if full_precision(device, dtype) else torch.bfloat16, 1e-4)
     tried: List[Tuple[Candidate, Optional[Program]]] = []
     for name in [*available(device), "stream"] if backend == "auto" else [backend]:
         if name == "inductor" and any(_long(one) for one, _ in tried):
@@ -297,9 +303,8 @@ def compile(
             graph = None if name == "stream" else steady.record(form)
             code = "" if graph is None else graph.code
             if code not in seen:  # the forms of a short chunk may be the same
-                products = name in TUNED and form != "channels"
-                for kernels in ("", "packed", "tuned"):
-                    if _worth(kernels, products, autotune, any(_long(one) for one, _ in tried)):
+                for kernels in KERNELS.get(name, ("",)):
+                    if _worth(kernels, name, form, autotune, any(_long(one) for one, _ in tried)):
                         tried.append(_candidate(steady, name, form, graph, kernels, tolerance))
             seen.add(code)
     tried.sort(key=lambda one: one[0].seconds)
@@ -314,11 +319,12 @@ def _long(candidate: Candidate) -> bool:
     return _LONG < candidate.seconds < float("inf")
 
 
-def _worth(kernels: str, products: bool, autotune: bool, long: bool) -> bool:
+def _worth(kernels: str, backend: str, form: str, autotune: bool, long: bool) -> bool:
     # What can be packed, or tried out, is products. Packed ones pay in long steps only, and there always.
+    products = "packed" in KERNELS.get(backend, ()) and form != "channels"
     if kernels == "tuned":
         return products and autotune
-    return (kernels == "packed") == (products and long and not autotune)
+    return kernels == "fused" or (kernels == "packed") == (products and long and not autotune)
 
 
 def _candidate(

@@ -229,7 +229,7 @@ class Planner:
             same = (tuple(values), start, period, rise)
             if same not in self._keys:
                 self._keys[same] = len(self.counters)
-                self.counters.append(RowLength(table))
+                self.counters.append(RowLength(table).to(self.device))
                 self.tables.append(table)
             self._known[id(length)] = length, self._keys[same]
         return self._known[id(length)][1]
@@ -291,7 +291,7 @@ class Planner:
 
     def _still(self) -> Rows:
         zeros = torch.zeros([self.batch], dtype=torch.int64, device=self.device)
-        return Rows(zeros, zeros > 0, zeros > 0, zeros + OPEN, [counter.to(self.device) for counter in self.counters])
+        return Rows(zeros, zeros > 0, zeros > 0, zeros + OPEN, list(self.counters))
 
 
 class Packing(nn.Module):

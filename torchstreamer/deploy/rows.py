@@ -9,6 +9,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from .kernels import time_major
+
 __all__ = ["Part", "Rows", "like", "over"]
 
 
@@ -109,7 +111,10 @@ class Part(nn.Module):
         if not states:
             return x, []
         state = states[0] if value is None else rows.restart(states[0], value)
-        window = torch.cat([state, x], 2)
+        if time_major(x.device, x.dtype):
+            window = torch.cat([state.transpose(1, 2), x.transpose(1, 2)], 1).transpose(1, 2)
+        else:
+            window = torch.cat([state, x], 2)
         return window, [rows.keep(state, window[:, :, x.size(2) :])]
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:

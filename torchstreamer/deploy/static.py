@@ -9,10 +9,13 @@ from ..core.describe import dtype_name
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.ported import PortedGraphStream
-from ..layers.weights import GEMM_COLUMNS, copy_network
+from ..layers.weights import copy_network
 from . import graph_rules, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_step, input_channels
 from .counting import OPEN
+from .cuda_graphs import CudaGraph
+from .inductor import inductor
+from .kernels import product_columns
 from .planning import Edge, Planner
 from .pruning import needed, spent
 from .rows import Rows
@@ -47,7 +50,8 @@ class StaticStream(nn.Module):
         dtype: of the input, where the stream takes any
         device: of the input, where the stream has no weights
         validate: whether calls are checked; switch it off inside CUDA graphs
-        columns: up to so many outputs over all rows, a convolution is one product of unfolded windows
+        columns: up to so many outputs over all rows, a convolution is one product of unfolded windows; by default as
+            many as paid where it was measured
 
     Attributes:
         outputs: output samples per step
@@ -102,7 +106,7 @@ class StaticStream(nn.Module):
         self.channels = input_channels(stream) if channels is None else channels
         self.dtype = dtype
         self.validate = validate
-        self._captured: Any = None  # a CUDA graph, its inputs and its outputs
+        self._captured: Optional[CudaGraph] = None
         if anchor is not None and dtype != anchor.dtype:
             raise ValueError(
                 f"invalid_dtype: dtype={dtype} came; {anchor.dtype}, that of the weights, was expected; leave dtype out"
@@ -110,7 +114,7 @@ class StaticStream(nn.Module):
         stream.output_channels(self.channels)  # refuses what does not fit
         self.length_multiple = int(getattr(stream, "length_multiple", 1))
         if columns is None:
-            columns = GEMM_COLUMNS if device.type == "cpu" else 0
+            columns = product_columns(device, dtype)
         with torch.inference_mode(False), torch.no_grad():
             self._plan(stream, Planner(chunk, batch, stream.hop, self.length_multiple, columns, device))
 
@@ -170,20 +174,18 @@ class StaticStream(nn.Module):
         if self.validate:
             age, left = getattr(self, _buffer("row.age")), getattr(self, _buffer("row.left"))
             check_call(x, lengths, first, last, age, left, self.channels, self.chunk, self.dtype, self.length_multiple)
-        if self._captured is None:
-            return self._advance(x, lengths, first, last)
-        graph, inputs, outputs = self._captured
-        for mine, given in zip(inputs, (x, lengths, first, last), strict=True):
-            mine.copy_(given)
-        graph.replay()
-        y, start, stop = outputs
-        return y.clone(), start.clone(), stop.clone()
+        if self._captured is not None:
+            y, edges = self._captured(x, lengths, first, last)
+            start, stop = edges.unbind()
+            return y, start, stop
+        return self._advance(x, lengths, first, last, *(getattr(self, _buffer(name)) for name in self._names))
 
-    def _advance(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        state = {name: getattr(self, _buffer(name)) for name in self._names}
-        following, y, start, stop = self.step(state, x, lengths, first, last)
-        for name in self._names:
-            getattr(self, _buffer(name)).copy_(following[name].detach())
+    def _advance(
+        self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor, *states: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        following, y, start, stop = self.step(dict(zip(self._names, states, strict=True)), x, lengths, first, last)
+        for name, state in zip(self._names, states, strict=True):
+            state.copy_(following[name].detach())
         return y, start, stop
 
     def step(
@@ -239,35 +241,39 @@ class StaticStream(nn.Module):
         ordered = {name: following[name] for name in self._names}
         return ordered, result, torch.where(active, start, zero), torch.where(active, stop, zero)
 
-    def capture(self) -> None:
+    def capture(self, fuse: bool = False) -> None:
         """Record the step as a CUDA graph, which every later call replays. Outputs stay valid.
+
+        Args:
+            fuse: let Inductor make kernels of all that stands between the convolutions first, which needs Triton, and
+                a minute or more for a large network
 
         Raises:
             RuntimeError: the stream is not on a GPU
         """
-        clock = self._empty["row.age"]
-        if not clock.is_cuda:
+        device = self._empty["row.age"].device
+        if device.type != "cuda":
             raise RuntimeError(
-                f"not_on_gpu: the stream is on {clock.device}; a CUDA device was expected; move it with .to('cuda')"
+                f"not_on_gpu: the stream is on {device}; a CUDA device was expected; move it with .to('cuda')"
             )
+        self._capture(fuse)
+
+    def _capture(self, fuse: bool) -> None:
+        clock = self._empty["row.age"]
         x = torch.zeros([self.batch, self.channels, self.chunk], dtype=self.dtype, device=clock.device)
-        inputs = (x, clock.clone(), clock != 0, clock != 0)
-        kept, validate = self.get_state(), self.validate
-        self.validate = False
+        inputs = (x, clock, clock != 0, clock != 0)
+        states = [getattr(self, _buffer(name)) for name in self._names]
+        kept = self.get_state()
         try:
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.no_grad(), torch.cuda.stream(side):
-                for _ in range(3):
-                    self._advance(*inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.no_grad(), torch.cuda.graph(graph):
-                outputs = self._advance(*inputs)
+            run = inductor(self._advance, [*inputs, *states], {}) if fuse else self._advance
+
+            def advance(*given: Tensor) -> List[Tensor]:
+                y, start, stop = run(*given, *states)
+                return [y, torch.stack([start, stop])]  # one copy less of what a call gives
+
+            self._captured = CudaGraph(advance, inputs)
         finally:
-            self.validate = validate
             self.set_state(None, kept)
-        self._captured = graph, inputs, outputs
 
     def init_state(self) -> State:
         """The state in which all rows are free."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..layers.conv_transpose import frame_matrix
 from ..layers.window import affine
+from .kernels import lacks_matrix_units, time_major
 from .rows import Part, Rows, over
 
 __all__ = ["ConvolveTaps", "PoolPart", "TransposeTaps", "TransposedPart", "WindowPart"]
@@ -15,6 +16,11 @@ __all__ = ["ConvolveTaps", "PoolPart", "TransposeTaps", "TransposedPart", "Windo
 
 # A window is unfolded tap by tap, so that kernels of more taps take torch's convolution.
 _MOST_TAPS = 64
+
+# Without matrix units, one product beats a GPU's convolution of so many channels, however many columns there are. So
+# many unfolded values are made at once.
+_GPU_CHANNELS = 128
+_GPU_VALUES = 1 << 28
 
 
 class ConvolveTaps(nn.Module):
@@ -24,7 +30,8 @@ class ConvolveTaps(nn.Module):
         weight: ``[O, C / groups, K]``
         bias: ``[O]``
         stride, dilation, groups: of the convolution
-        columns: up to so many outputs, over all rows, it is computed as one product of unfolded windows
+        columns: up to so many outputs, over all rows, it is computed as one product of unfolded windows; or, on a GPU
+            in full precision, however many
     """
 
     weight: Tensor
@@ -39,7 +46,15 @@ class ConvolveTaps(nn.Module):
         self.dilation = dilation
         self.groups = groups
         self.columns = columns if groups == 1 and weight.size(2) <= _MOST_TAPS else 0
-        self.register_buffer("weight", weight.detach(), persistent=False)
+        slow = weight.size(0) >= _GPU_CHANNELS and lacks_matrix_units(weight.device, weight.dtype)
+        self.always = self.columns > 0 and slow
+        # cuDNN's kernels for matrix units take channels by eights; its others are slow with the channels last.
+        eights = weight.size(0) % 8 == weight.size(1) % 8 == 0
+        self.time_major = groups == 1 and eights and time_major(weight.device, weight.dtype)
+        weight = weight.detach()
+        if self.time_major:  # each filter so, too
+            weight = weight.transpose(1, 2).contiguous().transpose(1, 2)
+        self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
         if self.columns > 0:
             packed = weight.detach().permute(2, 1, 0).reshape(-1, weight.size(0)).contiguous()
@@ -48,9 +63,23 @@ class ConvolveTaps(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         kernel = self.weight.size(2)
         count = (window.size(2) - (kernel - 1) * self.dilation - 1) // self.stride + 1
-        if window.size(0) * count > self.columns:
+        if window.size(0) * count > self.columns and not self.always:
+            return self._convolution(window)
+        rows = max(_GPU_VALUES // (count * self.matrix.size(0)), 1)
+        if window.size(0) <= rows:
+            return self._product(window, count)
+        return torch.cat([self._product(some, count) for some in torch.split(window, rows)])
+
+    def _convolution(self, window: Tensor) -> Tensor:
+        if not self.time_major:
             return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-        flat = _unfolded(window, kernel, count, self.stride, self.dilation)
+        # Of a picture one sample high, which cuDNN takes, and gives, with the channels last: nothing is transposed.
+        steps, dilation = (1, self.stride), (1, self.dilation)
+        y = F.conv2d(window.unsqueeze(2), self.weight.unsqueeze(2), self.bias, steps, 0, dilation, self.groups)
+        return y.squeeze(2)
+
+    def _product(self, window: Tensor, count: int) -> Tensor:
+        flat = _unfolded(window, self.weight.size(2), count, self.stride, self.dilation)
         return affine(flat, self.matrix, self.bias).view(window.size(0), count, -1).transpose(1, 2)
 
 

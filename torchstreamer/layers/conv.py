@@ -14,6 +14,8 @@ from .padding import Pad1dStream, conv_padding
 from .weights import (
     DEPTHWISE_PRODUCTS,
     GEMM_COLUMNS,
+    GPU_COLUMNS,
+    GPU_HALF_COLUMNS,
     TAP_CHANNELS,
     TAP_COLUMNS,
     PackedWeight,
@@ -74,6 +76,8 @@ class Conv1dStream(WindowStream):
         "groups",
         "depthwise",
         "gemm_columns",
+        "gpu_columns",
+        "gpu_half_columns",
         "taps",
         "tap_columns",
     ]
@@ -108,11 +112,12 @@ class Conv1dStream(WindowStream):
         self.groups = groups
         self.depthwise = groups == in_channels == out_channels and groups > 1
         self.weight = _DepthwiseWeight(source) if self.depthwise else _ConvWeight(source)
-        self.gemm_columns = 0
+        self.gemm_columns = self.gpu_columns = self.gpu_half_columns = 0
         if self.weight.steady() and self.depthwise:
             self.gemm_columns = DEPTHWISE_PRODUCTS // (in_channels * kernel_size)
         elif self.weight.steady() and groups == 1:
             self.gemm_columns = GEMM_COLUMNS
+            self.gpu_columns, self.gpu_half_columns = GPU_COLUMNS, GPU_HALF_COLUMNS
         self.taps = self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS
         self.tap_columns = TAP_COLUMNS
         register_tensor(self, "bias", bias)
@@ -133,8 +138,13 @@ class Conv1dStream(WindowStream):
         n = ring.held - ring.skip + t
         count = (n - self.field) // self.stride + 1 if n >= self.field else 0
         left = n - count * self.stride if count > 0 else max(n, 0)
-        short = x.size(0) * count <= self.gemm_columns
-        taps = not short and self.taps and count >= self.tap_columns and not autocasting(x)
+        columns = x.size(0) * count
+        short = columns <= self.gemm_columns
+        taps = False
+        if not short and x.is_cuda:
+            short = columns <= (self.gpu_half_columns if x.element_size() == 2 else self.gpu_columns)
+        elif not short:
+            taps = self.taps and count >= self.tap_columns and not autocasting(x)
         if not torch.jit.is_scripting():
             form = recorded_form()
             if form == "winograd" and self._reducible(x, count):

@@ -23,6 +23,8 @@ from ..errors import UnsupportedModuleError
 __all__ = [
     "DEPTHWISE_PRODUCTS",
     "GEMM_COLUMNS",
+    "GPU_COLUMNS",
+    "GPU_HALF_COLUMNS",
     "TAP_CHANNELS",
     "TAP_COLUMNS",
     "PackedWeight",
@@ -37,8 +39,14 @@ __all__ = [
 # rows of a batch one by one. Measured on stacks of 8, 64 and 256 channels, plain and dilated, batch 1, 4 and 16.
 GEMM_COLUMNS = 256
 
-# Beyond that, a product per tap beats torch's convolution if a row of the batch has so many columns and the convolution
-# so many channels. Measured on 4 to 512 channels, kernels of 1 to 16, dilation 1 to 64, chunks of 64 to 8192.
+# The same on a GPU, for values of 2 bytes and for wider ones: cuDNN takes up to ten times as long for fewer columns,
+# and less for more. Measured on an H200, 32 to 512 channels, kernels of 3 to 11, batch 1 to 1024.
+GPU_HALF_COLUMNS = 8192
+GPU_COLUMNS = 16384
+
+# Beyond GEMM_COLUMNS, on a CPU, a product per tap beats torch's convolution if a row of the batch has so many columns
+# and the convolution so many channels. Measured on 4 to 512 channels, kernels of 1 to 16, dilation 1 to 64, chunks
+# of 64 to 8192.
 TAP_COLUMNS = 256
 TAP_CHANNELS = 32
 
