@@ -62,6 +62,21 @@ def test_a_captured_step(replayed: None, fuse: bool) -> None:
     live.run(60).compare(15)
 
 
+def test_a_copy_of_a_captured_step_has_no_part_in_its_graph(replayed: None) -> None:
+    net = nn.Conv1d(2, 2, 3).double()
+    step = static_of(net, batch=1, validate=False)
+    step._capture(False)
+    x = torch.randn(1, 2, 8, dtype=DOUBLE)
+    four, no = torch.tensor([4]), torch.tensor([False])
+    step(x[..., :4], four, ~no, no)
+    twin = copy.deepcopy(step)
+    with torch.no_grad():
+        expected = net(x)[..., 2 : 2 + step.outputs]
+    for each in (step, twin):
+        y, start, stop = each(x[..., 4:], four, no, no)
+        torch.testing.assert_close(y[..., start[0] : stop[0]], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("fuse", FUSE)
 def test_streams_take_turns_on_one_graph(replayed: None, fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backends.KERNELS, "cudagraph", ("fused",) if fuse else ("",))

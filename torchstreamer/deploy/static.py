@@ -349,6 +349,9 @@ class StaticStream(nn.Module):
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self._empty["row.age"].device)).dtype
         return self
 
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**self.__dict__, "_captured": None}  # a graph reads this module's memory, not a copy's
+
     def _count_flush_steps(self, plan: Planner) -> int:
         ahead = 0
         values, _, period, _ = self.table
