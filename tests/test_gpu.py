@@ -142,6 +142,23 @@ def test_a_static_stream_is_a_cuda_graph(fuse):
     assert y.shape == expected.shape and (y - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+@pytest.mark.parametrize("suffix", ["pt", "pt2", "onnx"])
+def test_a_file_is_written_from_the_device(suffix, tmp_path):
+    if suffix == "onnx":
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(module)
+    net = network().cuda()
+    stream = pts.create_stream(net)
+    chunk = {} if suffix == "pt" else {"chunk": 4 * stream.hop}
+    pts.export(stream, tmp_path / f"net.{suffix}", **chunk)
+    runner = pts.load(tmp_path / f"net.{suffix}")
+    x = torch.randn(1, 2, 901, device="cuda")
+    with torch.inference_mode():
+        expected = net(x).cpu()
+        y = streamed(runner, x.cpu() if suffix == "onnx" else x, 50).cpu()
+    assert y.shape == expected.shape and (y - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
 def test_a_chunk_on_another_device_is_refused():
     stream = pts.create_stream(network().cuda())
     with pytest.raises(pts.StreamInputError, match="weights are torch.float32 on cuda:0"):

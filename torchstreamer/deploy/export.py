@@ -119,13 +119,16 @@ def export(
             "costs less per sample and answers later"
         )
     static = StaticStream(stream, chunk, batch, validate=False, **options)
+    if suffix == ".onnx":
+        static = static.to("cpu")  # the file is for any device
     step = FunctionalStep(static).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(step, step.example(), strict=False)
     about = json.dumps(geometry(static, stream))
     if suffix == ".pt2":
-        _save_package(program, str(path), about, "tuned" if autotune else "packed" if _work(step) > _LONG else "")
+        packed = static.init_state()["row.age"].device.type == "cpu" and _work(step) > _LONG
+        _save_package(program, str(path), about, "tuned" if autotune else "packed" if packed else "")
     else:
         _save_onnx(program, str(path), about, step.names)
 
