@@ -5,6 +5,7 @@ python benchmarks/compiled.py --only stack    # one part: stack, hifigan or stea
 """
 
 import argparse
+import ctypes
 import importlib.util
 import json
 import statistics
@@ -102,10 +103,19 @@ def stack(rounds: int, span_s: float, peer_folder: Path | None, autotune: bool) 
     return lines
 
 
+def keep_memory() -> None:
+    """Let glibc keep what is freed: else it hands large blocks back, and faults them in anew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
 def hifigan(rounds: int, backend: str, autotune: bool, chunks: list[int]) -> list[str]:
     """HiFi-GAN v1 in full, against the offline cost of as many frames. A turn is a second: some calls in a row."""
     from hifigan import HiFiGAN
 
+    keep_memory()
     torch.manual_seed(0)
     model = HiFiGAN().eval()
     frames = 256

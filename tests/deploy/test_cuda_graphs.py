@@ -5,8 +5,11 @@ are tried in tests/test_gpu.py.
 """
 
 import copy
+import gc
 import shutil
-from typing import Any, Callable, List, Sequence
+import weakref
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, List, Sequence
 
 import pytest
 import torch
@@ -17,7 +20,8 @@ from torch import Tensor, nn
 import torchstreamer as pts
 from torchstreamer.deploy import backends, rows, static, windows
 from torchstreamer.deploy.inductor import inductor
-from torchstreamer.deploy.kernels import full_precision, product_columns
+from torchstreamer.deploy.kernels import product_columns, rounds
+from torchstreamer.deploy.steady import SteadyStep
 
 DOUBLE = torch.float64
 
@@ -28,8 +32,9 @@ FUSE = [False, pytest.param(True, marks=needs_compiler)]
 class Replayed:
     """As `CudaGraph`, in so far as it reads and writes the same memory at every call."""
 
-    def __init__(self, run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
+    def __init__(self, run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], keeps: Any = None) -> None:
         self.run = run
+        self.keeps = keeps
         self.inputs = [value.clone() for value in inputs]
         with torch.no_grad():
             self.outputs = [value.clone() for value in run(*self.inputs)]
@@ -53,13 +58,35 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_captured_step(replayed: None, fuse: bool) -> None:
     net = Gated().double()
     stream = pts.create_stream(net, example=torch.randn(1, 2, 20, dtype=DOUBLE))
-    live = LiveRows(stream, net, 3, (3,), seed=1, dtype=DOUBLE)
-    for step in live.statics:
-        step.validate = False
-        before = step.get_state()
-        step._capture(fuse)
-        assert all(torch.equal(value, before[name]) for name, value in step.get_state().items())
+    live = LiveRows(stream, net, 3, (3,), seed=1, dtype=DOUBLE).run(7)
+    (step,) = live.statics
+    step.validate = False
+    before = step.get_state()
+    assert int(before["row.left"].max()) > 0  # a row that drains moves on in every call
+    step._capture(fuse)
+    assert all(torch.equal(value, before[name]) for name, value in step.get_state().items())
     live.run(60).compare(15)
+
+
+def test_a_captured_step_is_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept(Replayed):
+        def __init__(self, run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], keeps: Any = None) -> None:
+            super().__init__(run, inputs, keeps)
+            del self.run  # as a real graph, which keeps no function
+
+    for module in (backends, static):
+        monkeypatch.setattr(module, "CudaGraph", Kept)
+    gc.disable()
+    try:
+        step = static_of(nn.Conv1d(2, 2, 3))
+        step._capture(False)
+        graph = SteadyStep(pts.create_stream(nn.Conv1d(2, 2, 3)), torch.zeros(1, 2, 4))
+        program = backends.BACKENDS["cudagraph"](graph.record("rows"), [graph.x, *graph.states], "")
+        ends = [weakref.ref(step), weakref.ref(program)]
+        del step, program
+        assert [end() for end in ends] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_copy_of_a_captured_step_has_no_part_in_its_graph(replayed: None) -> None:
@@ -119,55 +146,131 @@ def test_more_functions_than_one_code_object_is_compiled_in() -> None:
 # ---------------------------------------------------------------------- kernels
 
 
+@pytest.fixture
+def time_major(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (rows, windows):
+        monkeypatch.setattr(module, "time_major", lambda device, dtype: True)
+
+
 @pytest.mark.parametrize("make", [small_net, Gated])
 @pytest.mark.parametrize("columns", [0, 1 << 20])
-def test_values_in_the_order_of_time(make: Any, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (rows, windows):
-        monkeypatch.setattr(module, "time_major", lambda device, dtype: True)
-    monkeypatch.setattr(static, "product_columns", lambda device, dtype: columns)
+def test_values_in_the_order_of_time(make: Any, columns: int, time_major: None) -> None:
     net = make().double()
     stream = pts.create_stream(net, example=torch.randn(1, 2, 20, dtype=DOUBLE))
-    LiveRows(stream, net, 2 * stream.hop, (4, 3), seed=2, dtype=DOUBLE).run(80).compare(40)
+    live = LiveRows(stream, net, 2 * stream.hop, (4, 3), seed=2, dtype=DOUBLE, columns=columns)
+    seen: List[int] = []
+    for body in live.statics[0].modules():
+        if isinstance(body, windows.ConvolveTaps) and body.weight.size(2) > 1:
+            body.register_forward_pre_hook(lambda body, args: seen.append(args[0].stride(1)))
+    live.run(80).compare(40)
+    assert seen and set(seen) == {1}
 
 
-def test_channels_by_eights_are_convolved_with_the_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (rows, windows):
-        monkeypatch.setattr(module, "time_major", lambda device, dtype: True)
-    monkeypatch.setattr(static, "product_columns", lambda device, dtype: 0)
+@pytest.mark.parametrize("channels, last", [(8, True), (6, False)])
+def test_channels_by_eights_are_convolved_with_the_channels_last(channels: int, last: bool, time_major: None) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv1d(8, 16, 5, stride=2, padding=2), nn.ELU(), nn.Conv1d(16, 8, 3, dilation=2, padding=2))
-    net = net.double()
-    live = LiveRows(pts.create_stream(net), net, 4, (3,), seed=2, dtype=DOUBLE)
-    convs = [module for module in live.statics[0].modules() if isinstance(module, windows.ConvolveTaps)]
-    assert [conv.time_major for conv in convs] == [True, True]
-    assert all(conv.weight.unsqueeze(2).is_contiguous(memory_format=torch.channels_last) for conv in convs)
+    net = nn.Sequential(
+        nn.Conv1d(channels, 16, 5, stride=2, padding=2), nn.ELU(), nn.Conv1d(16, channels, 3, dilation=2, padding=2)
+    ).double()
+    live = LiveRows(pts.create_stream(net), net, 4, (3,), seed=2, dtype=DOUBLE, columns=0)
+    weights = [body.weight for body in live.statics[0].modules() if isinstance(body, windows.ConvolveTaps)]
+    assert all(weight.unsqueeze(2).is_contiguous(memory_format=torch.channels_last) is last for weight in weights)
+    with torch.profiler.profile() as profile:
+        live.run(1)
+    names = {event.key for event in profile.key_averages()}
+    assert ("aten::conv2d" in names, "aten::conv1d" in names) == (last, not last)
     live.run(60).compare(20)
 
 
-def test_products_of_any_size_are_unfolded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "lacks_matrix_units", lambda device, dtype: True)
-    monkeypatch.setattr(windows, "_GPU_CHANNELS", 4)
-    monkeypatch.setattr(windows, "_GPU_VALUES", 200)
+@pytest.mark.parametrize("values, products", [(200, 7), (3 * 14 * 20, 3), (1 << 20, 1)])
+def test_large_products_are_unfolded_in_parts(values: int, products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "_VALUES", values)
     torch.manual_seed(0)
     weight, bias = torch.randn(6, 4, 5, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)
     x = torch.randn(7, 4, 40, dtype=DOUBLE)
-    taps = windows.ConvolveTaps(weight, bias, 2, 3, 1, columns=1)
+    taps = windows.ConvolveTaps(weight, bias, 2, 3, 1, columns=1 << 20)
     with torch.profiler.profile() as profile:
         y = taps(x)
     torch.testing.assert_close(y, nn.functional.conv1d(x, weight, bias, 2, 0, 3), rtol=0, atol=1e-12)
     counts = {event.key: event.count for event in profile.key_averages()}
-    assert counts["aten::addmm"] == 7 and "aten::conv1d" not in counts  # 14 outputs of 20 values: one row at a time
+    assert counts["aten::addmm"] == products and "aten::conv1d" not in counts  # of 14 outputs of 20 values a row
 
 
-def test_limits_by_device() -> None:
+class Somewhere:
+    """The shape, dtype and device of a weight."""
+
+    def __init__(self, channels: int, kernel: int, dtype: torch.dtype, device: str) -> None:
+        self.sizes = (channels, 2, kernel)
+        self.dtype = dtype
+        self.device = torch.device(device)
+
+    def size(self, axis: int) -> int:
+        return self.sizes[axis]
+
+
+def test_limits_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit(channels: int, kernel: int, dtype: torch.dtype, device: str = "cuda", groups: int = 1) -> int:
+        return product_columns(Somewhere(channels, kernel, dtype, device), groups)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert limit(512, 3, torch.float32, "cpu") == limit(512, 3, torch.float32, "mps") < limit(64, 3, torch.float16)
+    assert limit(512, 3, torch.bfloat16) == limit(64, 3, torch.float16) < limit(64, 3, torch.float32)
+    assert limit(64, 3, torch.float32) < limit(512, 3, torch.float32) == limit(512, 3, DOUBLE)
+    assert limit(512, 65, torch.float32) == limit(512, 65, torch.float32, "cpu") == 0
+    assert limit(512, 3, torch.float32, groups=2) == 0
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert limit(512, 3, torch.float32) == limit(512, 3, torch.float16)
+    net = nn.Conv1d(2, 2, 3)
+    assert static_of(net).parts[0].body.columns == limit(2, 3, torch.float32, "cpu")
+    assert static_of(net, columns=7).parts[0].body.columns == 7
+    assert static_of(nn.Conv1d(2, 2, 3, groups=2), columns=7).parts[0].body.columns == 0
+
+
+@contextmanager
+def setting(module: Any, name: str, value: Any) -> Iterator[None]:
+    """A setting of torch, which are no attributes that monkeypatch could put back."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize(
+    "what, module", [("convolutions", torch.backends.cudnn), ("products", torch.backends.cuda.matmul)]
+)
+def test_whether_torch_rounds_float32(what: str, module: Any, allowed: bool) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert product_columns(cpu, torch.float32) < product_columns(gpu, torch.float16) < product_columns(gpu, DOUBLE)
-    assert static_of(nn.Conv1d(2, 2, 3)).parts[0].body.columns == product_columns(cpu, torch.float32)
+    with setting(module, "allow_tf32", allowed):
+        assert rounds(what, gpu, torch.float32) is allowed
+        assert not rounds(what, cpu, torch.float32) and not rounds(what, gpu, DOUBLE)
 
 
-def test_whether_torch_rounds_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    for allowed in (False, True):
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
-        assert full_precision(gpu, torch.float32) is not allowed
-        assert full_precision(cpu, torch.float32) and full_precision(gpu, torch.float64)
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the older settings alone")
+def test_whether_torch_rounds_float32_by_the_newer_settings() -> None:
+    for precision in ("tf32", "ieee"):
+        with setting(torch.backends.cudnn.conv, "fp32_precision", precision):
+            assert rounds("convolutions", torch.device("cuda"), torch.float32) is (precision == "tf32")
+
+
+@pytest.mark.parametrize("dtype, error", [(torch.float16, 1e-2), (torch.bfloat16, 5e-2)])
+def test_half_precision_compiles(dtype: torch.dtype, error: float) -> None:
+    torch.manual_seed(0)
+    layers = [module for _ in range(6) for module in (nn.Conv1d(32, 32, 3, padding=1), nn.ELU())]
+    net = nn.Sequential(*layers).eval().to(dtype)
+    stream = pts.compile(pts.create_stream(net), chunk=16, backend="eager")
+    assert [candidate.reason for candidate in stream.candidates] == ["", ""]
+    assert 0 < max(candidate.error for candidate in stream.candidates) < error or dtype == torch.bfloat16
+
+
+def test_a_candidate_that_gives_nan_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(backends._Eager):
+        def run(self, x: Tensor, states: List[Tensor]) -> Any:
+            y, following = super().run(x, states)
+            return y * torch.nan, following
+
+    monkeypatch.setitem(backends.BACKENDS, "eager", Broken)
+    with pytest.raises(RuntimeError, match="differs by inf"):
+        pts.compile(pts.create_stream(nn.Conv1d(2, 2, 3)), chunk=4, backend="eager")

@@ -19,13 +19,24 @@ from .inductor import inductor
 
 __all__ = ["BACKENDS", "KERNELS", "SETTINGS", "Program", "available", "quietly"]
 
-# Which kernels each backend can take, the library's ("") but for the others.
-KERNELS = {"aot": ("", "packed", "tuned"), "inductor": ("", "packed", "tuned"), "cudagraph": ("", "fused")}
+# Which kernels each backend can take, besides the libraries' ("").
+KERNELS: Dict[str, Tuple[str, ...]] = {
+    "aot": ("", "packed", "tuned"),
+    "inductor": ("", "packed", "tuned"),
+    "onnx": ("",),
+    "cudagraph": ("", "fused"),
+    "eager": ("",),
+    "stream": ("",),
+}
 
-# What makes the compilers for CPUs take them. Weights in oneDNN's layout, which freezing leads to, serve long steps; in
-# short ones its calls cost more than the library's.
-_TUNING = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
-SETTINGS: Dict[str, Dict[str, Any]] = {"": {}, "packed": {"freezing": True}, "tuned": _TUNING}
+# What makes the compilers take them. Weights in oneDNN's layout, which freezing leads to, serve long steps; in short
+# ones its calls cost more than the library's.
+SETTINGS: Dict[str, Dict[str, Any]] = {
+    "": {},
+    "packed": {"freezing": True},
+    "tuned": {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"},
+    "tuned on a GPU": {"max_autotune": True, "max_autotune_gemm_backends": "ATEN,TRITON"},
+}
 
 
 class Program:
@@ -174,7 +185,7 @@ class _Onnx(_Exported):
 
 class _CudaGraph(Program):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        self.states = [value.clone() for value in args[1:]]
+        self.states = states = [value.clone() for value in args[1:]]
 
         def advance(x: Tensor, *states: Tensor) -> Tensor:
             y, *following = graph(x, *states)
@@ -182,8 +193,8 @@ class _CudaGraph(Program):
                 state.copy_(after)
             return y
 
-        run = inductor(advance, [args[0], *self.states], {}) if kernels == "fused" else advance
-        self.captured = CudaGraph(lambda x: [run(x, *self.states)], args[:1])
+        run = inductor(advance, [args[0].clone(), *states], {}) if kernels == "fused" else advance
+        self.captured = CudaGraph(lambda x: [run(x, *states)], args[:1], keeps=run)
         # The graph has one memory for its states. Whoever's they are gets copies when another stream comes.
         self.holder: List[Tensor] = []
 

@@ -12,7 +12,7 @@ from ..core.stream import BaseStream
 from ..errors import StreamError
 from .backends import BACKENDS, KERNELS, Program, available, quietly
 from .chunks import check_step, input_channels
-from .kernels import full_precision
+from .kernels import rounds
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
 
 __all__ = ["Candidate", "CompiledStream", "compile"]
@@ -255,12 +255,12 @@ def compile(
         backend: ``"auto"`` tries all that promise anything on the device; ``"aot"`` (AOTInductor), ``"inductor"`` and
             ``"onnx"`` (ONNX Runtime, where installed) on a CPU, ``"cudagraph"`` on a GPU, ``"eager"`` the recorded
             graph as it is, ``"stream"`` the stream's own step, which long chunks may be best served with
-        autotune: whether the compilers try kernels out too, which makes short chunks much faster, and takes minutes for
-            a large network
+        autotune: whether the compilers try kernels out too, and on a GPU fuse them, which makes short chunks much
+            faster, and takes minutes for a large network
         channels: channels in, where the stream takes any
         dtype: of the input, where the stream takes any
         tolerance: largest difference from the stream's own step, relative to the scale; 1e-4 in float32, 1e-9 in
-            float64, 0.01 in float16, 0.05 in bfloat16 and where a GPU may round float32 to TF32
+            float64, 0.01 in float16 and where a GPU may round float32 to TF32, 0.05 in bfloat16
 
     Returns:
         the compiled stream; ``candidates`` tells what was tried, and its ``repr`` what was chosen
@@ -293,24 +293,28 @@ def compile(
     x = torch.zeros(shape, dtype=dtype, device=device)
     steady = SteadyStep(fresh(own), x)
     if tolerance is None:
-        tolerance = _TOLERANCES.get(dtype if full_precision(device, dtype) else torch.bfloat16, 1e-4)
-    tried: List[Tuple[Candidate, Optional[Program]]] = []
+        rounded = any(rounds(what, device, dtype) for what in ("convolutions", "products"))
+        tolerance = _TOLERANCES.get(torch.float16 if rounded else dtype, 1e-4)
+    candidates: List[Candidate] = []
+    best, program = float("inf"), None  # of the others nothing is kept
     for name in [*available(device), "stream"] if backend == "auto" else [backend]:
-        if name == "inductor" and any(_long(one) for one, _ in tried):
+        if name == "inductor" and any(map(_long, candidates)):
             continue  # its kernels are AOTInductor's: only what a call costs can be less
         seen: Set[str] = set()
         for form in _FORMS[name]:
             graph = None if name == "stream" else steady.record(form)
             code = "" if graph is None else graph.code
             if code not in seen:  # the forms of a short chunk may be the same
-                for kernels in KERNELS.get(name, ("",)):
-                    if _worth(kernels, name, form, autotune, any(_long(one) for one, _ in tried)):
-                        tried.append(_candidate(steady, name, form, graph, kernels, tolerance))
+                for kernels in KERNELS[name]:
+                    if _worth(kernels, name, form, autotune, any(map(_long, candidates))):
+                        candidate, made = _candidate(steady, name, form, graph, kernels, tolerance)
+                        candidates.append(candidate)
+                        if candidate.seconds < best:
+                            best, program = candidate.seconds, made
+                        del made
             seen.add(code)
-    tried.sort(key=lambda one: one[0].seconds)
-    best, program = tried[0]
-    candidates = [candidate for candidate, _ in tried]
-    if program is None and best.reason:
+    candidates.sort(key=lambda candidate: candidate.seconds)
+    if candidates[0].reason:
         raise RuntimeError("no_backend: no way to compile the step works here: " + "; ".join(map(str, candidates)))
     return CompiledStream(own, chunk, batch, dtype, steady, program, candidates)
 
@@ -321,10 +325,10 @@ def _long(candidate: Candidate) -> bool:
 
 def _worth(kernels: str, backend: str, form: str, autotune: bool, long: bool) -> bool:
     # What can be packed, or tried out, is products. Packed ones pay in long steps only, and there always.
-    products = "packed" in KERNELS.get(backend, ()) and form != "channels"
-    if kernels == "tuned":
-        return products and autotune
-    return kernels == "fused" or (kernels == "packed") == (products and long and not autotune)
+    products = "packed" in KERNELS[backend] and form != "channels"
+    if kernels in ("tuned", "fused"):
+        return autotune and (products or kernels == "fused")
+    return (kernels == "packed") == (products and long and not autotune)
 
 
 def _candidate(
@@ -361,15 +365,19 @@ def _difference(steady: SteadyStep, program: Program) -> float:
                 return float("inf")
             if y.numel():
                 scale = max(scale, float(expected.abs().max()))
-                worst = max(worst, float((y - expected).abs().max()))
+                worst = max(worst, _largest(y - expected))
         for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
             rows = ring.rows()
             if rows.shape != state.shape:
                 return float("inf")
             if rows.numel():
                 own = float(rows.abs().max()) or 1.0
-                worst = max(worst, float((rows - state).abs().max()) / own * scale)
+                worst = max(worst, _largest(rows - state) / own * scale)
     return worst / scale
+
+
+def _largest(difference: Tensor) -> float:
+    return float(difference.abs().max()) if difference.isfinite().all() else float("inf")
 
 
 def _seconds(steady: SteadyStep, program: Optional[Program]) -> float:

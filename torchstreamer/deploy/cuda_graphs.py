@@ -1,6 +1,7 @@
 """CUDA graphs: what a function does on a GPU, recorded once, and done again by one launch."""
 
-from typing import Callable, List, Sequence
+import warnings
+from typing import Any, Callable, List, Sequence
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ class CudaGraph:
         run: takes the inputs and gives outputs; what else it changes, it changes at every call, that of making this
             included
         inputs: an example; later ones have the same shapes
+        keeps: what the graph reads by address and nobody else holds, such as weights
     """
 
-    def __init__(self, run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
-        self.run = run  # what it holds, such as weights, the graph reads by address
-        self.inputs = [value.clone() for value in inputs]
-        with torch.cuda.device(self.inputs[0].device), torch.no_grad():
+    def __init__(self, run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], keeps: Any = None) -> None:
+        self.keeps = keeps
+        device = inputs[0].device
+        with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # compilers talk in their first run
+            self.inputs = [value.clone() for value in inputs]
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -31,7 +35,8 @@ class CudaGraph:
                     run(*self.inputs)
             torch.cuda.current_stream().wait_stream(side)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            # On a stream of this device: torch's own for captures is of the first device that ever captured.
+            with torch.cuda.graph(self.graph, stream=side):
                 self.outputs = list(run(*self.inputs))
 
     def __call__(self, *inputs: Tensor) -> List[Tensor]:

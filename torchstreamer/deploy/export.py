@@ -16,6 +16,7 @@ from .backends import SETTINGS
 from .chunks import check_stream
 from .onnx_runner import KEY
 from .static import StaticStream
+from .steady import fresh
 
 __all__ = ["FunctionalStep", "export", "geometry"]
 
@@ -118,17 +119,21 @@ def export(
             f"missing_chunk: no chunk= came; samples per step were expected, a multiple of {stream.hop}; a longer step "
             "costs less per sample and answers later"
         )
+    anchor = stream.anchor()
+    gpu = anchor is not None and anchor.is_cuda
+    if suffix == ".onnx" and gpu:  # the file is for any device, so it is planned as for a CPU
+        stream = fresh(stream).to("cpu")
     static = StaticStream(stream, chunk, batch, validate=False, **options)
-    if suffix == ".onnx":
-        static = static.to("cpu")  # the file is for any device
     step = FunctionalStep(static).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(step, step.example(), strict=False)
     about = json.dumps(geometry(static, stream))
     if suffix == ".pt2":
-        packed = static.init_state()["row.age"].device.type == "cpu" and _work(step) > _LONG
-        _save_package(program, str(path), about, "tuned" if autotune else "packed" if packed else "")
+        kernels = "packed" if not gpu and _work(step) > _LONG else ""
+        if autotune:
+            kernels = "tuned on a GPU" if gpu else "tuned"
+        _save_package(program, str(path), about, kernels)
     else:
         _save_onnx(program, str(path), about, step.names)
 

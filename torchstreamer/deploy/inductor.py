@@ -20,5 +20,6 @@ def inductor(run: Callable[..., Any], example: Sequence[Tensor], options: Dict[s
     # Recorded first, since what Dynamo reads must write to nothing but whole tensors, and so that each function has
     # code of its own: of one code object it compiles eight at most.
     with torch.no_grad():
+        run(*example)  # what is computed once and kept is so from here on, and not recorded
         graph = make_fx(torch.func.functionalize(run, remove="mutations"))(*example)
     return torch.compile(graph, dynamic=False, fullgraph=True, options=options)

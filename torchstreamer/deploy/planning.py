@@ -11,6 +11,7 @@ from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from ..graph.layout import Layout
 from .counting import OPEN, LengthFunction, Periodic, RowLength, least_ahead, periodic
+from .kernels import product_columns
 from .parts import Call, Delay, Pick
 from .rows import Part, Rows
 
@@ -127,11 +128,13 @@ class Planner:
         batch: rows
         hop: input period of the whole stream
         multiple: what total lengths are multiples of
-        columns: up to so many outputs a convolution is computed as one product
+        columns: up to so many outputs a convolution is computed as one product, or ``None``: as many as pay
         device: of the values
     """
 
-    def __init__(self, chunk: int, batch: int, hop: int, multiple: int, columns: int, device: torch.device) -> None:
+    def __init__(
+        self, chunk: int, batch: int, hop: int, multiple: int, columns: Optional[int], device: torch.device
+    ) -> None:
         self.device = device
         self.chunk = chunk
         self.batch = batch
@@ -148,6 +151,11 @@ class Planner:
         self._last: nn.Module = nn.Identity()  # the stream that was lowered last
 
     # ------------------------------------------------------------------ for rules
+
+    def product_columns(self, weight: Tensor, groups: int) -> int:
+        """Up to how many outputs, over all rows, a convolution is one product."""
+        limit = product_columns(weight, groups)
+        return limit if self.columns is None or limit == 0 else self.columns
 
     def lower(self, stream: BaseStream, edge: Edge) -> Edge:
         """Add the parts of a stream behind a value ``[B, C, m]``."""

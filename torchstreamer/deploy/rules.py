@@ -153,7 +153,7 @@ def conv(plan: Planner, stream: Conv1dStream, edge: Edge) -> Edge:
         edge, left, right, value = edge.padded
     with torch.no_grad():
         weight = stream.weight().detach()
-    columns = 0 if stream.depthwise else plan.columns
+    columns = plan.product_columns(weight, stream.groups)
     body = ConvolveTaps(weight, stream.bias, stream.stride, stream.dilation, stream.groups, columns)
     return add_window(plan, edge, body, stream.field, stream.stride, length, left, right, value)
 
@@ -164,7 +164,8 @@ def conv_transpose(plan: Planner, stream: ConvTranspose1dStream, edge: Edge) -> 
         weight = stream.weight().detach()
     taps = (stream.field - 1) // stream.stride + 1
     few = plan.batch * edge.per_step <= frame_columns(stream.kernel_size, stream.stride, taps)
-    if plan.columns > 0 and stream.groups == 1 and stream.field >= stream.stride and few:
+    products = plan.columns != 0 and stream.groups == 1
+    if products and stream.field >= stream.stride and few:
         frames = TransposeTaps(weight, stream.bias, stream.stride, stream.dilation, taps)
         return add_transposed(plan, edge, stream, frames, 0, cropped=True)
     extra = max(stream.stride - stream.field, 0)

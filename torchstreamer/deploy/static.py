@@ -15,7 +15,6 @@ from .chunks import check_call, check_step, input_channels
 from .counting import OPEN
 from .cuda_graphs import CudaGraph
 from .inductor import inductor
-from .kernels import product_columns
 from .planning import Edge, Planner
 from .pruning import needed, spent
 from .rows import Rows
@@ -113,8 +112,6 @@ class StaticStream(nn.Module):
             )
         stream.output_channels(self.channels)  # refuses what does not fit
         self.length_multiple = int(getattr(stream, "length_multiple", 1))
-        if columns is None:
-            columns = product_columns(device, dtype)
         with torch.inference_mode(False), torch.no_grad():
             self._plan(stream, Planner(chunk, batch, stream.hop, self.length_multiple, columns, device))
 
@@ -254,14 +251,16 @@ class StaticStream(nn.Module):
         device = self._empty["row.age"].device
         if device.type != "cuda":
             raise RuntimeError(
-                f"not_on_gpu: the stream is on {device}; a CUDA device was expected; move it with .to('cuda')"
+                f"not_on_gpu: the stream is on {device}; a CUDA device was expected; make it of a stream there, as "
+                "StaticStream(stream.to('cuda'), …), which chooses its kernels for a GPU"
             )
         self._capture(fuse)
 
+    @torch.inference_mode(False)
     def _capture(self, fuse: bool) -> None:
         clock = self._empty["row.age"]
         x = torch.zeros([self.batch, self.channels, self.chunk], dtype=self.dtype, device=clock.device)
-        inputs = (x, clock, clock != 0, clock != 0)
+        inputs = (x, clock.clone(), clock != 0, clock != 0)
         states = [getattr(self, _buffer(name)) for name in self._names]
         kept = self.get_state()
         try:
@@ -271,7 +270,8 @@ class StaticStream(nn.Module):
                 y, start, stop = run(*given, *states)
                 return [y, torch.stack([start, stop])]  # one copy less of what a call gives
 
-            self._captured = CudaGraph(advance, inputs)
+            # Weights and states are this module's; to hold a method of it would be a circle.
+            self._captured = CudaGraph(advance, inputs, keeps=run if fuse else None)
         finally:
             self.set_state(None, kept)
 

@@ -8,19 +8,14 @@ from torch import Tensor, nn
 
 from ..layers.conv_transpose import frame_matrix
 from ..layers.window import affine
-from .kernels import lacks_matrix_units, time_major
+from .kernels import time_major
 from .rows import Part, Rows, over
 
 __all__ = ["ConvolveTaps", "PoolPart", "TransposeTaps", "TransposedPart", "WindowPart"]
 
 
-# A window is unfolded tap by tap, so that kernels of more taps take torch's convolution.
-_MOST_TAPS = 64
-
-# Without matrix units, one product beats a GPU's convolution of so many channels, however many columns there are. So
-# many unfolded values are made at once.
-_GPU_CHANNELS = 128
-_GPU_VALUES = 1 << 28
+# So many unfolded values are made at once.
+_VALUES = 1 << 28
 
 
 class ConvolveTaps(nn.Module):
@@ -30,8 +25,7 @@ class ConvolveTaps(nn.Module):
         weight: ``[O, C / groups, K]``
         bias: ``[O]``
         stride, dilation, groups: of the convolution
-        columns: up to so many outputs, over all rows, it is computed as one product of unfolded windows; or, on a GPU
-            in full precision, however many
+        columns: up to so many outputs, over all rows, it is computed as one product of unfolded windows
     """
 
     weight: Tensor
@@ -45,14 +39,11 @@ class ConvolveTaps(nn.Module):
         self.stride = stride
         self.dilation = dilation
         self.groups = groups
-        self.columns = columns if groups == 1 and weight.size(2) <= _MOST_TAPS else 0
-        slow = weight.size(0) >= _GPU_CHANNELS and lacks_matrix_units(weight.device, weight.dtype)
-        self.always = self.columns > 0 and slow
+        self.columns = columns
         # cuDNN's kernels for matrix units take channels by eights; its others are slow with the channels last.
-        eights = weight.size(0) % 8 == weight.size(1) % 8 == 0
-        self.time_major = groups == 1 and eights and time_major(weight.device, weight.dtype)
+        self.eights = groups == 1 and weight.size(0) % 8 == weight.size(1) % 8 == 0
         weight = weight.detach()
-        if self.time_major:  # each filter so, too
+        if self.eights and time_major(weight.device, weight.dtype):  # each filter so, too
             weight = weight.transpose(1, 2).contiguous().transpose(1, 2)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
@@ -63,15 +54,15 @@ class ConvolveTaps(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         kernel = self.weight.size(2)
         count = (window.size(2) - (kernel - 1) * self.dilation - 1) // self.stride + 1
-        if window.size(0) * count > self.columns and not self.always:
+        if window.size(0) * count > self.columns:
             return self._convolution(window)
-        rows = max(_GPU_VALUES // (count * self.matrix.size(0)), 1)
+        rows = max(_VALUES // (count * self.matrix.size(0)), 1)
         if window.size(0) <= rows:
             return self._product(window, count)
         return torch.cat([self._product(some, count) for some in torch.split(window, rows)])
 
     def _convolution(self, window: Tensor) -> Tensor:
-        if not self.time_major:
+        if not self.eights or not time_major(window.device, window.dtype):
             return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         # Of a picture one sample high, which cuDNN takes, and gives, with the channels last: nothing is transposed.
         steps, dilation = (1, self.stride), (1, self.dilation)

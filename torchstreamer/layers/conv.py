@@ -1,5 +1,6 @@
 """Streams of convolutions. TorchScript compiles this file."""
 
+import sys
 from typing import Optional
 
 import torch
@@ -16,11 +17,13 @@ from .weights import (
     GEMM_COLUMNS,
     GPU_COLUMNS,
     GPU_HALF_COLUMNS,
+    MOST_TAPS,
     TAP_CHANNELS,
     TAP_COLUMNS,
     PackedWeight,
     plain_bias,
     register_tensor,
+    taps_pay,
     weight_source,
 )
 from .window import WindowStream, affine, time_last, unfold, window_count
@@ -78,8 +81,8 @@ class Conv1dStream(WindowStream):
         "gemm_columns",
         "gpu_columns",
         "gpu_half_columns",
-        "taps",
         "tap_columns",
+        "double_tap_columns",
     ]
 
     fresh = True
@@ -117,9 +120,12 @@ class Conv1dStream(WindowStream):
             self.gemm_columns = DEPTHWISE_PRODUCTS // (in_channels * kernel_size)
         elif self.weight.steady() and groups == 1:
             self.gemm_columns = GEMM_COLUMNS
-            self.gpu_columns, self.gpu_half_columns = GPU_COLUMNS, GPU_HALF_COLUMNS
-        self.taps = self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS
-        self.tap_columns = TAP_COLUMNS
+            if kernel_size <= MOST_TAPS:
+                self.gpu_columns, self.gpu_half_columns = GPU_COLUMNS, GPU_HALF_COLUMNS
+        self.tap_columns = self.double_tap_columns = sys.maxsize
+        if self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS:
+            self.double_tap_columns = TAP_COLUMNS
+            self.tap_columns = TAP_COLUMNS if taps_pay() else sys.maxsize
         register_tensor(self, "bias", bias)
         self.pad = pad
 
@@ -144,7 +150,8 @@ class Conv1dStream(WindowStream):
         if not short and x.is_cuda:
             short = columns <= (self.gpu_half_columns if x.element_size() == 2 else self.gpu_columns)
         elif not short:
-            taps = self.taps and count >= self.tap_columns and not autocasting(x)
+            taps = count >= (self.double_tap_columns if x.element_size() == 8 else self.tap_columns)
+            taps = taps and not autocasting(x)
         if not torch.jit.is_scripting():
             form = recorded_form()
             if form == "winograd" and self._reducible(x, count):
