@@ -5,6 +5,7 @@ python benchmarks/gpu.py --device cpu --small    # without a GPU, to try the scr
 """
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -32,6 +33,7 @@ DTYPES = ["float32", "float16"]
 SAMPLE_RATE = 24_000  # Hz
 FRAME = 256  # samples of sound per frame of HiFi-GAN v1
 MOST_STREAMS = 8192
+STREAM_ROUNDS = 9
 
 
 def device_clock(device: torch.device) -> Callable[[], float]:
@@ -125,23 +127,39 @@ def stack(device: torch.device, batches: list[int], chunks: list[int], rounds: i
 def step_seconds(stream: pts.BaseStream, chunk: int, batch: int, fuse: bool, like: Tensor) -> float:
     """Median time of a static step with all rows live; infinite if the device's memory does not hold it."""
     try:
-        rows = LiveRows(stream, chunk, batch, like.device, fuse)
-        x = torch.randn(batch, 80, chunk, device=like.device, dtype=like.dtype)
-        rows(x, first=True)
-        for _ in range(5):
-            rows(x)
-        return medians(interleave({"step": lambda: rows(x)}, 9, 0.1, device_clock(like.device)))["step"]
-    except torch.OutOfMemoryError:
+        return _step_seconds(stream, chunk, batch, fuse, like)
+    except RuntimeError as error:  # not every library raises torch.OutOfMemoryError
+        if not any(
+            text in str(error).lower() for text in ("out of memory", "alloc_failed", "unable to find an engine")
+        ):
+            raise
         return float("inf")
     finally:
+        gc.collect()
         if like.is_cuda:
             torch.cuda.empty_cache()
 
 
+def _step_seconds(stream: pts.BaseStream, chunk: int, batch: int, fuse: bool, like: Tensor) -> float:
+    rows = LiveRows(stream, chunk, batch, like.device, fuse)
+    x = torch.randn(batch, 80, chunk, device=like.device, dtype=like.dtype)
+    rows(x, first=True)
+    for _ in range(5):
+        rows(x)
+    return medians(interleave({"step": lambda: rows(x)}, STREAM_ROUNDS, 0.1, device_clock(like.device)))["step"]
+
+
 def most_rows(seconds: Callable[[int], float], lasts: float, first: int, most: int) -> tuple[int, float]:
-    """The largest batch, to an eighth, whose step takes no longer than a chunk lasts, and the time of that step."""
+    """The largest batch, to an eighth, whose step takes no longer than a chunk lasts, and the time of that step.
+
+    Args:
+        seconds: time of a step with so many rows
+        lasts: of a chunk
+        first: where to begin
+        most: rows that are tried at most
+    """
     held, took, refused, batch = 0, 0.0, most + 1, min(first, most)
-    while held < batch < refused:
+    while refused - held > max(held // 8, 1):
         spent = seconds(batch)
         if spent <= lasts:
             held, took = batch, spent
@@ -149,9 +167,9 @@ def most_rows(seconds: Callable[[int], float], lasts: float, first: int, most: i
             refused = batch
         # The time of a long step goes with the rows, so this comes close at once.
         estimate = int(0.97 * batch * lasts / spent) if spent < float("inf") else (held + refused) // 2
-        batch = min(max(estimate, held + 1), refused - 1)
-        if batch - held <= held // 8:
-            break
+        batch = max(estimate, held + held // 8 + 1)
+        if batch >= refused:
+            batch = (held + refused) // 2
     return held, took
 
 
@@ -174,7 +192,7 @@ def live_streams(device: torch.device, dtypes: list[str], frames: list[int], sma
             lasts = chunk * FRAME / SAMPLE_RATE
             most = 4 if small else MOST_STREAMS
             cells, first = "", 1 if small else 64
-            for fuse in (False, True) if device.type == "cuda" else (False,):
+            for fuse in (False, True):
 
                 def seconds(
                     batch: int, fuse: bool = fuse, chunk: int = chunk, stream: Any = stream, like=like
@@ -183,10 +201,10 @@ def live_streams(device: torch.device, dtypes: list[str], frames: list[int], sma
                     print(f"  {batch} rows, {'fused' if fuse else 'graph'}: {spent * 1e3:.1f} ms", flush=True)
                     return spent
 
-                first, took = most_rows(seconds, lasts, first, most)
-                cells += f" **{first}** | {took * 1e3:.1f} |"
-                first = max(first, 1) * 3 // 2
-            lines.append(f"| {name} | {chunk} | {lasts * 1e3:.1f} |{cells}")
+                held, took = most_rows(seconds, lasts, first, most)
+                cells += f" **{'at least ' if held == most else ''}{held}** | {f'{took * 1e3:.1f}' if held else '-'} |"
+                first = max(held, 1) * 3 // 2
+            lines.append(f"| {name} | {chunk} | {lasts * 1e3:.1f} |{cells or ' - | - |'}")
             print(lines[-1], flush=True)
     return lines
 
@@ -217,15 +235,27 @@ def main() -> None:
         "stack": lambda: stack(device, args.batches, CHUNKS, args.rounds, args.span),
         "streams": lambda: live_streams(device, args.dtypes, args.frames, args.small),
     }
-    found = {name: part() for name, part in parts.items() if args.only in (None, name)}
-    if device.type == "cuda" and not args.small:
-        path = HERE / "results" / "gpu.json"
+    rounds = {"stack": args.rounds, "streams": STREAM_ROUNDS}
+    for name, part in parts.items():
+        if args.only not in (None, name):
+            continue
+        lines = part()
+        if device.type != "cuda" or args.small:
+            continue
+        path = HERE / "results" / "gpu.json"  # written after each part, since the next may take long
         kept = json.loads(path.read_text()) if path.exists() else {}
         about = f"{torch.cuda.get_device_name(device)}; torch {torch.__version__}, CUDA {torch.version.cuda}"
-        kept |= {name: [f"{about}; medians of {args.rounds} rounds.", "", *lines] for name, lines in found.items()}
+        kept[name] = [f"{about}; medians of {rounds[name]} rounds.", "", *merged(kept.get(name, []), lines)]
         path.write_text(json.dumps(kept, indent=1) + "\n")
         text = "\n\n".join("\n".join(kept[name]) for name in parts if name in kept)
         write_between_markers(HERE / "README.md", text + "\n", "generated gpu")
+
+
+def merged(before: list[str], lines: list[str]) -> list[str]:
+    """A table with its rows put among those that were measured before; a row is known by its first two cells."""
+    head, rows = lines[:2], lines[2:]
+    known = {tuple(row.split("|")[1:3]): row for row in [*(before[4:] if before[2:3] == head[:1] else []), *rows]}
+    return [*head, *known.values()]
 
 
 if __name__ == "__main__":
