@@ -210,7 +210,8 @@ class Conv1dStream(WindowStream):
         if self.kernel_size <= 3:
             pays = self.kernel_size > 1 and channels >= 16
         else:
-            large = x.size(0) * count * self.in_channels * self.out_channels >= 4 * LARGE
+            halved = count - count % (4 * self.dilation)  # as `winograd` takes them
+            large = x.size(0) * halved * self.in_channels * self.out_channels >= 4 * LARGE
             pays = channels >= 256 or (channels >= 64 and large)
         return plain and pays and count >= 2 * self.dilation
 
