@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.layers import conv, weights
+from torchstreamer.layers import conv, limits
 
 
 @pytest.mark.parametrize("script", [False, True])
@@ -34,19 +34,19 @@ def test_products_per_tap_where_they_pay(script, dtype, pay, taken, monkeypatch)
 
 def test_the_machine_is_tried_once_for_each_number_of_threads(monkeypatch):
     tried = []
-    monkeypatch.setattr(weights, "_TAPS_PAY", {})
-    monkeypatch.setattr(weights, "_try_taps", lambda *sizes: tried.append(sizes) or True)
+    monkeypatch.setattr(limits, "_TAPS_PAY", {})
+    monkeypatch.setattr(limits, "_try_taps", lambda *sizes: tried.append(sizes) or True)
     assert pts.create_stream(nn.Conv1d(31, 8, 3)).tap_columns > 1 << 40 and not tried  # too few channels
     for _ in range(3):
-        assert pts.create_stream(nn.Conv1d(32, 8, 3)).tap_columns == weights.TAP_COLUMNS
+        assert pts.create_stream(nn.Conv1d(32, 8, 3)).tap_columns == limits.TAP_COLUMNS
     assert len(tried) == 1
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
-    weights.taps_pay()
+    limits.taps_pay()
     assert len(tried) == 2
 
 
 def test_the_trial_leaves_no_trace():
     before = torch.get_rng_state()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
-        assert weights._try_taps(8, 3, 64) in (True, False)
+        assert limits._try_taps(8, 3, 64) in (True, False)
     assert torch.equal(torch.get_rng_state(), before)

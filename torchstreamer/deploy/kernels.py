@@ -5,7 +5,7 @@ import sys
 import torch
 from torch import Tensor
 
-from ..layers.weights import GEMM_COLUMNS, GPU_COLUMNS, GPU_HALF_COLUMNS, MOST_TAPS
+from ..layers.limits import GEMM_COLUMNS, GPU_COLUMNS, GPU_HALF_COLUMNS, MOST_TAPS
 
 __all__ = ["product_columns", "rounds", "time_major"]
 

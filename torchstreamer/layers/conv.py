@@ -11,8 +11,7 @@ from ..core.entry import entry
 from ..core.registry import require_plain
 from ..core.tracing import autocasting, plain_inference, recorded_form
 from ..errors import StreamInputError
-from .padding import Pad1dStream, conv_padding
-from .weights import (
+from .limits import (
     DEPTHWISE_PRODUCTS,
     GEMM_COLUMNS,
     GPU_COLUMNS,
@@ -20,12 +19,10 @@ from .weights import (
     MOST_TAPS,
     TAP_CHANNELS,
     TAP_COLUMNS,
-    PackedWeight,
-    plain_bias,
-    register_tensor,
     taps_pay,
-    weight_source,
 )
+from .padding import Pad1dStream, conv_padding
+from .weights import PackedWeight, plain_bias, register_tensor, weight_source
 from .window import WindowStream, affine, time_last, unfold, window_count
 from .winograd import LARGE, WinogradWeight, winograd
 

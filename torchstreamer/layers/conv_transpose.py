@@ -14,7 +14,8 @@ from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..core.tracing import plain_inference
 from ..errors import StreamInputError
-from .weights import GEMM_COLUMNS, PackedWeight, plain_bias, register_tensor, weight_source
+from .limits import GEMM_COLUMNS
+from .weights import PackedWeight, plain_bias, register_tensor, weight_source
 from .window import unfold
 
 __all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream", "frame_columns", "frame_matrix"]
