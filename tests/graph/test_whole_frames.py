@@ -134,3 +134,36 @@ def test_mirrored_signals_shorter_than_a_frame(left, period, script):
                 assert not pieces  # the model refuses it
             else:
                 torch.testing.assert_close(torch.cat(pieces, -1), net(x))
+
+
+class Regrouped(nn.Module):
+    """Whole groups of 3 frames, of which a short signal leaves none."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(2, 2, 4, dilation=3, groups=2),
+            nn.Conv1d(2, 6, 5, dilation=2),
+            nn.Conv1d(6, 3, 2, stride=2, padding=1, dilation=3, padding_mode="replicate"),
+            nn.Conv1d(3, 3, 5, stride=3, dilation=2),
+        )
+
+    def forward(self, x):
+        x = self.layers(x)
+        x = x[..., : x.shape[-1] - x.shape[-1] % 3]
+        return x.view(x.shape[0], 3, x.shape[-1] // 3, 3).transpose(2, 3).reshape(x.shape[0], 9, -1)
+
+
+def test_a_condition_on_lengths_may_divide_by_a_size_that_is_0():
+    torch.manual_seed(0)
+    net = Regrouped().eval().double()
+    stream = pts.create_stream(net, example=torch.randn(1, 2, 114).double())
+    for n in range(41, 130, 4):
+        x = torch.randn(1, 2, n).double()
+        pieces = [stream(chunk) for chunk in x.split(7, -1)] + [stream.flush()]
+        pieces = [piece for piece in pieces if piece is not None]
+        expected = net(x).detach()
+        if expected.shape[-1] == 0:
+            assert not pieces
+        else:
+            torch.testing.assert_close(torch.cat(pieces, -1), expected, rtol=0, atol=1e-10)

@@ -88,7 +88,7 @@ class Capture:
     def broken_guards(self, n: int, rows: int = 2) -> List[str]:
         """The guards that do not hold for a length."""
         names = {"L": self._shapes(n, rows), "max": max, "min": min, "math": math, "torch": torch}
-        return [text for text, code in self._compiled() if not eval(code, dict(names))]
+        return [text for text, code in self._compiled() if not _holds(code, dict(names))]
 
     def _compiled(self) -> List[Tuple[str, Any]]:
         if not hasattr(self, "_codes"):
@@ -108,6 +108,13 @@ class Capture:
             name: fakes[where] if isinstance(where, int) else [fakes[i] for i in where]
             for name, where in self.arguments.items()
         }
+
+
+def _holds(guard: Any, names: Dict[str, Any]) -> bool:
+    try:
+        return bool(eval(guard, names))
+    except ZeroDivisionError:  # a remainder by a size that is 0 for this length
+        return False
 
 
 class _Shape:
