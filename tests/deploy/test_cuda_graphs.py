@@ -175,7 +175,7 @@ def test_channels_by_eights_are_convolved_with_the_channels_last(channels: int, 
     live = LiveRows(pts.create_stream(net), net, 4, (3,), seed=2, dtype=DOUBLE, columns=0)
     weights = [body.weight for body in live.statics[0].modules() if isinstance(body, windows.ConvolveTaps)]
     assert all(weight.unsqueeze(2).is_contiguous(memory_format=torch.channels_last) is last for weight in weights)
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         live.run(1)
     names = {event.key for event in profile.key_averages()}
     assert ("aten::conv2d" in names, "aten::conv1d" in names) == (last, not last)
@@ -189,7 +189,7 @@ def test_large_products_are_unfolded_in_parts(values: int, products: int, monkey
     weight, bias = torch.randn(6, 4, 5, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)
     x = torch.randn(7, 4, 40, dtype=DOUBLE)
     taps = windows.ConvolveTaps(weight, bias, 2, 3, 1, columns=1 << 20)
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         y = taps(x)
     torch.testing.assert_close(y, nn.functional.conv1d(x, weight, bias, 2, 0, 3), rtol=0, atol=1e-12)
     counts = {event.key: event.count for event in profile.key_averages()}

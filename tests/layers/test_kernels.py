@@ -23,7 +23,7 @@ def test_products_per_tap_where_they_pay(script, dtype, pay, taken, monkeypatch)
         for _ in range(3):  # scripts settle
             pieces = [stream(chunk) for chunk in x.split(300, -1)] + [stream.flush()]
         expected = net(x)
-        with torch.profiler.profile() as profile:
+        with torch.profiler.profile(acc_events=True) as profile:
             stream(x)
     y = torch.cat([piece for piece in pieces if piece is not None], -1)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-10 if dtype == torch.float64 else 1e-5)
