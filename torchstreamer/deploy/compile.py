@@ -364,20 +364,26 @@ def _difference(steady: SteadyStep, program: Program) -> float:
             if y.shape != expected.shape or y.dtype != expected.dtype:
                 return float("inf")
             if y.numel():
-                scale = max(scale, float(expected.abs().max()))
-                worst = max(worst, _largest(y - expected))
+                scale = max(scale, _scale(expected))
+                worst = max(worst, _largest(y, expected))
         for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
             rows = ring.rows()
             if rows.shape != state.shape:
                 return float("inf")
             if rows.numel():
-                own = float(rows.abs().max()) or 1.0
-                worst = max(worst, _largest(rows - state) / own * scale)
+                worst = max(worst, _largest(state, rows) / (_scale(rows) or 1.0) * scale)
     return worst / scale
 
 
-def _largest(difference: Tensor) -> float:
-    return float(difference.abs().max()) if difference.isfinite().all() else float("inf")
+def _scale(expected: Tensor) -> float:
+    return float(torch.where(expected.isfinite(), expected, 0).abs().max())
+
+
+def _largest(found: Tensor, expected: Tensor) -> float:
+    # Infinite where one of two is nan or infinite alone.
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    difference = torch.where(same, 0, (found - expected).abs())
+    return float(difference.max()) if difference.isfinite().all() else float("inf")
 
 
 def _seconds(steady: SteadyStep, program: Optional[Program]) -> float:
