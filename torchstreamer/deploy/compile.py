@@ -1,7 +1,6 @@
 """`compile`: a stream whose steady-state step is compiled."""
 
 import copy
-import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Set, Tuple
 
@@ -14,6 +13,7 @@ from .backends import BACKENDS, KERNELS, Program, available, quietly
 from .chunks import check_step, input_channels
 from .kernels import rounds
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
+from .trials import difference, seconds
 
 __all__ = ["Candidate", "CompiledStream", "compile"]
 
@@ -335,10 +335,10 @@ def _candidate(
     steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], kernels: str, tolerance: float
 ) -> Tuple[Candidate, Optional[Program]]:
     if graph is None:
-        return Candidate(backend, form, _seconds(steady, None), 0.0), None
+        return Candidate(backend, form, seconds(steady, None), 0.0), None
     try:
         program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], kernels))
-        error = _difference(steady, program)
+        error = difference(steady, program)
     except StreamError:
         raise
     except Exception as failure:  # a compiler that is missing, or does not know an operation
@@ -346,61 +346,4 @@ def _candidate(
         return Candidate(backend, form, float("inf"), float("inf"), kernels, text[:200]), None
     if not error <= tolerance:
         return Candidate(backend, form, float("inf"), error, kernels, f"differs by {error:.1e} of the scale"), None
-    return Candidate(backend, form, _seconds(steady, program), error, kernels), program
-
-
-def _difference(steady: SteadyStep, program: Program) -> float:
-    """The largest difference of some steps from the stream's own, relative to the largest output."""
-    generator = torch.Generator().manual_seed(1)
-    steady.place([state.clone() for state in steady.states])
-    states = program.pack([state.clone() for state in steady.states])
-    worst, scale = 0.0, 1e-30
-    with torch.no_grad():
-        for _ in range(3):
-            x = steady.noise(steady.x.shape, generator)
-            expected = steady.stream.step(x.clone(), False)
-            y, states = program.run(x, states)
-            assert expected is not None
-            if y.shape != expected.shape or y.dtype != expected.dtype:
-                return float("inf")
-            if y.numel():
-                scale = max(scale, _scale(expected))
-                worst = max(worst, _largest(y, expected))
-        for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
-            rows = ring.rows()
-            if rows.shape != state.shape:
-                return float("inf")
-            if rows.numel():
-                worst = max(worst, _largest(state, rows) / (_scale(rows) or 1.0) * scale)
-    return worst / scale
-
-
-def _scale(expected: Tensor) -> float:
-    return float(torch.where(expected.isfinite(), expected, 0).abs().max())
-
-
-def _largest(found: Tensor, expected: Tensor) -> float:
-    # Infinite where one of two is nan or infinite alone.
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    difference = torch.where(same, 0, (found - expected).abs())
-    return float(difference.max()) if difference.isfinite().all() else float("inf")
-
-
-def _seconds(steady: SteadyStep, program: Optional[Program]) -> float:
-    """The lower quartile of the times of a step: other programs only add to them."""
-    steady.place([state.clone() for state in steady.states])
-    states = [] if program is None else program.pack([state.clone() for state in steady.states])
-    x = steady.x
-    times: List[float] = []
-    with torch.no_grad():
-        begin = time.perf_counter()
-        while len(times) < 5 or (time.perf_counter() - begin < 0.2 and len(times) < 2000):
-            start = time.perf_counter()
-            if program is None:
-                steady.stream.step(x, False)
-            else:
-                _, states = program.run(x, states)
-            if x.is_cuda:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 4]
+    return Candidate(backend, form, seconds(steady, program), error, kernels), program
