@@ -127,14 +127,15 @@ def test_forms_of_a_long_chunk(monkeypatch):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_fewer_products(chunk, batch, monkeypatch):
     torch.manual_seed(0)
-    layers = [nn.Conv1d(2, 17, 3, padding=1), nn.ReLU(inplace=True), nn.Conv1d(17, 256, 2), nn.Conv1d(256, 256, 7)]
-    layers += [nn.ELU(), nn.Conv1d(256, 20, 3, dilation=3, bias=False), nn.Conv1d(20, 16, 4, padding=2)]
+    layers = [nn.Conv1d(2, 17, 3, padding=1), nn.ReLU(inplace=True), nn.Conv1d(17, 128, 2), nn.Conv1d(128, 128, 7)]
+    layers += [nn.ELU(), nn.Conv1d(128, 20, 3, dilation=3, bias=False), nn.Conv1d(20, 16, 4, padding=2)]
     net = nn.Sequential(*layers).double()
     monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))
     stream = pts.compile(pts.create_stream(net), chunk=chunk, batch=batch, backend="eager")
     code = stream._program.graph.code
     products = code.count("aten.mm.") + code.count("aten.bmm.")  # large ones in calls of their own, others together
-    assert (products > 3) == (chunk > 1)
+    assert (products > 1) == (chunk > 1)  # one has no bias
+    assert (products > 12) == (chunk == 300)  # those of the long kernel
     assert "float64" not in code  # weights are transformed once
     x = torch.randn(batch, 2, 9 * chunk + 45, dtype=torch.float64)
     y = joined([*map(stream, x.split(chunk, -1)), stream.flush()])
@@ -142,9 +143,10 @@ def test_fewer_products(chunk, batch, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("channels", "chunk", "reduced"), [(64, 512, False), (64, 1024, True), (128, 128, False), (128, 256, True)]
+    ("channels", "chunk", "reduced"),
+    [(64, 512, False), (64, 1024, True), (128, 128, False), (128, 256, True), (256, 1020, False), (256, 1024, True)],
 )
-def test_long_kernels_take_fewer_products_where_those_are_large(channels, chunk, reduced, monkeypatch):
+def test_long_kernels_take_fewer_products_where_large_and_weights_serve_many(channels, chunk, reduced, monkeypatch):
     monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))
     stream = pts.compile(pts.create_stream(nn.Conv1d(channels, channels, 7)), chunk=chunk, backend="eager")
     # By halves: three of four products each, and one for the last tap.

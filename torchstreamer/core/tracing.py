@@ -30,7 +30,7 @@ def tracing(form: str) -> Iterator[None]:
 
     Args:
         form: ``"rows"``, products of rows; ``"unfolded"``, one product each however long the chunk; ``"winograd"``,
-            with fewer multiplications where that pays; or ``"channels"``, as torch's convolution
+            with fewer multiplications where that pays, else as unfolded; or ``"channels"``, as torch's convolution
     """
     before, _Tracing.form = _Tracing.form, form
     try:

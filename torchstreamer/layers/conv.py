@@ -12,6 +12,7 @@ from ..core.registry import require_plain
 from ..core.tracing import autocasting, plain_inference, recorded_form
 from ..errors import StreamInputError
 from .limits import (
+    CACHED_WEIGHTS,
     DEPTHWISE_PRODUCTS,
     GEMM_COLUMNS,
     GPU_COLUMNS,
@@ -153,8 +154,8 @@ class Conv1dStream(WindowStream):
             form = recorded_form()
             if form == "winograd" and self._reducible(x, count):
                 return self._reduced(x, count, left)
-            taps = taps and form != "winograd"
-            short = short or (form == "unfolded" and self.gemm_columns > 0 and not self.depthwise)
+            unfolds = form == "unfolded" or form == "winograd"
+            short = short or (unfolds and self.gemm_columns > 0 and not self.depthwise)
         y: Optional[Tensor] = None
         if (short or taps) and plain_inference():
             rows = ring.extend(x, True)
@@ -201,16 +202,18 @@ class Conv1dStream(WindowStream):
         return time_last(affine(flat, matrix, bias), b, count)
 
     def _reducible(self, x: Tensor, count: int) -> bool:
-        # Whether fewer products pay: those of a long kernel take sums and differences that cost as much if few.
+        # Whether fewer products pay: those of a long kernel take sums and differences that cost as much if few, and
+        # all take more weights, which come from memory, not from a cache, where they are many.
         plain = self.stride == 1 and self.groups == 1 and x.dtype in (torch.float32, torch.float64)
         channels = min(self.in_channels, self.out_channels)
+        pair = self.in_channels * self.out_channels
         if self.kernel_size <= 3:
             pays = self.kernel_size > 1 and channels >= 16
         else:
             halved = count - count % (4 * self.dilation)  # as `winograd` takes them
-            large = x.size(0) * halved * self.in_channels * self.out_channels >= 4 * LARGE
-            pays = channels >= 256 or (channels >= 64 and large)
-        return plain and pays and count >= 2 * self.dilation
+            pays = channels >= 64 and x.size(0) * halved * pair >= 4 * LARGE
+        cached = pair * self.kernel_size <= CACHED_WEIGHTS or x.size(0) * count >= 4 * channels
+        return plain and pays and cached and count >= 2 * self.dilation
 
     def _reduced(self, x: Tensor, count: int, left: int) -> Tensor:
         ring = self.ring
