@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 
-__all__ = ["WindowStream", "affine", "time_last", "unfold", "window_count"]
+__all__ = ["WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
+
+
+def spanned(kernel_size: int, dilation: int) -> int:
+    """Samples from the first to the last tap of a window."""
+    return (kernel_size - 1) * dilation + 1
 
 
 def window_count(n: int, field: int, stride: int) -> int:
@@ -63,21 +69,21 @@ class WindowStream(BaseStream):
     """A layer that applies one operation to every window of its padded input. A subclass gives `look`, or a `step`.
 
     Args:
-        field: samples that one window spans, ``(kernel_size - 1) · dilation + 1``
+        field: samples that one window spans, `spanned`
         stride: samples from one window to the next
+        reach: with the padding around the signal; without any by default
     """
 
     # What a script takes as constant: it leaves out the branches that these decide.
     __constants__ = ["field", "stride"]
 
     ring = entry("_modules")
+    fill: float = 0.0  # what stands outside of the signal
 
-    def __init__(self, field: int, stride: int) -> None:
-        super().__init__()
+    def __init__(self, field: int, stride: int, reach: Optional[Reach] = None) -> None:
+        super().__init__(Reach.window(field, stride) if reach is None else reach)
         self.field = field
         self.stride = stride
-        self.hop = stride
-        self.ratio = (1, stride)
         self.aliasing = 0
         self.keeps_dtype = True
         self.ring = RingBuffer()
@@ -101,8 +107,3 @@ class WindowStream(BaseStream):
         y = self.look(window.narrow(2, 0, (count - 1) * self.stride + self.field))
         self.ring.keep(window, count * self.stride)
         return y
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        return window_count(n, self.field, self.stride)
