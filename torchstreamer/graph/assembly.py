@@ -6,11 +6,10 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 from torch import nn
 
 from ..core.ring import RingBuffer
-from .body import Body
 from .fusing import fuse_sums
-from .layout_of import layout_of
 from .lowering import Lowering
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StreamNode, SumNode
+from .segment import Body
 from .values import AlignCall, EdgeCall, Group, SettleCall, Span, Static, StreamCall, SumCall, Value, things_in
 
 __all__ = ["Assembly"]
@@ -128,18 +127,16 @@ class Assembly:
 
     def _call(self, call: Any) -> nn.Module:
         if isinstance(call, AlignCall):
-            layouts = [layout_of(value) for value in call.sources]
+            layouts = [value.layout() for value in call.sources]
             return AlignNode([self.slot(v) for v in call.sources], [self.slot(v) for v in call.targets], layouts)
         if isinstance(call, SumCall):
             return SumNode([self.slot(value) for value in call.sources], self.slot(call.target))
         source, target = self.slot(call.source), self.slot(call.target)
         if isinstance(call, SettleCall):
-            return SettleNode(source, target, layout_of(call.source), call.lead, call.table, call.value)
-        before, behind = layout_of(call.source), layout_of(call.target)
+            return SettleNode(source, target, call.source.layout(), call.lead, call.table, call.value)
+        before, behind = call.source.layout(), call.target.layout()
         if isinstance(call, EdgeCall):
-            return EdgeNode(
-                [source, self.slot(call.edge)], target, before, layout_of(call.edge), call.last, call.repeats
-            )
+            return EdgeNode([source, self.slot(call.edge)], target, before, call.edge.layout(), call.last, call.repeats)
         if not call.packed:
             if call.source.inner > 1 or call.source.rows is None:
                 fold = call.source.inner if call.source.rows is not None else int(call.source.shape[0])

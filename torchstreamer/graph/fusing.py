@@ -4,7 +4,6 @@ from typing import Any, Dict, List, Sequence
 
 import torch
 
-from .layout_of import layout_of
 from .lowering import Lowering
 from .values import AlignCall, Replay, SumCall, Value, things_in
 
@@ -43,4 +42,4 @@ def _is_sum(value: Any, call: AlignCall) -> bool:
         return False
     one, two = call.targets
     same = one.dtype == two.dtype == value.dtype and one.others() == two.others() == value.others()
-    return same and layout_of(one).plain and layout_of(two).plain and layout_of(value).plain
+    return same and one.layout().plain and two.layout().plain and value.layout().plain

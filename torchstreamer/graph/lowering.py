@@ -12,10 +12,10 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModuleError
 from .capture import Capture
-from .probing import is_samplewise
+from .clocks import is_pointwise
+from .positions import Spreading, place
 from .reasons import REASONS, reason_for
-from .spreading import Spreading, place
-from .tracking import is_pointwise
+from .samplewise import is_samplewise
 from .values import (
     Edge,
     Group,

@@ -8,12 +8,12 @@ from torch import Tensor, fx
 from ..core.rates import chain_rates
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
-from .body import Body
 from .capture import Capture
+from .clocks import Tracking
 from .computed import ComputedWeight, KeptValue
 from .lengths import LengthFunction, LengthTable
 from .reasons import reason_for
-from .tracking import Tracking
+from .segment import Body
 from .values import (
     AlignCall,
     Clock,

@@ -8,11 +8,14 @@ import torch
 from torch import fx, nn
 
 from ..layers.upsampling import UpsampleStream
-from .layout_of import layout_of, window_body
 from .lengths import LengthFunction, LengthTable
 from .lowering import Lowering, rule
+from .ops.edges import CropStream
+from .ops.rates import CornerUpsampleStream
+from .ops.running import CumulativeStream
+from .ops.windows import WindowedStream
 from .reasons import REASONS
-from .streams import CornerUpsampleStream, CropStream, CumulativeStream, WindowedStream
+from .segment import Body
 from .values import Edge, Replay, Spread, Value
 
 __all__ = ["constant", "length_table", "settle", "time_axis"]
@@ -61,7 +64,7 @@ def slice_(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if step == 1:
         return y
     recipe = Replay(torch.ops.aten.slice.Tensor, (y, y.time, 0, _FAR * 2 - 1, step))
-    stream = WindowedStream(window_body(low, y, recipe), 1, step, layout_of(y), layout_of(behind), "slice")
+    stream = WindowedStream(Body.of_window(low, y, recipe), 1, step, y.layout(), behind.layout(), "slice")
     return low.stream(node, y, stream, True)
 
 

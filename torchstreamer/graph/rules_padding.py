@@ -7,14 +7,12 @@ import torch
 from torch import fx
 
 from ..layers.padding import Pad1dStream
-from .body import Body
-from .layout_of import layout_of
 from .lengths import LengthFunction
 from .lowering import Lowering, rule
+from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
-from .regrouping import FramesStream
 from .rules_length import constant, length_table, settle, time_axis
-from .streams import MirroredEndStream
+from .segment import Body
 from .values import Edge, Replay, Static, Value
 
 __all__: List[str] = []
@@ -128,6 +126,6 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
     body = Body(low.tensor_of, low.kept, lambda thing: False)
     body.input(y)
     made = body.finish([part])
-    layout = layout_of(y)
+    layout = y.layout()
     stream = FramesStream(made if front else None, None if front else made, *amounts, layout)
     return low.derived(node, y, stream, grown)

@@ -7,8 +7,9 @@ import torch
 from torch import fx
 
 from .lowering import Lowering, rule
+from .ops.rates import MergeTimeStream
+from .ops.windows import SplitTimeStream
 from .reasons import REASONS
-from .regrouping import MergeTimeStream, SplitTimeStream
 from .values import Edge, Replay, Rows, Span, Spread, Static, Value
 
 __all__: List[str] = []

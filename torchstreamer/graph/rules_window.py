@@ -10,12 +10,11 @@ from ..layers.conv_transpose import conv_transpose_stream
 from ..layers.padding import Pad1dStream
 from ..layers.pooling import Pool1dStream
 from ..layers.weights import PlainWeight
-from .fold import Fold
-from .layout_of import layout_of, window_body
 from .lowering import Lowering, rule
+from .ops.windows import Fold, OverlapStream, WindowedStream
 from .reasons import REASONS
 from .rules_length import settle
-from .streams import OverlapStream, WindowedStream
+from .segment import Body
 from .values import Edge, Replay, Static, Value
 
 __all__: List[str] = []
@@ -142,8 +141,8 @@ def _windowed(low: Lowering, node: fx.Node, x: Value, recipe: Replay, field: int
     behind = low.value(node, node.meta["val"], None, 0)
     if behind is None:
         raise low.refuse(node, "time_mixing", *REASONS["select"])
-    body = window_body(low, x, recipe)
-    stream = WindowedStream(body, field, stride, layout_of(x), layout_of(behind), low.name(node))
+    body = Body.of_window(low, x, recipe)
+    stream = WindowedStream(body, field, stride, x.layout(), behind.layout(), low.name(node))
     return low.stream(node, x, stream, True)
 
 
@@ -163,14 +162,14 @@ def conv_transpose2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     behind = low.value(node, node.meta["val"], None, 0)
     assert behind is not None
     stream = OverlapStream(
-        window_body(low, x, Replay(torch.ops.aten.conv_transpose2d.input, args)),
+        Body.of_window(low, x, Replay(torch.ops.aten.conv_transpose2d.input, args)),
         kernels[axis],
         strides[axis],
         dilations[axis],
         paddings[axis],
         extras[axis],
-        layout_of(x),
-        layout_of(behind),
+        x.layout(),
+        behind.layout(),
         "conv_transpose2d",
     )
     y = low.stream(node, x, stream, True)
@@ -336,7 +335,7 @@ def col2im(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         )
     body = Fold(axis, height, kernels, dilations, paddings[other], strides)
     stream = OverlapStream(
-        body, kernels[axis], strides[axis], dilations[axis], paddings[axis], 0, layout_of(x), layout_of(behind), "fold"
+        body, kernels[axis], strides[axis], dilations[axis], paddings[axis], 0, x.layout(), behind.layout(), "fold"
     )
     length, s, p = x.length, strides[axis], paddings[axis]
 

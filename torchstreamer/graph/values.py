@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from ..core.stream import BaseStream
+from .layout import Layout
 from .lengths import LengthFunction
 
 __all__ = ["Clock", "Group", "Replay", "Rows", "Span", "Static", "Value", "things_in"]
@@ -95,6 +96,12 @@ class Value:
     def others(self) -> List[int]:
         """Sizes of the axes that are neither time nor rows."""
         return [int(size) for axis, size in enumerate(self.shape) if axis not in (self.time, self.rows)]
+
+    def layout(self) -> Layout:
+        """Where rows and time stand in it."""
+        if self.lifted:
+            return Layout(self.time + 1, 0, 1, [int(size) for i, size in enumerate(self.shape) if i != self.time])
+        return Layout(self.time, -1 if self.rows is None else self.rows, self.inner, self.others())
 
 
 @dataclass(eq=False)

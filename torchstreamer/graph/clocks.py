@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from ..errors import UnsupportedModuleError
 from .capture import Capture, module_of, source_line
 from .lengths import LengthFunction
-from .probing import run
+from .samplewise import run
 from .values import (
     Clock,
     Replay,

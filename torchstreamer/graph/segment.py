@@ -5,6 +5,7 @@ gradients are off and the parameters do not change.
 """
 
 import copy
+import dataclasses
 import math
 from operator import floordiv, getitem, mul
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -85,6 +86,21 @@ class Body:
         self.inputs: List[Any] = []
         self._nodes: Dict[Any, fx.Node] = {}
         self._first: Optional[Value] = None  # whose rows say how many there are
+
+    @classmethod
+    def of_window(cls, low: Any, x: Value, recipe: Replay) -> fx.GraphModule:
+        """The module of an operation on windows of one value.
+
+        Args:
+            low: knows weights and constants
+            x: the value
+            recipe: the operation
+        """
+        body = cls(low.tensor_of, low.kept, lambda thing: False)
+        body.input(x)
+        result = dataclasses.replace(x, recipe=recipe)
+        body._nodes[result] = body._replay(recipe)
+        return body.finish([result])
 
     def input(self, thing: Any) -> fx.Node:
         """A value that comes from outside."""

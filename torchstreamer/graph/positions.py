@@ -5,10 +5,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import fx
 
+from .clocks import is_pointwise
+from .ops.running import PositionStream
 from .placing import Placing
 from .reasons import REASONS, reason_for
-from .streams import PositionStream
-from .tracking import is_pointwise
 from .values import (
     Clock,
     Replay,
