@@ -58,10 +58,7 @@ class Placing(Tracking):
             clock = self._meet(clocks)
             level = max(value.level for value in distinct) + 1
             distinct.sort(key=id)
-            targets = [
-                Value(v.node, v.shape, v.dtype, v.time, v.rows, v.inner, v.length, clock, level, lifted=v.lifted)
-                for v in distinct
-            ]
+            targets = [value.like(clock=clock, level=level) for value in distinct]
             self.calls.append(AlignCall(distinct, targets))
             self._aligned[key] = targets
         targets = self._aligned[key]
@@ -151,8 +148,7 @@ class Placing(Tracking):
             behind: a value with the layout of the result, if not that of the input
         """
         clock = self._clock_behind(node, source, stream, name)
-        like = behind or source
-        value = Value(node, like.shape, like.dtype, like.time, like.rows, like.inner, length, clock, source.level + 1)
+        value = (behind or source).like(node=node, length=length, clock=clock, level=source.level + 1)
         return self._stream_call(node, source, stream, True, value)
 
     def derived_shape(
@@ -165,10 +161,7 @@ class Placing(Tracking):
         time: int,
     ) -> Value:
         """As `derived`, with the shape of the result; rows stay where they are."""
-        like = Value(
-            node, tuple(shape), source.dtype, time, source.rows, source.inner, length, source.clock, source.level
-        )
-        return self.derived(node, source, stream, length, behind=like)
+        return self.derived(node, source, stream, length, behind=source.like(shape=tuple(shape), time=time))
 
     def settled(
         self, node: fx.Node, source: Value, lead: int, table: LengthTable, length: LengthFunction, value: float
@@ -185,9 +178,7 @@ class Placing(Tracking):
             return max(min(ahead(n), before.available(n, False) - lead), 0)
 
         clock = self.clock(available, math.lcm(before.hop, table.period), before.ratio)
-        found = Value(
-            node, source.shape, source.dtype, source.time, source.rows, source.inner, length, clock, source.level + 1
-        )
+        found = source.like(node=node, length=length, clock=clock, level=source.level + 1)
         self.calls.append(SettleCall(node, source, found, lead, table, value))
         return found
 
@@ -204,11 +195,8 @@ class Placing(Tracking):
 
         self._handler = "EdgeNode"
         clock = self.clock(available, math.lcm(before.hop, other.hop), before.ratio)
-        length = source.length
-        found = Value(
-            node, source.shape, source.dtype, source.time, source.rows, source.inner, lambda n: length(n) + count,
-            clock, max(source.level, edge.value.level) + 1,
-        )  # fmt: skip
+        length, level = source.length, max(source.level, edge.value.level) + 1
+        found = source.like(node=node, length=lambda n: length(n) + count, clock=clock, level=level)
         self.calls.append(EdgeCall(node, source, edge.value, found, edge.last, count))
         return found
 
@@ -234,7 +222,7 @@ class Placing(Tracking):
             x.shape[axis] if axis in (x.time, x.rows) else self.sizes.settled(size)
             for axis, size in enumerate(node.meta["val"].shape)
         )
-        return self._recorded(node, x, recipe, shape)
+        return self.step(node, x, recipe, shape=shape)
 
     def recorded_like(
         self, node: fx.Node, x: Value, recipe: Replay, spatial: Optional[int] = None, grow: int = 0
@@ -243,20 +231,15 @@ class Placing(Tracking):
         shape = list(x.shape)
         if spatial is not None:
             shape[len(shape) - 2 + spatial] = int(shape[len(shape) - 2 + spatial]) + grow
-        return self._recorded(node, x, recipe, tuple(shape))
+        return self.step(node, x, recipe, shape=tuple(shape))
 
     def reshaped(self, node: fx.Node, x: Value, recipe: Replay, shape: Sequence[Any], time: int) -> Value:
         """A step that only moves axes; rows stay where they are."""
-        found = Value(
-            node, tuple(shape), x.dtype, time, x.rows, x.inner, x.length, x.clock, x.level, recipe, lifted=x.lifted
-        )
-        self.recorded.append(found)
-        return found
+        return self.step(node, x, recipe, shape=tuple(shape), time=time)
 
-    def _recorded(self, node: fx.Node, x: Value, recipe: Replay, shape: Tuple[Any, ...]) -> Value:
-        found = Value(
-            node, shape, x.dtype, x.time, x.rows, x.inner, x.length, x.clock, x.level, recipe, lifted=x.lifted
-        )
+    def step(self, node: fx.Node, x: Value, recipe: Replay, **changes: Any) -> Value:
+        """A step that a segment computes, whose result is laid out as its input but for what is given."""
+        found = x.like(node=node, recipe=recipe, **changes)
         self.recorded.append(found)
         return found
 

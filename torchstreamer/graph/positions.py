@@ -194,12 +194,7 @@ class Spreading(Placing):
                 shape = [Rows(1), *[1] * (front - 1), *own]
             else:
                 shape = [Rows(1), *[1] * front, *own]
-            reshaped = Value(
-                value.node, value.shape, value.dtype, value.time, 0, 1, value.length, value.clock, value.level,
-                Replay("reshape", (value, shape)), lifted=True,
-            )  # fmt: skip
-            self.recorded.append(reshaped)
-            placed[value] = reshaped
+            placed[value] = self.step(value.node, value, Replay("reshape", (value, shape)))
         return Replay(recipe.target, place(recipe.args, placed), place(recipe.kwargs, placed))
 
 

@@ -54,12 +54,7 @@ def _add_bias(low: Lowering, node: fx.Node, value: Value, bias: Static) -> Value
     axis = 1 if len(value.shape) > 2 else 0
     shape = [-1] + [1] * (len(value.shape) - axis - 1)
     shaped = Static(bias.node, Replay(torch.ops.aten.view.default, (bias, shape)), bias.weights, False, False)
-    found = Value(
-        node, value.shape, value.dtype, value.time, value.rows, value.inner, value.length, value.clock, value.level,
-        Replay(torch.ops.aten.add.Tensor, (value, shaped)), fresh=True,
-    )  # fmt: skip
-    low.recorded.append(found)
-    return found
+    return low.step(node, value, Replay(torch.ops.aten.add.Tensor, (value, shaped)), fresh=True)
 
 
 @rule("conv1d")

@@ -1,6 +1,6 @@
 """What stands for the values of a captured graph while it is lowered."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -10,7 +10,24 @@ from ..core.stream import BaseStream
 from .layout import Layout
 from .lengths import LengthFunction
 
-__all__ = ["Clock", "Group", "Replay", "Rows", "Span", "Static", "Value", "things_in"]
+__all__ = [
+    "AlignCall",
+    "Clock",
+    "Edge",
+    "EdgeCall",
+    "Group",
+    "Refused",
+    "Replay",
+    "Rows",
+    "SettleCall",
+    "Span",
+    "Spread",
+    "Static",
+    "StreamCall",
+    "SumCall",
+    "Value",
+    "things_in",
+]
 
 
 @dataclass(eq=False)
@@ -97,10 +114,14 @@ class Value:
         """Sizes of the axes that are neither time nor rows."""
         return [int(size) for axis, size in enumerate(self.shape) if axis not in (self.time, self.rows)]
 
+    def like(self, **changes: Any) -> "Value":
+        """A value laid out as this one, but for what is given; nothing computes it yet."""
+        return replace(self, **{"recipe": None, "fresh": False, **changes})
+
     def layout(self) -> Layout:
         """Where rows and time stand in it."""
         if self.lifted:
-            return Layout(self.time + 1, 0, 1, [int(size) for i, size in enumerate(self.shape) if i != self.time])
+            return Layout(self.time + 1, 0, 1, [int(size) for axis, size in enumerate(self.shape) if axis != self.time])
         return Layout(self.time, -1 if self.rows is None else self.rows, self.inner, self.others())
 
 
@@ -245,6 +266,3 @@ def things_in(argument: Any) -> Iterator[Any]:
             yield from things_in(item)
     else:
         yield argument
-
-
-__all__ += ["AlignCall", "Edge", "EdgeCall", "Refused", "SettleCall", "Spread", "StreamCall", "SumCall"]
