@@ -5,7 +5,6 @@ gradients are off and the parameters do not change.
 """
 
 import copy
-import dataclasses
 import math
 from operator import floordiv, getitem, mul
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -87,20 +86,12 @@ class Body:
         self._nodes: Dict[Any, fx.Node] = {}
         self._first: Optional[Value] = None  # whose rows say how many there are
 
-    @classmethod
-    def of_window(cls, low: Any, x: Value, recipe: Replay) -> fx.GraphModule:
-        """The module of an operation on windows of one value.
-
-        Args:
-            low: knows weights and constants
-            x: the value
-            recipe: the operation
-        """
-        body = cls(low.tensor_of, low.kept, lambda thing: False)
-        body.input(x)
-        result = dataclasses.replace(x, recipe=recipe)
-        body._nodes[result] = body._replay(recipe)
-        return body.finish([result])
+    def of_window(self, x: Value, recipe: Replay) -> fx.GraphModule:
+        """The module of an operation on windows of one value."""
+        self.input(x)
+        result = x.like(recipe=recipe)
+        self.compute(result)
+        return self.finish([result])
 
     def input(self, thing: Any) -> fx.Node:
         """A value that comes from outside."""
@@ -123,6 +114,11 @@ class Body:
             return self.input(thing)
         self._nodes[thing] = node
         return node
+
+    def compute(self, thing: Any) -> None:
+        """Compute a value here, whatever segment it belongs to."""
+        if thing not in self._nodes:
+            self._nodes[thing] = self._replay(thing.recipe)
 
     def finish(self, outputs: Sequence[Any], single: bool = False) -> fx.GraphModule:
         """The module; it gives the list of ``outputs``, or with ``single`` the only one."""

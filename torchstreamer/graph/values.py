@@ -1,17 +1,18 @@
 """What stands for the values of a captured graph while it is lowered."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from torch import fx
 
 from ..core.stream import BaseStream
 from .layout import Layout
-from .lengths import LengthFunction
+from .lengths import LengthFunction, LengthTable
 
 __all__ = [
     "AlignCall",
+    "Call",
     "Clock",
     "Edge",
     "EdgeCall",
@@ -26,6 +27,7 @@ __all__ = [
     "StreamCall",
     "SumCall",
     "Value",
+    "substituted",
     "things_in",
 ]
 
@@ -151,6 +153,10 @@ class Spread:
     step: Any = None
     bound: Dict[Clock, Value] = field(default_factory=dict)
 
+    def on(self, clock: Clock, level: int, rows: Optional[int] = None, **details: Any) -> Value:
+        """The value that it is on a clock."""
+        return Value(self.node, self.shape, self.dtype, self.time, rows, 1, self.length, clock, level, **details)
+
 
 @dataclass(eq=False)
 class Edge:
@@ -206,52 +212,47 @@ class Refused:
 
 
 @dataclass(eq=False)
-class StreamCall:
-    """A stream in the graph: from one value to another."""
+class Call:
+    """A part of the graph that is no segment: it takes values and gives others.
 
-    node: fx.Node
-    stream: BaseStream
-    source: Value
-    target: Value
-    packed: bool
-
-
-@dataclass(eq=False)
-class AlignCall:
-    """Values met by position."""
+    Attributes:
+        sources: what it takes
+        targets: what it gives
+    """
 
     sources: List[Value]
     targets: List[Value]
 
 
 @dataclass(eq=False)
-class SumCall:
-    """The sum of two values, met by position."""
+class StreamCall(Call):
+    """A stream, from one value to another; ``packed`` if it takes ``[B, C, T]`` whatever their layouts."""
 
-    sources: List[Value]
-    target: Value
+    stream: BaseStream
+    packed: bool
+
+
+class AlignCall(Call):
+    """Values met by position."""
+
+
+class SumCall(Call):
+    """The sum of two values, met by position."""
 
 
 @dataclass(eq=False)
-class SettleCall:
+class SettleCall(Call):
     """A value whose end is cropped or padded when the signal's length is known."""
 
-    node: fx.Node
-    source: Value
-    target: Value
     lead: int
-    table: Any
+    table: LengthTable
     value: float
 
 
 @dataclass(eq=False)
-class EdgeCall:
-    """A value with the first or last sample of another beside it."""
+class EdgeCall(Call):
+    """A value with the first or last sample of another, its second source, beside it."""
 
-    node: fx.Node
-    source: Value
-    edge: Value
-    target: Value
     last: bool
     repeats: int
 
@@ -266,3 +267,12 @@ def things_in(argument: Any) -> Iterator[Any]:
             yield from things_in(item)
     else:
         yield argument
+
+
+def substituted(argument: Any, by: Mapping[Any, Any]) -> Any:
+    """An argument with values replaced, lists opened."""
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(substituted(item, by) for item in argument)
+    if isinstance(argument, dict):
+        return {key: substituted(item, by) for key, item in argument.items()}
+    return by.get(argument, argument) if isinstance(argument, (Value, Spread)) else argument
