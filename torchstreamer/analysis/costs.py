@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
-from ..graph.ported import PortedGraphStream
+from ..graph.several import PortedGraphStream
 from ..layers.conv import Conv1dStream
 from ..layers.conv_transpose import ConvTranspose1dStream
 from .arguments import rate, tensors, whole_number

@@ -6,17 +6,13 @@ import torch
 from torch import Tensor, fx
 
 from ..core.stream import BaseStream
+from ..graph.graph_stream import GraphStream
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ported import PortedGraphStream
-from ..graph.regrouping import FramesStream, MergeTimeStream, SplitTimeStream
-from ..graph.stream import GraphStream
-from ..graph.streams import (
-    CornerUpsampleStream,
-    CropStream,
-    CumulativeStream,
-    PositionStream,
-    WindowedStream,
-)
+from ..graph.ops.edges import CropStream, FramesStream
+from ..graph.ops.rates import CornerUpsampleStream, MergeTimeStream
+from ..graph.ops.running import CumulativeStream, PositionStream
+from ..graph.ops.windows import SplitTimeStream, WindowedStream
+from ..graph.several import PortedGraphStream
 from .geometry import Taps, cropped, field_rule, needed, register_needs, window_taps
 
 __all__ = ["graph_needs", "output_samples", "port_samples"]

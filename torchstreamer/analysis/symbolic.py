@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..core.stream import BaseStream
-from ..graph.ported import PortedGraphStream
-from ..graph.stream import GraphStream
-from ..graph.streams import CumulativeStream
+from ..graph.graph_stream import GraphStream
+from ..graph.ops.running import CumulativeStream
+from ..graph.several import PortedGraphStream
 from .geometry import has_rule, needed
 from .graph_geometry import graph_needs, output_samples, port_samples
 from .grouping import hulls

@@ -8,19 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
+from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ported import PortedGraphStream
-from ..graph.regrouping import FramesStream, MergeTimeStream, SplitTimeStream
-from ..graph.stream import GraphStream
-from ..graph.streams import (
-    CornerUpsampleStream,
-    CropStream,
-    CumulativeStream,
-    OverlapStream,
-    PositionStream,
-    WindowedStream,
-)
+from ..graph.ops.edges import CropStream, FramesStream
+from ..graph.ops.rates import CornerUpsampleStream, MergeTimeStream
+from ..graph.ops.running import CumulativeStream, PositionStream
+from ..graph.ops.windows import OverlapStream, SplitTimeStream, WindowedStream
+from ..graph.several import PortedGraphStream
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, PositionPart, RunningPart, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..core.describe import dtype_name
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
-from ..graph.ported import PortedGraphStream
+from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
 from . import graph_rules, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_step, input_channels
