@@ -142,8 +142,11 @@ class Reach(NamedTuple):
     def after(self, before: "Reach") -> "Optional[Reach]":
         """The reach of this layer after another one, or ``None`` where it is no such function.
 
-        Both roundings fall together where this layer has ``p = 1``, or the one before has ``q = 1``.
+        Both roundings fall together where this layer has ``p = 1``, or the one before has ``q = 1``. What one adds at
+        the end and the other takes away is no longer seen in the sum.
         """
+        if min(self.end, before.end) < 0 < max(self.end, before.end):
+            return None
         first, last, end = self.first, self.last, self.end
         if self.p == 1:
             scale, p, q = before.q, before.p, before.q * self.q
@@ -154,9 +157,14 @@ class Reach(NamedTuple):
         else:
             return None
         oldest = moved[0] if self.bounded and before.bounded else ALWAYS
-        even = 1 if before.first == before.last and before.p == before.q == 1 else 0
         shortest = max(before.shortest, _least(before, self.shortest))
-        return Reach(p, q, oldest, moved[1], moved[2], shortest, self.spacing if even else 1)
+        return Reach(p, q, oldest, moved[1], moved[2], shortest)
+
+    def padded(self, pad: "Reach") -> "Reach":
+        """The reach of this layer on a padded signal."""
+        found = self.after(pad)
+        assert found is not None and pad.first == pad.last and pad.p == pad.q == 1
+        return found._replace(spacing=self.spacing)
 
     def taps(self, m: int) -> Iterator[Tensor]:
         """The inputs that the first ``m`` outputs read, ``[m]`` each; -1 or a place outside of the signal for none."""

@@ -74,7 +74,7 @@ class BaseStream(nn.Module):
     def __init__(self, reach: Optional[Reach] = None) -> None:
         super().__init__()
         self.reach = reach
-        self._numbers = (0, 1, 0, 0, 1) if reach is None else reach.numbers  # with p = 0 if they are not known
+        self._reach_numbers = (0, 1, 0, 0, 1) if reach is None else reach.numbers  # with p = 0 if they are not known
         self.hop = 1 if reach is None else reach.hop
         self.ratio = (1, 1) if reach is None else reach.ratio
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
@@ -134,16 +134,16 @@ class BaseStream(nn.Module):
         """
         length = self.length(n)
         # An output that is settled need not exist: a crop may take it.
-        return length if final else min(settled_length(self._numbers, n), length)
+        return length if final else min(settled_length(self._reach_numbers, n), length)
 
     def length(self, n: int) -> int:
         """Number of samples of ``net(x)`` for ``n`` samples of ``x``; a handler overrides it where `Reach` is wrong."""
-        if self._numbers[0] == 0:
+        if self._reach_numbers[0] == 0:
             raise StreamError(
                 "no_output_length: this handler states no reach and does not define output_length(n, final); state the "
                 "reach, or define it"
             )
-        return offline_length(self._numbers, n)
+        return offline_length(self._reach_numbers, n)
 
     @torch.jit.export
     def get_state(self) -> Dict[str, Tensor]:

@@ -108,7 +108,7 @@ class Conv1dStream(WindowStream):
     ) -> None:
         field = spanned(kernel_size, dilation)
         reach = Reach.window(field, stride, spacing=dilation)
-        super().__init__(field, stride, reach if pad is None else reach.after(pad.reach))
+        super().__init__(field, stride, reach if pad is None else reach.padded(pad.reach))
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
@@ -260,6 +260,10 @@ class Conv1dStream(WindowStream):
                 else:
                     torch.addmm(bias, taps, tap, out=out)
         return y.transpose(1, 2)
+
+    def around(self) -> Optional[Pad1dStream]:
+        """The padding of the convolution."""
+        return self.pad
 
     def taps(self, n: int, m: int) -> Iterator[Tensor]:
         """Which inputs the outputs are computed from; see `BaseStream.taps`."""

@@ -94,6 +94,7 @@ class TransposedStream(BaseStream):
     ]
 
     fresh = True
+    reach: Reach
     ring = entry("_modules")
     lead = entry("_modules")
 

@@ -37,6 +37,8 @@ class Pad1dStream(BaseStream):
     # What a script takes as constant: it leaves out the branches that these decide.
     __constants__ = ["left", "right", "mode", "value", "wait", "tail"]
 
+    reach: Reach
+
     def __init__(
         self, left: int, right: int, mode: str = "constant", value: float = 0.0, shortest: Optional[int] = None
     ) -> None:

@@ -153,6 +153,7 @@ class Pool1dStream(WindowStream):
         self.beyond = reach.end  # samples that the last windows may reach over the end
         self.fill = -float("inf") if kind == "Max" else 0.0
         include = bool(getattr(net, "count_include_pad", True))
+        self.placed = kind != "Max" and (padding > 0 or reach.end > 0)
         self.corrects = kind != "Max" and not include  # also where all padding is on the left
         power = float(getattr(net, "norm_type", 1.0))
         self.pooling = Pooling(kind, kernel, stride, dilation, padding, include, power)

@@ -26,6 +26,8 @@ class InterpolatedStream(BaseStream):
         reach: of the layer
     """
 
+    reach: Reach
+
     def __init__(self, reach: Reach) -> None:
         super().__init__(reach)
         self.numerator = reach.q  # of the step from one position to the next, in p-ths
@@ -138,11 +140,11 @@ class UpsampleStream(InterpolatedStream):
             return length
         if self.linear and n <= max(self.copied, 1):
             return 1 if n > 1 else 0  # the others depend on whether the signal ends here
-        return min(settled_length(self._numbers, n), length)
+        return min(settled_length(self._reach_numbers, n), length)
 
     def lines(self) -> Optional[Tuple[LinearLength, LinearLength]]:
         """`output_length` before the end and at the end, where both are one rounded line; else ``None``."""
-        return None if self.linear or self.reach is None else self.reach.lines()
+        return None if self.linear else self.reach.lines()
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

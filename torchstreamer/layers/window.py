@@ -13,6 +13,7 @@ from ..core.entry import entry
 from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from .padding import Pad1dStream
 
 __all__ = ["WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
 
@@ -77,8 +78,12 @@ class WindowStream(BaseStream):
     # What a script takes as constant: it leaves out the branches that these decide.
     __constants__ = ["field", "stride"]
 
+    reach: Reach
     ring = entry("_modules")
-    fill: float = 0.0  # what stands outside of the signal
+
+    # Of the operation: what it takes for samples outside of the signal, and whether it asks where windows begin.
+    fill: float = 0.0
+    placed: bool = False
 
     def __init__(self, field: int, stride: int, reach: Optional[Reach] = None) -> None:
         super().__init__(Reach.window(field, stride) if reach is None else reach)
@@ -91,6 +96,10 @@ class WindowStream(BaseStream):
     def ready(self, t: int) -> int:
         """Windows that are whole with ``t`` more samples."""
         return window_count(self.ring.held - self.ring.skip + t, self.field, self.stride)
+
+    def around(self) -> Optional[Pad1dStream]:
+        """What pads the signal before this layer sees it, if it has padding of its own."""
+        return None
 
     def look(self, window: Tensor) -> Tensor:
         """One output per window of these samples, ``[B, C, n]``; no sample lies behind the last window."""
