@@ -10,6 +10,7 @@ from ..layers.conv_transpose import conv_transpose_stream
 from ..layers.padding import Pad1dStream
 from ..layers.pooling import Pool1dStream
 from ..layers.weights import PlainWeight
+from .lengths import Lengthened
 from .lowering import Lowering, rule
 from .ops.windows import Fold, OverlapStream, WindowedStream
 from .reasons import REASONS
@@ -103,7 +104,7 @@ def _padded(low: Lowering, node: fx.Node, x: Value, left: int, right: int, value
     if left == right == 0:
         return x
     length = x.length
-    return low.derived(node, x, Pad1dStream(left, right, "constant", value), lambda n: length(n) + left + right)
+    return low.derived(node, x, Pad1dStream(left, right, "constant", value), Lengthened(length, left + right))
 
 
 @rule("conv2d")
@@ -270,7 +271,7 @@ def diff(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     before = a["prepend"]
     if isinstance(before, Edge) and before.value is x and not before.last and before.samples == 1:
         length = x.length
-        x = low.derived(node, x, Pad1dStream(before.count, 0, "replicate"), lambda n: length(n) + before.count)
+        x = low.derived(node, x, Pad1dStream(before.count, 0, "replicate"), Lengthened(length, before.count))
         before = None
     elif isinstance(before, Static) and not before.given and not before.weights:
         tensor = low.weights.tensor(before)
