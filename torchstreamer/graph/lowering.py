@@ -5,7 +5,7 @@ its clock. Operations that treat every sample alone are recorded, to be run in s
 """
 
 import operator
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -23,8 +23,8 @@ from .weights import Weights
 
 __all__ = ["Lowering", "Operation", "rule"]
 
-Rule = Callable[["Lowering", fx.Node, Dict[str, Any]], Any]
-_rules: Dict[str, Rule] = {}
+Rule = TypeVar("Rule", bound=Callable[["Lowering", fx.Node, Any, Dict[str, Any]], Any])
+_rules: Dict[str, List[Callable[["Lowering", fx.Node, Dict[str, Any]], Any]]] = {}
 
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
@@ -33,12 +33,39 @@ _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register how operations of these names are lowered; without a rule an operation must treat samples alone."""
+def rule(
+    *names: str, takes: Any = Value, lifted: Optional[bool] = False, last: int = 0, along: str = ""
+) -> Callable[[Rule], Rule]:
+    """Register how operations of these names are lowered.
+
+    A rule gets the lowering, the node, the first argument of the operation, and all of them by name. Of the rules of a
+    name the first that fits and does not give ``NotImplemented`` counts; without one an operation must treat samples
+    alone.
+
+    Args:
+        names: of the operations
+        takes: what the first argument must be; ``None`` for anything
+        lifted: whether that value must be one with an axis of rows in front; ``None`` for either
+        last: among how many last axes of it time must be, if not 0
+        along: the argument that must name its axis of time, if any
+    """
+
+    def fits(x: Any, a: Dict[str, Any]) -> bool:
+        if takes is None:
+            return True
+        if not isinstance(x, takes) or lifted not in (None, getattr(x, "lifted", lifted)):
+            return False
+        if last and x.time < len(x.shape) - last:
+            return False
+        return not along or (a.get(along) is not None and a[along] % len(x.shape) == x.time)
 
     def register(function: Rule) -> Rule:
+        def guarded(low: "Lowering", node: fx.Node, a: Dict[str, Any]) -> Any:
+            x = next(iter(a.values()))
+            return function(low, node, x, a) if fits(x, a) else NotImplemented
+
         for name in names:
-            _rules[name] = function
+            _rules.setdefault(name, []).append(guarded)
         return function
 
     return register
@@ -216,9 +243,11 @@ class Lowering:
 
     def _streamed(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """What the rule of an operation makes of its arguments; without one it must treat samples alone."""
-        name = operation_name(node)
-        found = _rules[name](self, node, _bound(node, args, kwargs)) if name in _rules else NotImplemented
-        return self.samplewise(node, args, kwargs) if found is NotImplemented else found
+        for apply in _rules.get(operation_name(node), ()):
+            found = apply(self, node, _bound(node, args, kwargs))
+            if found is not NotImplemented:
+                return found
+        return self.samplewise(node, args, kwargs)
 
     def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
         """The value of an operation on values that depend on no signal."""

@@ -12,19 +12,22 @@ from .lowering import Lowering, rule
 from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .rules_length import constant, length_table, settle, time_axis
+from .rules_length import constant, length_table, settle
 from .values import Edge, Replay, Static, Value
 
 __all__: List[str] = []
 
+_MODES = {
+    "reflection_pad1d": "reflect",
+    "reflection_pad2d": "reflect",
+    "replication_pad1d": "replicate",
+    "replication_pad2d": "replicate",
+}
+
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "replication_pad1d", "reflection_pad2d", "replication_pad2d")
-def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if not isinstance(x, Value) or x.lifted:
-        return NotImplemented
-    name = operation_name(node)
-    mode = {"r": "reflect" if name.startswith("reflect") else "replicate"}.get(name[0], a.get("mode", "constant"))
+def pad(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    mode = _MODES.get(operation_name(node)) or a.get("mode", "constant")
     value = float(a.get("value") or 0.0)
     amounts = list(a["pad"] if "pad" in a else a["padding"])
     at = 2 * (len(x.shape) - 1 - x.time)
@@ -54,7 +57,7 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
             if mode != "constant":
                 return _varying_pad(low, node, x, left, amount, mode)
             x = low.derived(node, x, Pad1dStream(left, 0, mode, value), lambda n: length(n) + left) if left else x
-            return settle(low, node, x, 0, None, lambda n: length(n) + left + amount(n), value)
+            return settle(low, node, x, 0, lambda n: length(n) + left + amount(n), value)
         right = fixed
     if left == right == 0:
         return x
@@ -85,12 +88,12 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
 # ---------------------------------------------------------------------- constants in front and behind
 
 
-@rule("cat", "concat")
-def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    parts = list(a["tensors"])
+@rule("cat", "concat", takes=list)
+def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> Any:
     dim = a["dim"] % len(node.meta["val"].shape)
     signals = [part for part in parts if isinstance(part, Value)]
-    if not any(isinstance(part, Edge) for part in parts) and not any(time_axis(x, dim) for x in signals):
+    edges = any(isinstance(part, Edge) for part in parts)
+    if not edges and not any(x.time == dim and not x.lifted for x in signals):
         return NotImplemented
     if len(signals) != 1 or signals[0].time != dim:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
