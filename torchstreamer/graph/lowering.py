@@ -5,6 +5,7 @@ its clock. Operations that treat every sample alone are recorded, to be run in s
 """
 
 import operator
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
 from .samplewise import is_pointwise, is_samplewise
-from .values import Edge, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
+from .values import EndSamples, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
 from .weights import Weights
 
 __all__ = ["Lowering", "Operation", "rule"]
@@ -71,13 +72,13 @@ def rule(
     return register
 
 
+@dataclass
 class Operation:
     """One operation of the graph, and what became of it, for reports."""
 
-    def __init__(self, node: fx.Node, handler: str, error: Optional[UnsupportedModuleError] = None) -> None:
-        self.node = node
-        self.handler = handler
-        self.error = error
+    node: fx.Node
+    handler: str
+    error: Optional[UnsupportedModuleError] = None
 
 
 class Lowering:
@@ -141,11 +142,11 @@ class Lowering:
             found = None if name is None else self._env[names[name]]
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
-            if isinstance(found, Edge):
-                edge_error = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
+            if isinstance(found, EndSamples):
+                refusal = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
-                    raise edge_error
-                found = Refused(edge_error)
+                    raise refusal
+                found = Refused(refusal)
             outputs.append(found)
         return outputs
 
@@ -161,7 +162,7 @@ class Lowering:
         found = self._env.get(node)
         if isinstance(found, Refused):
             self.operations.append(Operation(node, "", found.error))
-        elif isinstance(found, (Value, Spread, Edge, Group)) and node.target is not operator.getitem:
+        elif isinstance(found, (Value, Spread, EndSamples, Group)) and node.target is not operator.getitem:
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -204,12 +205,12 @@ class Lowering:
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
         if refused is not None:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
-        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, Edge)):
+        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples)):
             return things[0]
         bound = _bound(node, args, kwargs)
         if _is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
-        if any(isinstance(thing, (Value, Spread, Edge)) for thing in things):
+        if any(isinstance(thing, (Value, Spread, EndSamples)) for thing in things):
             return self._streamed(node, args, kwargs)
         if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
             return self.positions.made(node, args, kwargs, bound)
@@ -267,7 +268,7 @@ class Lowering:
         """
         things = list(things_in([args, kwargs]))
         for thing in things:
-            if isinstance(thing, Edge):
+            if isinstance(thing, EndSamples):
                 raise self.refuse(node, "single_sample", *REASONS["select"])
             if isinstance(thing, torch.SymInt):
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
@@ -312,14 +313,14 @@ class Lowering:
         return self.record(value)
 
     def _require_broadcast(self, node: fx.Node, value: Value, things: Iterable[Any]) -> None:
-        behind = len(value.shape) - value.time
+        place = len(value.shape) - value.time  # of time, from the end
         for thing in things:
             if isinstance(thing, (Value, Spread)) and not getattr(thing, "lifted", False):
-                if len(thing.shape) - thing.time != behind:
+                if len(thing.shape) - thing.time != place:
                     raise self.refuse(node, "time_mixing", "it relates time to another axis", "bring time to one axis")
             elif isinstance(thing, Static):
                 shape = tuple(thing.node.meta["val"].shape)
-                if len(shape) >= behind and shape[-behind] != 1:
+                if len(shape) >= place and shape[-place] != 1:
                     raise self.refuse(
                         node, "fixed_length", "it holds a constant as long as the signal", "use one sample"
                     )

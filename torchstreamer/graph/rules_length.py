@@ -16,7 +16,7 @@ from .ops.running import CumulativeStream
 from .ops.windows import WindowedStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import Edge, Replay, Span, Spread, Value
+from .values import EndSamples, Replay, Span, Spread, Value
 
 __all__ = ["constant", "length_table", "settle"]
 
@@ -48,7 +48,7 @@ def slice_(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     result = low.value(node, node.meta["val"], None, 0)
     left = constant(low, begin)
     if result is None or left is None:
-        taken = _edge(low, x, begin, stop)
+        taken = _end_samples(low, x, begin, stop)
         if taken is not None:
             return taken
         if result is None:
@@ -148,14 +148,14 @@ def constant(low: Lowering, position: LengthFunction) -> Optional[int]:
     return found.pop() if len(found) == 1 else None
 
 
-def _edge(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) -> Optional[Edge]:
-    """The first or last sample of a value, if that is what a slice takes."""
+def _end_samples(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) -> Optional[EndSamples]:
+    """The first or last samples of a value, if they are what a slice takes."""
     count = low.constant_difference(stop, begin)
     if count is not None and count > 0:
         if constant(low, begin) == 0:
-            return Edge(x, False, samples=count)
+            return EndSamples(x, False, samples=count)
         if low.constant_difference(x.length, stop) == 0:
-            return Edge(x, True, samples=count)
+            return EndSamples(x, True, samples=count)
     return None
 
 

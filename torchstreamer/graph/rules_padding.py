@@ -1,4 +1,4 @@
-"""Rules for padding, and for constants and edges in front of a signal and behind it."""
+"""Rules for padding, and for constants and end samples in front of a signal and after it."""
 
 import math
 from typing import Any, Dict, List
@@ -13,7 +13,7 @@ from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
 from .refusals import operation_name
 from .rules_length import constant, length_table, settle
-from .values import Edge, Replay, Static, Value
+from .values import EndSamples, Replay, Static, Value
 
 __all__: List[str] = []
 
@@ -85,22 +85,22 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
 
 
-# ---------------------------------------------------------------------- constants in front and behind
+# ---------------------------------------------------------------------- constants in front and after
 
 
 @rule("cat", "concat", takes=list)
 def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> Any:
     dim = a["dim"] % len(node.meta["val"].shape)
     signals = [part for part in parts if isinstance(part, Value)]
-    edges = any(isinstance(part, Edge) for part in parts)
-    if not edges and not any(x.time == dim and not x.lifted for x in signals):
+    ends = any(isinstance(part, EndSamples) for part in parts)
+    if not ends and not any(x.time == dim and not x.lifted for x in signals):
         return NotImplemented
     if len(signals) != 1 or signals[0].time != dim:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     x = signals[0]
     at = parts.index(x)
     y = x
-    # From the signal outward, so that an edge repeats what stands there.
+    # From the signal outward, so that an end repeats what stands there.
     for side in (reversed(range(at)), range(at + 1, len(parts))):
         for i in side:
             y = _beside(low, node, x, y, parts[i], i < at)
@@ -109,7 +109,7 @@ def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> An
 
 def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
     length = y.length
-    if isinstance(part, Edge):
+    if isinstance(part, EndSamples):
         if part.last == front or part.samples > 1:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])
         if part.value is not x:

@@ -11,7 +11,7 @@ from .ops.rates import MergeTimeStream
 from .ops.windows import SplitTimeStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import Edge, Replay, Rows, Span, Spread, Static, Value
+from .values import EndSamples, Replay, Rows, Span, Spread, Static, Value
 
 __all__: List[str] = []
 
@@ -116,25 +116,25 @@ def expand(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     return low.samplewise(node, [x, size], {})
 
 
-@rule("expand", takes=Edge)
-def expand_edge(low: Lowering, node: fx.Node, x: Edge, a: Dict[str, Any]) -> Edge:
+@rule("expand", takes=EndSamples)
+def expand_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> EndSamples:
     size = node.meta["val"].shape[x.value.time]
     if low.sizes.varies(size):
         raise low.refuse(node, "single_sample", *REASONS["select"])
-    return x if x.samples > 1 else Edge(x.value, x.last, int(size))
+    return x if x.samples > 1 else EndSamples(x.value, x.last, int(size))
 
 
-@rule("repeat", takes=Edge)
-def repeat_edge(low: Lowering, node: fx.Node, x: Edge, a: Dict[str, Any]) -> Edge:
+@rule("repeat", takes=EndSamples)
+def repeat_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> EndSamples:
     count = a["repeats"][x.value.time]
     others = [item for axis, item in enumerate(a["repeats"]) if axis != x.value.time]
     if x.samples > 1 or not isinstance(count, int) or any(item != 1 for item in others):
         raise low.refuse(node, "single_sample", *REASONS["select"])
-    return Edge(x.value, x.last, count)
+    return EndSamples(x.value, x.last, count)
 
 
-@rule("zeros_like", "ones_like", "full_like", takes=Edge)
-def like_edge(low: Lowering, node: fx.Node, x: Edge, a: Dict[str, Any]) -> Any:
+@rule("zeros_like", "ones_like", "full_like", takes=EndSamples)
+def like_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> Any:
     # Of a single sample only the shape counts.
     return constructor(low, node, x, {**a, "size": low.resolve(list(node.meta["val"].shape))})
 

@@ -15,7 +15,7 @@ from .ops.windows import Fold, OverlapStream, WindowedStream
 from .reasons import REASONS
 from .refusals import operation_name
 from .rules_length import settle
-from .values import Edge, Replay, Static, Value
+from .values import EndSamples, Replay, Static, Value
 
 __all__: List[str] = []
 
@@ -221,7 +221,7 @@ def unfold(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
 @rule("diff", along="dim")
 def diff(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     before = a["prepend"]
-    if isinstance(before, Edge) and before.value is x and not before.last and before.samples == 1:
+    if isinstance(before, EndSamples) and before.value is x and not before.last and before.samples == 1:
         length = x.length
         x = low.derived(node, x, Pad1dStream(before.count, 0, "replicate"), lambda n: length(n) + before.count)
         before = None
