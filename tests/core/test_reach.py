@@ -66,7 +66,11 @@ def test_rates(reach, turns):
     far = 1000 * reach.q + turns * hop
     assert reach.settled(far + hop) - reach.settled(far) == hop * up // down
     smaller = [h for h in range(1, hop) if reach.settled(far + h) - reach.settled(far) == h * up / down]
-    assert not [h for h in smaller if all(reach.settled(n + h) - reach.settled(n) == h * up / down for n in range(far, far + 50))]
+    assert not [
+        h
+        for h in smaller
+        if all(reach.settled(n + h) - reach.settled(n) == h * up / down for n in range(far, far + 50))
+    ]
 
 
 @given(REACHES, REACHES, st.integers(0, 40))

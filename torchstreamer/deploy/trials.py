@@ -4,8 +4,8 @@ import time
 from typing import List, Optional
 
 import torch
-from torch import Tensor
 
+from ..core.closeness import distance, largest
 from .backends import Program
 from .steady import SteadyStep, rings_of
 
@@ -24,29 +24,12 @@ def difference(steady: SteadyStep, program: Program) -> float:
             expected = steady.stream.step(x.clone(), False)
             y, states = program.run(x, states)
             assert expected is not None
-            if y.shape != expected.shape or y.dtype != expected.dtype:
-                return float("inf")
-            if y.numel():
-                scale = max(scale, _scale(expected))
-                worst = max(worst, _largest(y, expected))
+            scale = max(scale, largest(expected))
+            worst = max(worst, distance(y, expected))
         for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
             rows = ring.rows()
-            if rows.shape != state.shape:
-                return float("inf")
-            if rows.numel():
-                worst = max(worst, _largest(state, rows) / (_scale(rows) or 1.0) * scale)
+            worst = max(worst, distance(state, rows) / (largest(rows) or 1.0) * scale)
     return worst / scale
-
-
-def _scale(expected: Tensor) -> float:
-    return float(torch.where(expected.isfinite(), expected, 0).abs().max())
-
-
-def _largest(found: Tensor, expected: Tensor) -> float:
-    # Infinite where one of two is nan or infinite alone.
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    difference = torch.where(same, 0, (found - expected).abs())
-    return float(difference.max()) if difference.isfinite().all() else float("inf")
 
 
 def seconds(steady: SteadyStep, program: Optional[Program]) -> float:

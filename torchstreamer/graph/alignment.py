@@ -12,7 +12,7 @@ from .clocks import Clocks
 from .lengths import Lengthened
 from .reasons import reason_for
 from .refusals import Refusals, operation_name
-from .values import AlignCall, Call, Clock, Edge, EdgeCall, Replay, SettleCall, StreamCall, Value
+from .values import AlignCall, Call, Clock, EdgeCall, EndSamples, Replay, SettleCall, StreamCall, Value
 
 __all__ = ["Alignment"]
 
@@ -136,22 +136,22 @@ class Alignment:
         self.calls.append(SettleCall([source], [found], lead, table, value))
         return found
 
-    def edged(self, node: fx.Node, source: Value, edge: Edge) -> Value:
+    def edged(self, node: fx.Node, source: Value, end: EndSamples) -> Value:
         """A value with another's first sample in front, or its last sample at the end."""
-        before, other, count = source.clock, edge.value.clock, edge.count
+        before, other, count = source.clock, end.value.clock, end.count
         assert before is not None and other is not None
 
         def available(n: int, final: bool) -> int:
             came = before.available(n, final)
-            if edge.last:
+            if end.last:
                 return came + (count if final and other.available(n, True) > 0 else 0)
             return came + count if other.available(n, final) > 0 else 0
 
         self.handler = "EdgeNode"
         clock = self.clocks.clock(available, math.lcm(before.hop, other.hop), before.ratio)
-        length, level = source.length, max(source.level, edge.value.level) + 1
+        length, level = source.length, max(source.level, end.value.level) + 1
         found = source.like(node=node, length=Lengthened(length, count), clock=clock, level=level)
-        self.calls.append(EdgeCall([source, edge.value], [found], edge.last, count))
+        self.calls.append(EdgeCall([source, end.value], [found], end.last, count))
         return found
 
     # ------------------------------------------------------------------ steps that segments compute

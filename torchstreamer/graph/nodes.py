@@ -243,7 +243,7 @@ class SettleNode(nn.Module):
 
 
 class EdgeNode(nn.Module):
-    """A value with the first sample of another in front, or its last sample behind.
+    """A value with the first sample of another in front, or its last sample at the end.
 
     Args:
         sources: slots of the value and of the other

@@ -1,4 +1,4 @@
-"""Rules for padding, and for constants and edges in front of a signal and behind it."""
+"""Rules for padding, and for constants and end samples in front of a signal and after it."""
 
 import math
 from typing import Any, Dict, List
@@ -13,19 +13,22 @@ from .lowering import Lowering, rule
 from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .rules_length import constant, length_table, settle, time_axis
-from .values import Edge, Replay, Static, Value
+from .rules_length import constant, length_table, settle
+from .values import EndSamples, Replay, Static, Value
 
 __all__: List[str] = []
 
+_MODES = {
+    "reflection_pad1d": "reflect",
+    "reflection_pad2d": "reflect",
+    "replication_pad1d": "replicate",
+    "replication_pad2d": "replicate",
+}
+
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "replication_pad1d", "reflection_pad2d", "replication_pad2d")
-def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if not isinstance(x, Value) or x.lifted:
-        return NotImplemented
-    name = operation_name(node)
-    mode = {"r": "reflect" if name.startswith("reflect") else "replicate"}.get(name[0], a.get("mode", "constant"))
+def pad(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    mode = _MODES.get(operation_name(node)) or a.get("mode", "constant")
     value = float(a.get("value") or 0.0)
     amounts = list(a["pad"] if "pad" in a else a["padding"])
     at = 2 * (len(x.shape) - 1 - x.time)
@@ -55,7 +58,7 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
             if mode != "constant":
                 return _varying_pad(low, node, x, left, amount, mode)
             x = low.derived(node, x, Pad1dStream(left, 0, mode, value), Lengthened(length, left)) if left else x
-            return settle(low, node, x, 0, None, lambda n: length(n) + left + amount(n), value)
+            return settle(low, node, x, 0, lambda n: length(n) + left + amount(n), value)
         right = fixed
     if left == right == 0:
         return x
@@ -83,22 +86,22 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
 
 
-# ---------------------------------------------------------------------- constants in front and behind
+# ---------------------------------------------------------------------- constants in front and after
 
 
-@rule("cat", "concat")
-def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    parts = list(a["tensors"])
+@rule("cat", "concat", takes=list)
+def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> Any:
     dim = a["dim"] % len(node.meta["val"].shape)
     signals = [part for part in parts if isinstance(part, Value)]
-    if not any(isinstance(part, Edge) for part in parts) and not any(time_axis(x, dim) for x in signals):
+    ends = any(isinstance(part, EndSamples) for part in parts)
+    if not ends and not any(x.time == dim and not x.lifted for x in signals):
         return NotImplemented
     if len(signals) != 1 or signals[0].time != dim:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     x = signals[0]
     at = parts.index(x)
     y = x
-    # From the signal outward, so that an edge repeats what stands there.
+    # From the signal outward, so that an end repeats what stands there.
     for side in (reversed(range(at)), range(at + 1, len(parts))):
         for i in side:
             y = _beside(low, node, x, y, parts[i], i < at)
@@ -107,7 +110,7 @@ def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 
 def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
     length = y.length
-    if isinstance(part, Edge):
+    if isinstance(part, EndSamples):
         if part.last == front or part.samples > 1:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])
         if part.value is not x:

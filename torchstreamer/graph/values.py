@@ -14,7 +14,7 @@ __all__ = [
     "AlignCall",
     "Call",
     "Clock",
-    "Edge",
+    "EndSamples",
     "EdgeCall",
     "Group",
     "Refused",
@@ -164,7 +164,7 @@ class Spread:
 
 
 @dataclass(eq=False)
-class Edge:
+class EndSamples:
     """The first or last samples of a value.
 
     Attributes:
