@@ -21,7 +21,7 @@ _FAR = 50_021
 
 @dataclass(frozen=True)
 class LinearLength:
-    """``(rise · n + offset) // period`` from ``shortest`` on, 0 before, and never less than 0.
+    """``(rise · n + offset) // period`` from ``shortest`` on, 0 before, and never less than 0. Of nothing comes nothing.
 
     Two of them are equal as functions exactly if their numbers are.
 
@@ -48,7 +48,7 @@ class LinearLength:
         common = math.gcd(self.rise, self.period)
         rise, period, offset = self.rise // common, self.period // common, self.offset // common
         positive = -((offset - period) // rise)  # the least n with rise·n + offset ≥ period
-        fields = {"rise": rise, "period": period, "offset": offset, "shortest": max(self.shortest, positive, 0)}
+        fields = {"rise": rise, "period": period, "offset": offset, "shortest": max(self.shortest, positive, 1)}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -69,7 +69,7 @@ class LinearLength:
             offset = self.rise * before.offset + self.offset
         else:
             return None
-        return LinearLength(rise, offset, period, before.least(max(self.shortest, 1)))
+        return LinearLength(rise, offset, period, before.least(self.shortest))
 
 
 class LengthTable(nn.Module):
