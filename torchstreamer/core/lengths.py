@@ -21,7 +21,7 @@ _FAR = 50_021
 
 @dataclass(frozen=True)
 class LinearLength:
-    """``(rise · n + offset) // period`` from ``shortest`` on, 0 before, and never less than 0. Of nothing comes nothing.
+    """``(rise · n + offset) // period`` from ``shortest`` on, 0 before, and never less than 0. Nothing comes of 0.
 
     Two of them are equal as functions exactly if their numbers are.
 
