@@ -7,7 +7,7 @@ function. Those of layers are nearly always one rounded line, `LinearLength`, wh
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from torch import nn
 
@@ -53,7 +53,11 @@ class LinearLength:
             object.__setattr__(self, name, value)
 
     def __call__(self, n: int) -> int:
-        return (self.rise * n + self.offset) // self.period if n >= self.shortest else 0
+        return self.formula(n) if n >= self.shortest else 0
+
+    def formula(self, n: Any) -> Any:
+        """The function where it is above 0, of a number of any kind."""
+        return (self.rise * n + self.offset) // self.period
 
     def least(self, wanted: int) -> int:
         """The least length at which the function is at least ``wanted``, which is 1 or more."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.conv_transpose import TransposedStream
-from ...layers.window import WindowStream
+from ...layers.window import WindowStream, spanned
 from ..layout import Layout
 
 __all__ = ["Fold", "OverlapStream", "SplitTimeStream", "WindowedStream"]
@@ -114,7 +114,7 @@ class Fold(nn.Module):
         """The frames ``[B, C, n]`` added."""
         x = xs[0]
         i = self.axis
-        span = (x.size(-1) - 1) * self.stride[i] + (self.kernel_size[i] - 1) * self.dilation[i] + 1
+        span = (x.size(-1) - 1) * self.stride[i] + spanned(self.kernel_size[i], self.dilation[i])
         size = [span, self.height] if i == 0 else [self.height, span]
         padding = [0, self.padding] if i == 0 else [self.padding, 0]
         return [F.fold(x, size, self.kernel_size, self.dilation, padding, self.stride)]
