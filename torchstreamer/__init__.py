@@ -13,6 +13,7 @@ from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.counter import Counter
+from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import RingBuffer
 from .core.state import stack_states, unstack_state
@@ -60,6 +61,7 @@ __all__ = [
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
+    "Reach",
     "Residual1d",
     "Residual1dStream",
     "RingBuffer",

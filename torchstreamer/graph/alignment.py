@@ -5,11 +5,11 @@ from typing import Any, Dict, FrozenSet, List, Optional, Sequence
 
 from torch import fx
 
-from ..core.rates import chain_rates
+from ..core.lengths import LengthFunction, LengthTable
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from .clocks import Clocks
-from .lengths import LengthFunction, LengthTable
+from .lengths import Lengthened
 from .reasons import reason_for
 from .refusals import Refusals, operation_name
 from .values import AlignCall, Call, Clock, EdgeCall, EndSamples, Replay, SettleCall, StreamCall, Value
@@ -104,14 +104,8 @@ class Alignment:
         assert source.clock is not None
         self._require_rows(node, source)
         self.handler = type(stream).__name__
-        before = source.clock
-
-        def available(n: int, final: bool) -> int:
-            return stream.output_length(before.available(n, final), final)
-
-        hop, ratio = chain_rates([(before.hop, before.ratio), (stream.hop, stream.ratio)])
         try:
-            return self.clocks.clock(available, hop, ratio)
+            return self.clocks.after(source.clock, stream)
         except StreamError as error:
             if isinstance(error, UnsupportedModuleError):
                 raise
@@ -156,7 +150,7 @@ class Alignment:
         self.handler = "EdgeNode"
         clock = self.clocks.clock(available, math.lcm(before.hop, other.hop), before.ratio)
         length, level = source.length, max(source.level, end.value.level) + 1
-        found = source.like(node=node, length=lambda n: length(n) + count, clock=clock, level=level)
+        found = source.like(node=node, length=Lengthened(length, count), clock=clock, level=level)
         self.calls.append(EdgeCall([source, end.value], [found], end.last, count))
         return found
 

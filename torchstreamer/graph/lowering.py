@@ -15,6 +15,7 @@ from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
 from .clocks import Clocks
+from .lengths import line_of
 from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
@@ -173,7 +174,9 @@ class Lowering:
             self.inputs.append(static)
             return static
         length = self.sizes.function(port.length)
-        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), port)
+        line = line_of(length)
+        lines = None if line is None else (line, line)
+        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), lines, port=True)
         value = self.value(node, node.meta["val"], clock, 0)
         assert value is not None
         self.inputs.append(value)

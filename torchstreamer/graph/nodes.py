@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ..core.counter import Counter
 from ..core.entry import entry
+from ..core.lengths import LengthTable
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..layers.merge import Align1d, Merge1d
 from .layout import Layout
-from .lengths import LengthTable
 
 __all__ = ["AlignNode", "EdgeNode", "GateNode", "SegmentNode", "SettleNode", "StreamNode", "SumNode"]
 

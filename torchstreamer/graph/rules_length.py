@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import fx, nn
 
+from ..core.lengths import LengthFunction, LengthTable
 from ..layers.upsampling import UpsampleStream
-from .lengths import LengthFunction, LengthTable
 from .lowering import Lowering, rule
 from .ops.edges import CropStream
 from .ops.rates import CornerUpsampleStream

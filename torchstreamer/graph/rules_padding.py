@@ -6,8 +6,9 @@ from typing import Any, Dict, List
 import torch
 from torch import fx
 
+from ..core.lengths import LengthFunction
 from ..layers.padding import Pad1dStream
-from .lengths import LengthFunction
+from .lengths import Lengthened
 from .lowering import Lowering, rule
 from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
@@ -56,12 +57,12 @@ def pad(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
         if fixed is None:
             if mode != "constant":
                 return _varying_pad(low, node, x, left, amount, mode)
-            x = low.derived(node, x, Pad1dStream(left, 0, mode, value), lambda n: length(n) + left) if left else x
+            x = low.derived(node, x, Pad1dStream(left, 0, mode, value), Lengthened(length, left)) if left else x
             return settle(low, node, x, 0, lambda n: length(n) + left + amount(n), value)
         right = fixed
     if left == right == 0:
         return x
-    return low.derived(node, x, Pad1dStream(left, right, mode, value), lambda n: length(n) + left + right)
+    return low.derived(node, x, Pad1dStream(left, right, mode, value), Lengthened(length, left + right))
 
 
 def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: LengthFunction, mode: str) -> Value:
@@ -81,7 +82,7 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
         raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
     most = max(amounts)
     stream = MirroredEndStream(left, most) if mirrored else Pad1dStream(left, most, mode)
-    whole = low.derived(node, x, stream, lambda n: length(n) + left + most)
+    whole = low.derived(node, x, stream, Lengthened(length, left + most))
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
 
 
@@ -115,7 +116,7 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
         if part.value is not x:
             return low.alignment.edged(node, y, part)
         amounts = (part.count, 0) if front else (0, part.count)
-        return low.derived(node, y, Pad1dStream(*amounts, "replicate"), lambda n: length(n) + sum(amounts))
+        return low.derived(node, y, Pad1dStream(*amounts, "replicate"), Lengthened(length, sum(amounts)))
     if not isinstance(part, Static) or part.given:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     tensor = low.weights.tensor(part)
@@ -123,7 +124,7 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
     if count == 0:
         return y
     amounts = (count, 0) if front else (0, count)
-    grown = lambda n: length(n) + sum(amounts)  # noqa: E731
+    grown = Lengthened(length, sum(amounts))
     if not part.weights and bool((tensor == tensor.flatten()[0]).all()):
         return low.derived(node, y, Pad1dStream(*amounts, "constant", float(tensor.flatten()[0])), grown)
     body = low.weights.body()

@@ -10,6 +10,7 @@ from ..layers.conv_transpose import conv_transpose_stream
 from ..layers.padding import Pad1dStream
 from ..layers.pooling import Pool1dStream
 from ..layers.window import window_count
+from .lengths import Lengthened
 from .lowering import Lowering, rule
 from .ops.windows import Fold, OverlapStream, WindowedStream
 from .reasons import REASONS
@@ -94,7 +95,7 @@ def _padded(low: Lowering, node: fx.Node, x: Value, left: int, right: int, value
     if left == right == 0:
         return x
     length = x.length
-    return low.derived(node, x, Pad1dStream(left, right, "constant", value), lambda n: length(n) + left + right)
+    return low.derived(node, x, Pad1dStream(left, right, "constant", value), Lengthened(length, left + right))
 
 
 @rule("conv2d", last=2)
@@ -223,7 +224,7 @@ def diff(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     before = a["prepend"]
     if isinstance(before, EndSamples) and before.value is x and not before.last and before.samples == 1:
         length = x.length
-        x = low.derived(node, x, Pad1dStream(before.count, 0, "replicate"), lambda n: length(n) + before.count)
+        x = low.derived(node, x, Pad1dStream(before.count, 0, "replicate"), Lengthened(length, before.count))
         before = None
     elif isinstance(before, Static) and not before.given and not before.weights:
         tensor = low.weights.tensor(before)

@@ -1,13 +1,15 @@
 """Streams of what happens at the two ends of a signal: crops, padding, constant samples. TorchScript compiles this
 file."""
 
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.counter import Counter
+from ...core.lengths import LinearLength
+from ...core.reach import Reach, offline_length
 from ...core.ring import RingBuffer
 from ...core.stream import BaseStream
 from ...layers.padding import Pad1dStream
@@ -28,7 +30,10 @@ class CropStream(BaseStream):
     """
 
     def __init__(self, left: int, right: int, hold: int) -> None:
-        super().__init__()
+        reach, early = Reach.shift(-left, -right), Reach.shift(-left, -hold)
+        super().__init__(reach)
+        self._early = early.numbers  # before the end
+        self._lines = early.lines()[1], reach.lines()[1]
         self.left = left
         self.right = right
         self.hold = hold
@@ -54,7 +59,11 @@ class CropStream(BaseStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in."""
-        return max(n - self.left - (self.right if final else self.hold), 0) if n > 0 else 0
+        return offline_length(self._reach_numbers if final else self._early, n)
+
+    def lines(self) -> Tuple[LinearLength, LinearLength]:
+        """`output_length` before the end and at the end."""
+        return self._lines
 
     def output_channels(self, channels: int) -> int:
         return channels
@@ -72,8 +81,7 @@ class MirroredEndStream(Pad1dStream):
     """
 
     def __init__(self, left: int, right: int) -> None:
-        super().__init__(left, right, "reflect")
-        self.shortest = self.wait = left + 1
+        super().__init__(left, right, "reflect", shortest=left + 1)
 
     def _close(self, x: Optional[Tensor], tail: Optional[Tensor]) -> Optional[Tensor]:
         assert tail is not None
@@ -96,7 +104,7 @@ class FramesStream(BaseStream):
     def __init__(
         self, front: Optional[nn.Module], back: Optional[nn.Module], fronts: int, backs: int, layout: Layout
     ) -> None:
-        super().__init__()
+        super().__init__(Reach.shift(fronts, backs))
         self.front = front
         self.back = back
         self.fronts = fronts
@@ -120,13 +128,6 @@ class FramesStream(BaseStream):
             back = self.layout.pack(frames[0]).to(data.dtype).expand(data.size(0), -1, -1)
             x = back if x is None else torch.cat([x, back], 2)
         return x
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        if n <= 0:
-            return 0
-        return n + self.fronts + (self.backs if final else 0)
 
     def extra_repr(self) -> str:
         return f"front={self.fronts}, back={self.backs}"

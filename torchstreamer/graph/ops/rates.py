@@ -5,8 +5,10 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from ...core.reach import Reach
 from ...core.ring import RingBuffer
 from ...core.stream import BaseStream
+from ...layers.upsampling import InterpolatedStream
 
 __all__ = ["CornerUpsampleStream", "MergeTimeStream"]
 
@@ -20,10 +22,11 @@ class MergeTimeStream(BaseStream):
     """
 
     def __init__(self, factor: int, behind: int) -> None:
-        super().__init__()
+        super().__init__(Reach(p=factor))
         self.factor = factor
         self.behind = behind
-        self.ratio = (factor, 1)
+        # Values that stand side by side in the channels of a sample, and one after the other in the output.
+        self.interleaved = factor if behind == 1 else 1
         self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -34,16 +37,11 @@ class MergeTimeStream(BaseStream):
         x = x.reshape([x.size(0), channels // self.behind, self.factor, self.behind, t])
         return x.permute([0, 1, 3, 4, 2]).reshape([x.size(0), channels, t * self.factor])
 
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0) * self.factor
-
     def extra_repr(self) -> str:
         return f"factor={self.factor}"
 
 
-class CornerUpsampleStream(BaseStream):
+class CornerUpsampleStream(InterpolatedStream):
     """Linear interpolation with ``align_corners=True`` from ``n`` samples to ``factor · (n - 1) + 1``.
 
     Every ``factor``-th output is an input. Torch adds the next sample to it with weight 0, so it waits for that one.
@@ -53,10 +51,8 @@ class CornerUpsampleStream(BaseStream):
     """
 
     def __init__(self, factor: int) -> None:
-        super().__init__()
+        super().__init__(Reach(p=factor, last=factor, end=1))
         self.factor = factor
-        self.ratio = (factor, 1)
-        self.keeps_dtype = True
         self.ring = RingBuffer()
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -66,18 +62,11 @@ class CornerUpsampleStream(BaseStream):
         n = window.size(2) - 1
         left = window.narrow(2, 0, n).unsqueeze(3)
         right = window.narrow(2, 1, n).unsqueeze(3)
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        weight = torch.arange(self.factor, device=x.device).to(wide) / self.factor
-        y = (left * (1 - weight) + right * weight).to(x.dtype).flatten(2)
+        y = self.mixed(left, right, torch.arange(self.factor, device=x.device)).flatten(2)
         if final:
             y = torch.cat([y, window.narrow(2, n, 1)], 2)
         self.ring.keep(window, n)
         return y if y.size(2) > 0 else None
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return (n - 1) * self.factor + int(final) if n > 0 else 0
 
     def output_channels(self, channels: int) -> int:
         return channels

@@ -1,10 +1,11 @@
 """Streams of what runs along the signal: cumulative sums, and positions. TorchScript compiles this file."""
 
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 from torch import Tensor
 
+from ...core.reach import Reach
 from ...core.ring import RingBuffer
 from ...core.stream import BaseStream
 
@@ -35,7 +36,7 @@ class CumulativeStream(BaseStream):
     like: Tensor
 
     def __init__(self, kind: str, like: Tensor) -> None:
-        super().__init__()
+        super().__init__(Reach.recurrence())
         self.kind = kind
         self.register_buffer("like", like, persistent=False)
         self.ring = RingBuffer()
@@ -55,11 +56,6 @@ class CumulativeStream(BaseStream):
         self.ring.borrowed = True
         self.ring.keep(y, y.size(2) - 1)
         return y
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
 
     def output_channels(self, channels: int) -> int:
         return channels
@@ -82,7 +78,7 @@ class PositionStream(BaseStream):
     like: Tensor
 
     def __init__(self, first: float, step: float, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__(Reach.recurrence())
         self.first = first
         self.increment = step
         self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
@@ -102,10 +98,9 @@ class PositionStream(BaseStream):
             return (i.to(torch.float64) * self.increment + self.first).to(self.like.dtype)
         return (i * int(self.increment) + int(self.first)).to(self.like.dtype)
 
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """None: the values of the input do not count."""
+        return iter(())
 
     def extra_repr(self) -> str:
         return f"first={self.first}, step={self.increment}"
