@@ -127,19 +127,19 @@ class SplitTimeStream(WindowStream):
 
     Args:
         factor: samples per output sample
-        behind: entries of the axes after time before
+        after: entries of the axes after time before
     """
 
-    def __init__(self, factor: int, behind: int) -> None:
+    def __init__(self, factor: int, after: int) -> None:
         super().__init__(factor, factor)
         self.factor = factor
-        self.behind = behind
+        self.after = after
         self.aliasing = 2
 
     def look(self, window: Tensor) -> Tensor:
         """The samples, ``factor`` together."""
         count = window.size(2) // self.factor
-        y = window.reshape([window.size(0), window.size(1) // self.behind, self.behind, count, self.factor])
+        y = window.reshape([window.size(0), window.size(1) // self.after, self.after, count, self.factor])
         return y.permute([0, 1, 4, 2, 3]).reshape([y.size(0), -1, count])
 
     def extra_repr(self) -> str:
