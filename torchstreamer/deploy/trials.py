@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .backends import Program
-from .steady import SteadyStep, rings_of
+from .steady import SteadyStep
 
 __all__ = ["difference", "seconds"]
 
@@ -29,12 +29,11 @@ def difference(steady: SteadyStep, program: Program) -> float:
             if y.numel():
                 scale = max(scale, _scale(expected))
                 worst = max(worst, _largest(y, expected))
-        for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
-            rows = ring.rows()
-            if rows.shape != state.shape:
+        for held, state in zip(steady.held(), program.unpack(states), strict=True):
+            if held.shape != state.shape:
                 return float("inf")
-            if rows.numel():
-                worst = max(worst, _largest(state, rows) / (_scale(rows) or 1.0) * scale)
+            if held.numel():
+                worst = max(worst, _largest(state, held) / (_scale(held) or 1.0) * scale)
     return worst / scale
 
 
@@ -44,6 +43,8 @@ def _scale(expected: Tensor) -> float:
 
 def _largest(found: Tensor, expected: Tensor) -> float:
     # Infinite where one of two is nan or infinite alone.
+    if found.dtype == torch.bool:
+        found, expected = found.to(torch.int8), expected.to(torch.int8)
     same = (found == expected) | (found.isnan() & expected.isnan())
     difference = torch.where(same, 0, (found - expected).abs())
     return float(difference.max()) if difference.isfinite().all() else float("inf")

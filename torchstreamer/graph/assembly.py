@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from torch import nn
 
-from ..core.ring import RingBuffer
+from ..core.memory import Memory
 from .body import Body
 from .fusing import fuse_sums
 from .layout_of import layout_of
@@ -144,7 +144,7 @@ class Assembly:
             if call.source.inner > 1 or call.source.rows is None:
                 fold = call.source.inner if call.source.rows is not None else int(call.source.shape[0])
                 for module in call.stream.modules():
-                    if isinstance(module, RingBuffer):
+                    if isinstance(module, Memory):
                         module.fold = fold
             return StreamNode(call.stream, source, target, None, None)
         return StreamNode(
