@@ -17,6 +17,7 @@ from ..graph.streams import (
     PositionStream,
     WindowedStream,
 )
+from ..layers.recurrent import RecurrentStream
 from .geometry import Taps, cropped, field_rule, needed, register_needs, window_taps
 
 __all__ = ["graph_needs", "output_samples", "port_samples"]
@@ -75,11 +76,12 @@ def _corner_upsample(stream: CornerUpsampleStream, n: int, m: int) -> Taps:
     yield torch.where(i % stream.factor > 0, i // stream.factor + 1, -1)
 
 
-def _cumulative(stream: CumulativeStream, need: Tensor, n: int) -> Tensor:
+def _recurrent(stream: BaseStream, need: Tensor, n: int) -> Tensor:
     return need.to(torch.uint8).flip(0).cummax(0).values.flip(0)[:n] > 0
 
 
-register_needs(CumulativeStream, _cumulative)
+register_needs(CumulativeStream, _recurrent)
+register_needs(RecurrentStream, _recurrent)
 
 
 # ---------------------------------------------------------------------- graphs

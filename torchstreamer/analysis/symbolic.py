@@ -9,6 +9,7 @@ from ..core.stream import BaseStream
 from ..graph.ported import PortedGraphStream
 from ..graph.stream import GraphStream
 from ..graph.streams import CumulativeStream
+from ..layers.recurrent import RecurrentStream
 from .geometry import has_rule, needed
 from .graph_geometry import graph_needs, output_samples, port_samples
 from .grouping import hulls
@@ -71,7 +72,7 @@ def symbolic_phases(
     """Period and phases of a stream's receptive field."""
     hop, period = stream_period(stream, input, output)
     parts = [part for part in stream.modules() if isinstance(part, BaseStream)]
-    recurrent = any(isinstance(part, CumulativeStream) for part in parts)
+    recurrent = any(isinstance(part, (CumulativeStream, RecurrentStream)) for part in parts)
     unknown = any(not has_rule(part) for part in parts)
     if longest is None and unknown:
         longest = _UNKNOWN
