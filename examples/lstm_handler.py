@@ -28,7 +28,7 @@ class Lstm(nn.Module):
 @pts.register_streamer(Lstm)
 class LstmStream(pts.RecurrentStream):
     def __init__(self, net: Lstm) -> None:
-        super().__init__(["hidden", "cell"])
+        super().__init__(net.rnn.input_size, net.rnn.hidden_size, ["hidden", "cell"])
         self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = net.rnn.all_weights[0]
 
     def initial(self, x: Tensor) -> List[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.cell import Cell
 from ..core.stream import BaseStream
-from ..errors import StreamError
+from ..errors import StreamError, StreamInputError
 
 __all__ = ["RecurrentStream"]
 
@@ -28,9 +28,9 @@ class RecurrentStream(BaseStream):
     receptive field follow from them. Both see chunks ``[B, C, t]`` with ``t > 0``, whatever the rank of the caller's.
     They decide by shapes and dtypes alone, and write to nothing that they were given.
 
-    Where the layer is particular about its input, override `output_channels`, which refuses what does not fit.
-
     Args:
+        in_channels: channels in, -1 for any
+        out_channels: channels out, -1 for as many as come in
         names: of the state's tensors, in the entries of a saved state; numbers unless they are given
 
     Shape:
@@ -44,7 +44,7 @@ class RecurrentStream(BaseStream):
         ...         return SmoothStream(self)(x, final=True)
         >>> class SmoothStream(pts.RecurrentStream):
         ...     def __init__(self, net):
-        ...         super().__init__(["mean"])
+        ...         super().__init__(names=["mean"])
         ...     def initial(self, x):
         ...         return [torch.zeros_like(x[:, :, 0])]
         ...     def advance(self, x, state):
@@ -60,8 +60,10 @@ class RecurrentStream(BaseStream):
 
     _sample: Optional[Tensor]
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
+    def __init__(self, in_channels: int = -1, out_channels: int = -1, names: Sequence[str] = ()) -> None:
         super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
         self.memory = Cell(names)
         # Of a weight's dtype and device, in a script, which cannot look for one.
         self.register_buffer("_sample", None, persistent=False)
@@ -95,6 +97,15 @@ class RecurrentStream(BaseStream):
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in."""
         return max(n, 0)
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        if channels != -1 and self.in_channels != -1 and channels != self.in_channels:
+            raise StreamInputError(
+                f"invalid_chunk: {channels} channels came; {self.in_channels} were expected by a recurrence; check the "
+                "axes, a chunk is [B, C, T] or [C, T]"
+            )
+        return channels if self.out_channels == -1 else self.out_channels
 
     def anchor(self) -> Optional[Tensor]:
         """The first weight says dtype and device."""
