@@ -1,6 +1,6 @@
 """A handler of your own: an LSTM. It says how a state begins and what a chunk makes of it; all else follows from that.
 
-    python examples/lstm_handler.py [output.onnx]
+python examples/lstm_handler.py [output.onnx]
 """
 
 import sys

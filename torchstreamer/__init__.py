@@ -35,7 +35,7 @@ from .errors import (
     UnsupportedModuleError,
     WorkerError,
 )
-from .graph.stream import GraphStream
+from .graph.graph_stream import GraphStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import Elementwise1dStream

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 import torchstreamer as pts
 from torchstreamer.graph.nodes import AlignNode, StreamNode, SumNode
-from torchstreamer.graph.streams import CropStream
+from torchstreamer.graph.ops.edges import CropStream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 

@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
-from ..graph.ported import PortedGraphStream
-from ..layers.conv import Conv1dStream
-from ..layers.conv_transpose import ConvTranspose1dStream
+from ..graph.several import PortedGraphStream
 from .arguments import rate, tensors, whole_number
 from .delay import latency
 from .field import receptive_field
@@ -267,16 +265,18 @@ class _Meter:
             x = args[0][0] if isinstance(args[0], list) else args[0]
             self.came += 0 if x is None else x.size(2)
             self.given += 0 if y is None else y.size(2)
-        module = self.part.module
-        if isinstance(module, Conv1dStream):
-            per = module.in_channels * module.out_channels // module.groups * module.kernel_size
-            self.macs += 0 if y is None else y.size(0) * y.size(2) * per
-        elif isinstance(module, ConvTranspose1dStream):
-            per = module.in_channels * module.out_channels // module.groups * module.kernel_size
-            self.macs += 0 if args[0] is None else args[0].size(0) * args[0].size(2) * per
-        else:
-            self.macs += counter.get_total_flops() / 2
+        macs = self._stated(args[0], y)
+        self.macs += counter.get_total_flops() / 2 if macs is None else macs
         return y
+
+    def _stated(self, x: Any, y: Any) -> Optional[int]:
+        # What the stream says of itself, whatever kernel it took.
+        if not isinstance(self.part.module, BaseStream):
+            return None
+        rows = next((value.size(0) for value in (x, y) if value is not None), 0)
+        came, given = (0 if value is None else value.size(2) for value in (x, y))
+        macs = self.part.module.multiply_adds(came, given)
+        return None if macs is None else macs * rows
 
 
 def _now(args: Tuple[Any, ...]) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
-from ..graph.ported import PortedGraphStream
+from ..graph.several import PortedGraphStream
 from .arguments import ensure_stream, rate, whole_number
 from .graph_geometry import output_samples
 from .phases import Period, place

@@ -1,10 +1,10 @@
-"""Which inputs the outputs of a layer depend on, from its geometry alone: one rule for each handler.
+"""Which inputs the outputs of a layer depend on, from its geometry alone: what its handler states, or a rule for it.
 
-A rule says for every output which inputs it is computed from. Needs travel backwards, from chosen outputs to the
-inputs of a whole signal, as a mask ``[samples, outputs]``.
+Needs travel backwards, from chosen outputs to the inputs of a whole signal, as a mask ``[samples, outputs]``.
 """
 
-from typing import Any, Callable, Dict, Iterator, List, Type, TypeVar
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Set, Tuple, Type, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,27 +12,40 @@ from torch import Tensor
 from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
+from ..core.reach import Reach
 from ..core.stream import BaseStream
-from ..layers.conv import Conv1dStream
-from ..layers.conv_transpose import TransposedStream
-from ..layers.elementwise import Elementwise1dStream, IdentityStream, PointwiseStream
-from ..layers.normalization import BatchNorm1dStream
-from ..layers.padding import Pad1dStream
-from ..layers.pooling import Pool1dStream
-from ..layers.upsampling import UpsampleStream
 
-__all__ = ["Taps", "field_rule", "needed", "needed_by_taps", "register_needs"]
+__all__ = [
+    "Taps",
+    "cropped",
+    "field_rule",
+    "has_rule",
+    "needed",
+    "needed_by_taps",
+    "noted_recurrences",
+    "register_needs",
+]
 
-Taps = Iterator[Tensor]
+Taps = Iterable[Tensor]
 TapsRule = TypeVar("TapsRule", bound=Callable[[Any, int, int], Any])
 NeedsRule = Callable[[Any, Tensor, int], Tensor]
 
 _needs: Dict[Type[BaseStream], NeedsRule] = {}
+_taps: Dict[Type[BaseStream], Callable[[Any, int, int], Any]] = {}
 _fallback: List[NeedsRule] = []
+
+_recurrent: Set[int] = set()  # while `noted_recurrences` is open
+_noted: List[Tensor] = []
+
+# Lengths of two signals. What still begins with both, and has more taps in the second, remembers everything.
+_SHORT, _LONG = 4096, 16384
 
 
 def field_rule(stream_type: Type[BaseStream]) -> Callable[[TapsRule], TapsRule]:
-    """Say which inputs the outputs of a handler depend on; a decorator.
+    """Say which inputs the outputs of a handler depend on, where its `Reach` does not say it; a decorator.
+
+    A handler whose outputs look back to the start of a signal of 16,384 samples, at more inputs the longer it is,
+    counts as a recurrence: its field is unbounded.
 
     Args:
         stream_type: type of the handler. Subclasses follow the same rule
@@ -61,6 +74,7 @@ def field_rule(stream_type: Type[BaseStream]) -> Callable[[TapsRule], TapsRule]:
             return needed_by_taps(need, rule(stream, n, need.shape[0]), n)
 
         register_needs(stream_type, needs)
+        _taps[stream_type] = rule
         return rule
 
     return register
@@ -77,8 +91,47 @@ def register_unknown(rule: NeedsRule) -> None:
 
 
 def has_rule(stream: BaseStream) -> bool:
-    """Whether there is a rule for a stream."""
-    return any(kind in _needs for kind in type(stream).__mro__)
+    """Whether it is known what outputs of a stream depend on."""
+    return stream.reach is not None or any(kind in _needs for kind in type(stream).__mro__)
+
+
+def is_recurrent(stream: BaseStream) -> bool:
+    """Whether outputs of a handler look back without bound."""
+    rule = next((_taps[kind] for kind in type(stream).__mro__ if kind in _taps), None)
+    if rule is None:
+        return _remembers(stream)
+    reached = [_back(rule, stream, n) for n in (_SHORT, _LONG)]
+    return all(oldest <= 0 for oldest, _ in reached) and reached[1][1] > reached[0][1]
+
+
+def _remembers(stream: BaseStream) -> bool:
+    # What states its taps has none without bound.
+    return stream.reach is not None and not stream.reach.bounded and type(stream).taps is BaseStream.taps
+
+
+def _back(rule: Callable[[Any, int, int], Any], stream: BaseStream, n: int) -> Tuple[int, int]:
+    # The oldest input of an output in the middle, and how many taps there are.
+    m = stream.output_length(n, True)
+    if m == 0:
+        return 1, 0
+    found = [int(tap[m // 2]) for tap in rule(stream, n, m)]
+    return min((place for place in found if place >= 0), default=1), len(found)
+
+
+@contextmanager
+def noted_recurrences(stream: BaseStream) -> Iterator[List[Tensor]]:
+    """While this is open, `needed` notes which columns it asks of the recurrences in a stream.
+
+    Yields:
+        masks of columns, filled by and by
+    """
+    parts = [part for part in stream.modules() if isinstance(part, BaseStream)]
+    _recurrent.update(id(part) for part in parts if is_recurrent(part))
+    try:
+        yield _noted
+    finally:
+        _recurrent.clear()
+        _noted.clear()
 
 
 def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
@@ -92,10 +145,23 @@ def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
     Returns:
         a mask ``[n, columns]``
     """
+    if id(stream) in _recurrent:
+        _noted.append(need.any(0))
     for kind in type(stream).__mro__:
         if kind in _needs:
             return _needs[kind](stream, need, n)
-    return _fallback[0](stream, need, n)
+    if stream.reach is None:
+        return _fallback[0](stream, need, n)
+    if _remembers(stream):
+        return _needed_before(stream.reach, need, n)
+    return needed_by_taps(need, stream.taps(n, need.shape[0]), n)
+
+
+def _needed_before(reach: Reach, need: Tensor, n: int) -> Tensor:
+    """The inputs that are needed by outputs that read all up to their newest one."""
+    newest = [min(reach.newest(i), n - 1) for i in range(need.shape[0])]
+    found = needed_by_taps(need, [torch.tensor(newest, dtype=torch.int64)], n)
+    return found.to(torch.uint8).flip(0).cummax(0).values.flip(0) > 0
 
 
 def needed_by_taps(need: Tensor, taps: Taps, n: int) -> Tensor:
@@ -105,76 +171,6 @@ def needed_by_taps(need: Tensor, taps: Taps, n: int) -> Tensor:
     for tap in taps:
         found.index_add_(0, torch.where((tap >= 0) & (tap < n), tap, n), counted)
     return found[:n] > 0
-
-
-# ---------------------------------------------------------------------- layers
-
-
-def window_taps(m: int, kernel: int, dilation: int, stride: int, left: int) -> Taps:
-    """Of a window that begins ``left`` samples before the signal."""
-    begin = torch.arange(m) * stride - left
-    for k in range(kernel):
-        yield begin + k * dilation
-
-
-def _conv(stream: Conv1dStream, need: Tensor, n: int) -> Tensor:
-    pad = stream.pad
-    length = n if pad is None else pad.output_length(n, True)
-    taps = window_taps(need.shape[0], stream.kernel_size, stream.dilation, stream.stride, 0)
-    found = needed_by_taps(need, taps, length)
-    return found if pad is None else needed(pad, found, n)
-
-
-register_needs(Conv1dStream, _conv)
-
-
-@field_rule(Pool1dStream)
-def _pool(stream: Pool1dStream, n: int, m: int) -> Taps:
-    return window_taps(m, stream.kernel_size, stream.dilation, stream.stride, stream.padding)
-
-
-@field_rule(TransposedStream)
-def _transposed(stream: TransposedStream, n: int, m: int) -> Taps:
-    place = torch.arange(m) + stream.padding
-    for k in range(stream.kernel_size):
-        begin = place - k * stream.dilation
-        yield torch.where(begin % stream.stride == 0, begin // stream.stride, -1)
-
-
-@field_rule(Pad1dStream)
-def _pad(stream: Pad1dStream, n: int, m: int) -> Taps:
-    place = torch.arange(m) - stream.left
-    if stream.mode == "reflect":
-        place = place.abs()
-        place = torch.where(place >= n, 2 * (n - 1) - place, place)
-    elif stream.mode == "replicate":
-        place = place.clamp(0, n - 1)
-    yield place
-
-
-@field_rule(UpsampleStream)
-def _upsample(stream: UpsampleStream, n: int, m: int) -> Taps:
-    i, p, q = torch.arange(m), stream.p, stream.q
-    if stream.mode == "nearest":
-        yield i * q // p
-    elif stream.mode == "nearest-exact":
-        yield (2 * i + 1) * q // (2 * p)
-    elif n <= stream.copied:
-        yield i
-    else:
-        numerator = ((2 * i + 1) * q - p).clamp(min=0)
-        left = numerator // (2 * p)
-        yield left
-        # A sample with weight 0 is waited for, and does not count.
-        yield torch.where(numerator % (2 * p) > 0, (left + 1).clamp(max=n - 1), -1)
-
-
-def _same(stream: BaseStream, n: int, m: int) -> Taps:
-    yield torch.arange(m)
-
-
-for _kind in (IdentityStream, PointwiseStream, Elementwise1dStream, BatchNorm1dStream):
-    field_rule(_kind)(_same)
 
 
 # ---------------------------------------------------------------------- containers

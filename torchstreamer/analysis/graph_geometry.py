@@ -1,4 +1,4 @@
-"""Which inputs the outputs of a captured graph depend on: a rule for each of its streams and parts."""
+"""Which inputs the outputs of a captured graph depend on: a rule for each of its parts."""
 
 from typing import Any, Dict, List, Set, Tuple
 
@@ -6,19 +6,10 @@ import torch
 from torch import Tensor, fx
 
 from ..core.stream import BaseStream
+from ..graph.graph_stream import GraphStream
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ported import PortedGraphStream
-from ..graph.regrouping import FramesStream, MergeTimeStream, SplitTimeStream
-from ..graph.stream import GraphStream
-from ..graph.streams import (
-    CornerUpsampleStream,
-    CropStream,
-    CumulativeStream,
-    PositionStream,
-    WindowedStream,
-)
-from ..layers.recurrent import RecurrentStream
-from .geometry import Taps, cropped, field_rule, needed, register_needs, window_taps
+from ..graph.several import PortedGraphStream
+from .geometry import cropped, needed, register_needs
 
 __all__ = ["graph_needs", "output_samples", "port_samples"]
 
@@ -34,54 +25,6 @@ _SHAPES = (
     "new_full",
     "sym_size",
 )
-
-
-# ---------------------------------------------------------------------- streams
-
-
-@field_rule(WindowedStream)
-def _windowed(stream: WindowedStream, n: int, m: int) -> Taps:
-    return window_taps(m, stream.field, 1, stream.stride, 0)
-
-
-@field_rule(PositionStream)
-def _position(stream: PositionStream, n: int, m: int) -> Taps:
-    return iter(())
-
-
-@field_rule(MergeTimeStream)
-def _merge_time(stream: MergeTimeStream, n: int, m: int) -> Taps:
-    yield torch.arange(m) // stream.factor
-
-
-@field_rule(SplitTimeStream)
-def _split_time(stream: SplitTimeStream, n: int, m: int) -> Taps:
-    return window_taps(m, stream.factor, 1, stream.factor, 0)
-
-
-@field_rule(FramesStream)
-def _frames(stream: FramesStream, n: int, m: int) -> Taps:
-    yield torch.arange(m) - stream.fronts
-
-
-@field_rule(CropStream)
-def _crop(stream: CropStream, n: int, m: int) -> Taps:
-    yield torch.arange(m) + stream.left
-
-
-@field_rule(CornerUpsampleStream)
-def _corner_upsample(stream: CornerUpsampleStream, n: int, m: int) -> Taps:
-    i = torch.arange(m)
-    yield i // stream.factor
-    yield torch.where(i % stream.factor > 0, i // stream.factor + 1, -1)
-
-
-def _recurrent(stream: BaseStream, need: Tensor, n: int) -> Tensor:
-    return need.to(torch.uint8).flip(0).cummax(0).values.flip(0)[:n] > 0
-
-
-register_needs(CumulativeStream, _recurrent)
-register_needs(RecurrentStream, _recurrent)
 
 
 # ---------------------------------------------------------------------- graphs
@@ -168,16 +111,16 @@ def _interleaved(node: Any, needs: Dict[int, Tensor], makers: Dict[int, SegmentN
     """Through values that were stacked to be samples behind each other: each sample is computed from its own."""
     if not isinstance(node, StreamNode) or node.target not in needs or node.source in needs:
         return []
-    stream, maker = node.stream, makers.get(node.source)
-    if not isinstance(stream, MergeTimeStream) or stream.behind != 1 or maker is None:
+    factor, maker = getattr(node.stream, "interleaved", 1), makers.get(node.source)
+    if factor == 1 or maker is None:
         return []
     reads, outputs = _reads(maker)
     stack = outputs[maker.targets.index(node.source)]
     name = getattr(stack.target, "__name__", "")
-    if name.split(".")[0] != "stack" or stack.args[1:] != (-1,) or len(stack.args[0]) != stream.factor:
+    if name.split(".")[0] != "stack" or stack.args[1:] != (-1,) or len(stack.args[0]) != factor:
         return []
     need = needs.pop(node.target)
-    parts = [(each, need[k :: stream.factor]) for k, each in enumerate(stack.args[0])]
+    parts = [(each, need[k::factor]) for k, each in enumerate(stack.args[0])]
     return [(maker.sources[i], part) for each, part in parts for i in reads[each] if i < maker.streamed]
 
 

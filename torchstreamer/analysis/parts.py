@@ -11,9 +11,9 @@ from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
 from ..core.stream import BaseStream
+from ..graph.graph_stream import GraphStream
 from ..graph.nodes import StreamNode
-from ..graph.ported import PortedGraphStream
-from ..graph.stream import GraphStream
+from ..graph.several import PortedGraphStream
 from .arguments import ensure_stream
 from .graph_geometry import port_samples
 from .probed import kind_of

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from ..core.stream import BaseStream
-from ..graph.ported import PortedGraphStream
-from ..graph.stream import GraphStream
-from ..graph.streams import CumulativeStream
-from ..layers.recurrent import RecurrentStream
-from .geometry import has_rule, needed
+from ..graph.graph_stream import GraphStream
+from ..graph.several import PortedGraphStream
+from .geometry import has_rule, needed, noted_recurrences
 from .graph_geometry import graph_needs, output_samples, port_samples
 from .grouping import hulls
 from .phases import Period, Phase, relative
@@ -71,46 +69,49 @@ def symbolic_phases(
 ) -> Tuple[Period, Tuple[Phase, ...]]:
     """Period and phases of a stream's receptive field."""
     hop, period = stream_period(stream, input, output)
-    parts = [part for part in stream.modules() if isinstance(part, BaseStream)]
-    recurrent = any(isinstance(part, (CumulativeStream, RecurrentStream)) for part in parts)
-    unknown = any(not has_rule(part) for part in parts)
+    unknown = any(not has_rule(part) for part in stream.modules() if isinstance(part, BaseStream))
     if longest is None and unknown:
         longest = _UNKNOWN
     n = max(-(-32 // hop), 4) * hop
-    open_before = False
-    while True:
-        rows, open_now = _middle(stream, n, period, input, output)
-        if rows is not None:
-            if not open_now:
-                return period, tuple(rows)
-            if (recurrent and open_before and longest is None) or (longest is not None and n >= longest):
-                return period, tuple(None if row is None else (float("inf"), row[1]) for row in rows)
-        open_before = rows is not None and open_now
-        n *= 2
-        if n * 2 * period[1] > _LARGEST:
-            raise ValueError(
-                f"no_field: no receptive field was found in signals of {n // 2} samples; a bounded one was expected; "
-                "pass longest=, from which on a field counts as unbounded"
-            )
+    with noted_recurrences(stream) as noted:
+        while True:
+            noted.clear()
+            phases = _middle(stream, n, period, input, output, noted, longest is not None and n >= longest)
+            if phases is not None:
+                return period, tuple(phases)
+            n *= 2
+            if n * 2 * period[1] > _LARGEST:
+                raise ValueError(
+                    f"no_field: no receptive field was found in signals of {n // 2} samples; a bounded one was "
+                    "expected; pass longest=, from which on a field counts as unbounded"
+                )
 
 
-def _middle(stream: BaseStream, n: int, period: Period, input: int, output: int) -> Tuple[Optional[List[Phase]], bool]:
-    """The phases of a period in the middle of a signal, or ``None`` where the ends still show; and whether all begin
-    with the signal."""
+def _middle(
+    stream: BaseStream, n: int, period: Period, input: int, output: int, noted: List[Tensor], unbounded: bool
+) -> Optional[List[Phase]]:
+    """The phases of a period in the middle of a signal, or ``None`` where the ends still show.
+
+    Args:
+        noted: masks of the columns that ask something of a recurrence, which looks back without bound
+        unbounded: whether all that begins with the signal is taken for such a one
+    """
     ins, outs = period
     length = output_samples(stream, output, n, True)
     begin = length // outs // 2 * outs
     if begin < outs or begin + 2 * outs > length:
-        return None, False
+        return None
     mask = needed_inputs(stream, torch.arange(begin, begin + 2 * outs), n, input, output)
     first, last = hulls(mask.T)
     seen = last >= first
     if bool((last[seen] >= mask.shape[0] - 1).any()):
-        return None, False
-    open_now = bool((first[seen] <= 0).any())
-    phases = relative(first.tolist(), last.tolist(), begin, period)
-    one, two = phases[:outs], phases[outs:]
-    if open_now:
-        same = [(a and a[1]) == (b and b[1]) for a, b in zip(one, two, strict=True)]
-        return (one if all(same) else None), True
-    return (one if one == two else None), False
+        return None
+    opens = seen & (first <= 0)
+    recurrent = torch.stack(noted).any(0) if noted else torch.zeros_like(seen)
+    if bool((opens & ~recurrent).any()) and not unbounded:
+        return None
+    phases = [
+        (float("inf"), phase[1]) if phase is not None and open_now else phase
+        for phase, open_now in zip(relative(first.tolist(), last.tolist(), begin, period), opens.tolist(), strict=True)
+    ]
+    return phases[:outs] if phases[:outs] == phases[outs:] else None

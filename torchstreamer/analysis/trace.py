@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
-from ..graph.ported import PortedGraphStream
+from ..graph.several import PortedGraphStream
 from .arguments import tensors, whole_number
 from .parts import Part, new_copy, parts_of, samples_in, watch
 

@@ -5,7 +5,7 @@ Python would rather catch.
 """
 
 import zlib
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from ..errors import StreamError, StreamInputError, StreamStateError
 from .describe import describe, dtype_name
 from .entry import entry
 from .handle import adopt_forward, inherited_step, scripted_class
+from .lengths import LinearLength
 from .memory import Memory
+from .reach import Reach, offline_length, settled_length
 from .shell import fresh_shell
 from .state import count_entries, require_whole
 from .tracing import autocasting, inference_mode, plain_inference
@@ -35,13 +37,18 @@ class BaseStream(nn.Module):
     A custom handler overrides ``__init__`` and ``forward(x, final)``, and keeps what it must remember in `RingBuffer`
     attributes; then ``reset``, snapshots, stacking, device moves and scripting work without further code. It gets
     chunks in the rank in which they came. If its ``x`` is annotated ``Optional[Tensor]`` it is also called with
-    ``None`` at the end of a signal when nothing new reached it; otherwise never. It should set ``hop`` and ``ratio``
-    and define ``output_length`` where these are not those of a pointwise layer.
+    ``None`` at the end of a signal when nothing new reached it; otherwise never. It states its `Reach`, what an output
+    reads, from which ``hop``, ``ratio``, ``output_length``, fields and latency follow; or it sets ``hop`` and
+    ``ratio`` and defines ``output_length(n, final)`` itself.
 
     The built-in handlers override ``step(x, final)`` instead: chunks there are always ``[B, C, T]`` with ``T > 0`` or
     ``None``, checked once by the outermost stream.
 
+    Args:
+        reach: what an output reads of the input, where that is known
+
     Attributes:
+        reach: what an output reads of the input, or ``None``
         hop: the input period after which the state repeats its shape, in samples
         ratio: outputs per inputs, a pair of integers without a common factor
 
@@ -54,15 +61,21 @@ class BaseStream(nn.Module):
     # `step` or `forward` says so anew.
     fresh: bool = False
 
+    # Scripts take the numbers alone.
+    __jit_ignored_attributes__ = ["reach"]
+
+    reach: Optional[Reach]
     hop: int
     ratio: Tuple[int, int]
     aliasing: int
     _like: Tensor = entry("_buffers")
 
-    def __init__(self) -> None:
+    def __init__(self, reach: Optional[Reach] = None) -> None:
         super().__init__()
-        self.hop = 1
-        self.ratio = (1, 1)
+        self.reach = reach
+        self._reach_numbers = (0, 1, 0, 0, 1) if reach is None else reach.numbers  # with p = 0 if they are not known
+        self.hop = 1 if reach is None else reach.hop
+        self.ratio = (1, 1) if reach is None else reach.ratio
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
         self.aliasing = 2
         # Whether the output has the dtype of the input, so that a weight behind this stream tells what must come in.
@@ -118,7 +131,18 @@ class BaseStream(nn.Module):
             n: input length, in samples
             final: whether the signal ends there; if so, the length of ``net(x)``, or 0 where ``net`` refuses ``x``
         """
-        raise StreamError("no_output_length: this handler does not define output_length(n, final); define it")
+        length = self.length(n)
+        # An output that is settled need not exist: a crop may take it.
+        return length if final else min(settled_length(self._reach_numbers, n), length)
+
+    def length(self, n: int) -> int:
+        """Number of samples of ``net(x)`` for ``n`` samples of ``x``; a handler overrides it where `Reach` is wrong."""
+        if self._reach_numbers[0] == 0:
+            raise StreamError(
+                "no_output_length: this handler states no reach and does not define output_length(n, final); state the "
+                "reach, or define it"
+            )
+        return offline_length(self._reach_numbers, n)
 
     @torch.jit.export
     def get_state(self) -> Dict[str, Tensor]:
@@ -204,6 +228,33 @@ class BaseStream(nn.Module):
 
     def anchor(self) -> Optional[Tensor]:
         """A weight whose dtype and device the input must have, or ``None``."""
+        return None
+
+    # ------------------------------------------------------------------ for analysis, in Python only
+
+    def lines(self) -> Optional[Tuple[LinearLength, LinearLength]]:
+        """`output_length` before the end and at the end, where both are one rounded line; else ``None``."""
+        own = type(self)
+        derived = own.output_length is BaseStream.output_length and own.length is BaseStream.length
+        return self.reach.lines() if derived and self.reach is not None else None
+
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from, of a whole signal; a handler overrides it where not all count.
+
+        Args:
+            n: length of the signal
+            m: length of the output
+
+        Yields:
+            positions ``[m]``: output ``i`` depends on the inputs at place ``i`` of all of them; one outside of the
+            signal, such as -1, stands for none
+        """
+        if self.reach is None:
+            raise StreamError("no_reach: this handler states no reach; pass it to BaseStream.__init__")
+        return self.reach.taps(m)
+
+    def multiply_adds(self, came: int, given: int) -> Optional[int]:
+        """Multiply-adds of one row for so many samples in and out; ``None`` where they are to be counted."""
         return None
 
     # ------------------------------------------------------------------ inside

@@ -1,53 +1,14 @@
 """Lengths of the values in a network, as functions of the total length of a signal, on tensors."""
 
-from functools import lru_cache
-from typing import Callable, List, Optional, Tuple
-
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPEN", "LengthFunction", "RowLength", "least_ahead", "periodic"]
+from ..core.lengths import LengthTable
 
-LengthFunction = Callable[[int], int]
+__all__ = ["OPEN", "RowLength"]
 
 # The length of a signal that goes on: longer than any that ends.
 OPEN = 1 << 42
-
-Periodic = Tuple[List[int], int, int, int]
-
-
-def periodic(function: LengthFunction, period: int, limit: int = 1 << 18) -> Optional[Periodic]:
-    """Values at ``0 … start + period - 1``, ``start``, ``period`` and the rise of a function that rises by a constant
-    with every period from ``start`` on; ``None`` if it does not below ``limit``."""
-    function = lru_cache(maxsize=None)(function)
-    far = max(64, 2 * period)
-    while far <= limit:
-        # Where nothing rises, the signal is still too short to give anything.
-        rise = function(far + period) - function(far)
-        if rise > 0 and all(function(n + period) - function(n) == rise for n in range(far, far + 4 * period + 512)):
-            start = far
-            while start > 0 and function(start - 1 + period) - function(start - 1) == rise:
-                start -= 1
-            return [function(n) for n in range(start + period)], start, period, rise
-        far *= 4
-    return None
-
-
-def least_ahead(table: Periodic) -> LengthFunction:
-    """The least value at a length or beyond it."""
-    values, start, period, rise = table
-    ahead = list(values)
-    for n in reversed(range(len(ahead))):
-        later = ahead[n + 1] if n + 1 < len(ahead) else values[start] + rise
-        ahead[n] = min(ahead[n], later)
-
-    def least(n: int) -> int:
-        if n < start:
-            return ahead[n]
-        turns = (n - start) // period
-        return ahead[n - turns * period] + turns * rise
-
-    return least
 
 
 class RowLength(nn.Module):
@@ -59,15 +20,19 @@ class RowLength(nn.Module):
 
     values: Tensor
 
-    def __init__(self, table: Periodic) -> None:
+    def __init__(self, table: LengthTable) -> None:
         super().__init__()
-        values, start, period, rise = table
-        self.start = start
-        self.period = period
-        self.rise = rise
-        self.shortest, self.offset, self.closed = _closed_form(values, start, period, rise)
-        if not self.closed:
-            self.register_buffer("values", torch.tensor(values), persistent=False)
+        line = table.linear()
+        self.closed = line is not None
+        self.start, self.period, self.rise = table.start, table.period, table.rise
+        self.offset = self.shortest = 0
+        if line is None:
+            self.register_buffer("values", torch.tensor(table.values), persistent=False)
+        else:
+            self.rise, self.offset, self.period = line.rise, line.offset, line.period
+            # Where the line itself is above 0 too early.
+            early = any((line.rise * n + line.offset) // line.period > 0 for n in range(line.shortest))
+            self.shortest = line.shortest if early else 0
 
     def forward(self, total: Tensor) -> Tensor:
         """Lengths ``[B]`` for total lengths ``[B]``."""
@@ -85,19 +50,3 @@ class RowLength(nn.Module):
             place = (total - turns * self.period).clamp(0, self.start + self.period - 1)
             n = self.values.index_select(0, place) + turns * self.rise
         return torch.where(total >= OPEN, torch.full_like(n, OPEN), n)
-
-
-def _closed_form(values: List[int], start: int, period: int, rise: int) -> Tuple[int, int, bool]:
-    # (n · rise + offset) // period, at least 0, and 0 below a shortest length.
-    low = max(period * values[n] - n * rise for n in range(start, start + period))
-    high = min(period * (values[n] + 1) - 1 - n * rise for n in range(start, start + period))
-    if low > high:
-        return 0, 0, False
-    shortest = next((n for n, value in enumerate(values) if value > 0), len(values))
-    for offset in {low, high, min(max(0, low), high)}:
-        formula = [max((n * rise + offset) // period, 0) for n in range(len(values))]
-        if formula == values:
-            return 0, offset, True
-        if formula[shortest:] == values[shortest:] and not any(values[:shortest]):
-            return shortest, offset, True
-    return 0, 0, False

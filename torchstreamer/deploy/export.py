@@ -67,7 +67,7 @@ def geometry(static: StaticStream, stream: BaseStream) -> Dict[str, Any]:
         "length_multiple": static.length_multiple,
         "hop": stream.hop,
         "ratio": list(stream.ratio),
-        "lengths": list(static.table),
+        "lengths": [static.table.values, static.table.start, static.table.period, static.table.rise],
         "states": {name: [list(value.shape), _name(value.dtype)] for name, value in state.items()},
     }
 

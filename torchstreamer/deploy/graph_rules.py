@@ -8,23 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
+from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ported import PortedGraphStream
-from ..graph.regrouping import FramesStream, MergeTimeStream, SplitTimeStream
-from ..graph.stream import GraphStream
-from ..graph.streams import (
-    CornerUpsampleStream,
-    CropStream,
-    CumulativeStream,
-    OverlapStream,
-    PositionStream,
-    WindowedStream,
-)
+from ..graph.ops.edges import CropStream, FramesStream
+from ..graph.ops.rates import MergeTimeStream
+from ..graph.ops.running import CumulativeStream, PositionStream
+from ..graph.several import PortedGraphStream
+from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, PositionPart, RunningPart, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule
-from .rules import add_transposed, add_window, interpolated
 
 __all__ = ["several_signals"]
 
@@ -85,15 +79,13 @@ def _packed(plan: Planner, stream: nn.Module, edge: Edge, layout: Optional[Layou
         return edge
     if not layout.has_rows:
         raise _without_rows(plan, stream)
-    return replace(plan.add(Call(Packing(layout)), [edge], edge.lag), padded=edge.padded)
+    return plan.laid_out(edge, Packing(layout))
 
 
 def _laid_out(plan: Planner, edge: Edge, layout: Optional[Layout]) -> Edge:
     if layout is None or layout.plain:
         return edge
-    time, rows = _axes(layout)
-    made = plan.add(Call(Unpacking(layout)), [edge], edge.lag, time=time, rows=rows)
-    return replace(made, padded=edge.padded)
+    return plan.laid_out(edge, Unpacking(layout), *_axes(layout))
 
 
 def _without_rows(plan: Planner, stream: nn.Module) -> Exception:
@@ -159,7 +151,7 @@ def _sum(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge])
 
 
 def _settle(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
-    source = values[node.source]
+    source = plan.whole(values[node.source])
     table = node.length
     local = range(table.start + table.period)
     if any(table(n) > max(_lengths(stream, n)[node.source] - node.lead, 0) for n in local):
@@ -170,8 +162,8 @@ def _settle(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edg
 
 
 def _edge(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
-    value = _packed(plan, stream, values[node.sources[0]], node.layout)
-    other = _packed(plan, stream, values[node.sources[1]], node.other)
+    value = plan.whole(_packed(plan, stream, values[node.sources[0]], node.layout))
+    other = plan.whole(_packed(plan, stream, values[node.sources[1]], node.other))
     sample = plan.add(Latch(node.last, other.lag, plan.key(other)), [other], other.lag)
     # The value waits until the sample has come, in the same step or before.
     m, held = value.per_step, 0
@@ -193,7 +185,7 @@ def _edge(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]
 
 
 def _whole_lengths(plan: Planner, edge: Edge) -> range:
-    return range(plan.multiple, len(plan.tables[plan.key(edge)][0]) + 2 * plan.period, plan.multiple)
+    return range(plan.multiple, len(plan.tables[plan.key(edge)].values) + 2 * plan.period, plan.multiple)
 
 
 def _gate(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
@@ -214,39 +206,6 @@ _NODES = {
 # ---------------------------------------------------------------------- streams
 
 
-@static_rule(WindowedStream)
-def windowed(plan: Planner, stream: WindowedStream, edge: Edge) -> Edge:
-    length = plan.through(edge, stream)
-    left = right = 0
-    value = 0.0
-    if edge.padded is not None:
-        edge, left, right, value = edge.padded
-    return add_window(plan, edge, _Windowed(stream), stream.field, stream.stride, length, left, right, value)
-
-
-class _Windowed(nn.Module):
-    def __init__(self, stream: WindowedStream) -> None:
-        super().__init__()
-        self.before, self.body, self.behind = stream.before, stream.body, stream.behind
-
-    def forward(self, window: Tensor) -> Tensor:
-        return self.behind.pack(self.body([self.before.unpack(window)])[0])
-
-
-@static_rule(OverlapStream)
-def overlap(plan: Planner, stream: OverlapStream, edge: Edge) -> Edge:
-    return add_transposed(plan, edge, stream, _Overlap(stream), stream.output_padding)
-
-
-class _Overlap(nn.Module):
-    def __init__(self, stream: OverlapStream) -> None:
-        super().__init__()
-        self.stream = stream
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.stream.overlap(x)
-
-
 @static_rule(CumulativeStream)
 def cumulative(plan: Planner, stream: CumulativeStream, edge: Edge) -> Edge:
     dtype = edge.example.dtype if stream.like.is_floating_point() else stream.like.dtype
@@ -260,33 +219,13 @@ def position(plan: Planner, stream: PositionStream, edge: Edge) -> Edge:
 
 @static_rule(MergeTimeStream)
 def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
-    return plan.add(Call(_Step(stream)), [edge], edge.lag * stream.factor, plan.through(edge, stream))
+    assert stream.reach is not None
+    return plan.add(Call(body_of(stream, plan, edge)), [edge], stream.reach.lag(edge.lag), plan.through(edge, stream))
 
 
-class _Step(nn.Module):
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self.stream = stream
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.stream.step(x, False)
-
-
-@static_rule(SplitTimeStream)
-def split_time(plan: Planner, stream: SplitTimeStream, edge: Edge) -> Edge:
-    body = _Split(stream.factor, stream.behind)
-    return add_window(plan, edge, body, stream.factor, stream.factor, plan.through(edge, stream))
-
-
-class _Split(nn.Module):
-    def __init__(self, factor: int, behind: int) -> None:
-        super().__init__()
-        self.factor, self.behind = factor, behind
-
-    def forward(self, x: Tensor) -> Tensor:
-        count = x.size(2) // self.factor
-        y = x.reshape([x.size(0), x.size(1) // self.behind, self.behind, count, self.factor])
-        return y.permute([0, 1, 4, 2, 3]).reshape([x.size(0), -1, count])
+@static_rule(CropStream)
+def crop(plan: Planner, stream: CropStream, edge: Edge) -> Edge:
+    return edge.shifted(-stream.left, plan.through(edge, stream))
 
 
 @static_rule(FramesStream)
@@ -305,13 +244,3 @@ def frames(plan: Planner, stream: FramesStream, edge: Edge) -> Edge:
     lag = edge.lag + held - stream.fronts
     part = Frames(constants(stream.front), constants(stream.back), held, lag, plan.key(edge))
     return plan.add(part, [edge], lag, length)
-
-
-@static_rule(CropStream)
-def crop(plan: Planner, stream: CropStream, edge: Edge) -> Edge:
-    return edge.shifted(-stream.left, plan.through(edge, stream))
-
-
-@static_rule(CornerUpsampleStream)
-def corner_upsample(plan: Planner, stream: CornerUpsampleStream, edge: Edge) -> Edge:
-    return interpolated(plan, edge, stream.factor, 1, 0, True, plan.through(edge, stream))

@@ -5,7 +5,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..graph.streams import accumulate
+from ..graph.ops.running import accumulate
 from .rows import Part, Rows, over
 
 __all__ = ["Call", "Delay", "Interpolate", "Pick", "PositionPart", "RunningPart", "Sum"]

@@ -1,21 +1,42 @@
 """Plans a static step: which parts, in which order, and at which lag each value runs."""
 
+import functools
 import math
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
 
+from ..core.lengths import LengthFunction, LengthTable
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from ..graph.layout import Layout
-from .counting import OPEN, LengthFunction, Periodic, RowLength, least_ahead, periodic
-from .kernels import product_columns
+from .counting import OPEN, RowLength
+from .ends import Fit
 from .parts import Call, Delay, Pick
 from .rows import Part, Rows
 
-__all__ = ["Edge", "Packing", "Planner", "Unpacking", "static_rule"]
+__all__ = ["Edge", "Margin", "Packing", "Planner", "Unpacking", "static_rule"]
+
+# The longest period, and the latest start of one, that lengths are tried for.
+_LONGEST = 1 << 18
+
+
+class Margin(NamedTuple):
+    """Constants around a value that no part has put there yet.
+
+    Attributes:
+        left: samples before the first
+        right: samples after the last
+        value: of these samples
+        length: of the value without them, for each total length
+    """
+
+    left: int
+    right: int
+    value: float
+    length: LengthFunction
 
 
 @dataclass(frozen=True)
@@ -28,8 +49,8 @@ class Edge:
         length: its length for each total length
         example: the value in a step, zeros
         time, rows: its time axis and its batch axis
-        padded: the value before it was padded with constants, if it was, as ``[B, C, m]``; how many samples came to
-            its left and right, and which
+        margin: what is still to be put around it, if anything; slot, lag and example are those without it. A window
+            puts it there itself, for which nothing has to wait
     """
 
     slot: int
@@ -38,7 +59,7 @@ class Edge:
     example: Tensor
     time: int = 2
     rows: int = 0
-    padded: Optional[Tuple["Edge", int, int, float]] = None
+    margin: Optional[Margin] = None
 
     @property
     def per_step(self) -> int:
@@ -51,13 +72,14 @@ class Edge:
         return self.example.dim() == 3 and self.time == 2 and self.rows == 0
 
     def shifted(self, samples: int, length: LengthFunction) -> "Edge":
-        """The same samples as ones that stand so much further behind in their signal."""
-        return Edge(self.slot, self.lag - samples, length, self.example, self.time, self.rows)
+        """The same samples as ones that stand so much further on in their signal."""
+        assert self.margin is None
+        return replace(self, lag=self.lag - samples, length=length)
 
 
 Rule = Callable[["Planner", Any, Edge], Edge]
 
-_RULES: Dict[Type[nn.Module], Rule] = {}
+_RULES: Dict[Type[nn.Module], Tuple[Rule, bool]] = {}
 
 
 class _Through:
@@ -78,7 +100,7 @@ class _Through:
         return self.known[n]
 
 
-def static_rule(*kinds: Type[nn.Module]) -> Callable[[Rule], Rule]:
+def static_rule(*kinds: Type[nn.Module], margins: bool = False) -> Callable[[Rule], Rule]:
     """Registers how streams of these types run in a static step, as a decorator of a function.
 
     The function takes the planner, a stream and the value that goes into it, an `Edge`, adds parts to the planner and
@@ -87,6 +109,7 @@ def static_rule(*kinds: Type[nn.Module]) -> Callable[[Rule], Rule]:
 
     Args:
         kinds: classes of streams; the rule also takes their subclasses, unless these have a ``forward`` of their own
+        margins: whether it takes values of which constants on both sides are still to be made, `Edge.margin`
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -114,7 +137,7 @@ def static_rule(*kinds: Type[nn.Module]) -> Callable[[Rule], Rule]:
 
     def register(rule: Rule) -> Rule:
         for kind in kinds:
-            _RULES[kind] = rule
+            _RULES[kind] = rule, margins
         return rule
 
     return register
@@ -144,7 +167,7 @@ class Planner:
         self.parts: List[Part] = []
         self.empty: List[List[Tensor]] = []
         self.slots = 1
-        self.tables: List[Periodic] = []
+        self.tables: List[LengthTable] = []
         self.counters: List[RowLength] = []
         self._keys: Dict[Tuple[Any, ...], int] = {}
         self._known: Dict[int, Tuple[LengthFunction, int]] = {}
@@ -152,19 +175,15 @@ class Planner:
 
     # ------------------------------------------------------------------ for rules
 
-    def product_columns(self, weight: Tensor, groups: int) -> int:
-        """Up to how many outputs, over all rows, a convolution is one product."""
-        limit = product_columns(weight, groups)
-        return limit if self.columns is None or limit == 0 else self.columns
-
     def lower(self, stream: BaseStream, edge: Edge) -> Edge:
-        """Add the parts of a stream behind a value ``[B, C, m]``."""
+        """Add the parts of a stream after a value ``[B, C, m]``."""
         self._last = stream
         for kind in type(stream).__mro__:
             if kind in _RULES:
                 if kind is not type(stream) and "handle" in type(stream).__dict__:
                     break  # it computes something else than the class that it extends
-                return _RULES[kind](self, stream, edge)
+                rule, margins = _RULES[kind]
+                return rule(self, stream, edge if margins else self.whole(edge))
         raise self.refuse(
             stream,
             "no_static_rule",
@@ -185,7 +204,8 @@ class Planner:
         time: int = 2,
         rows: int = 0,
     ) -> Edge:
-        """Add a part behind values; gives its output."""
+        """Add a part after values; gives its output."""
+        assert not any(edge.margin for edge in edges), "a part for values without their margins"
         y = self._add(part, [edge.slot for edge in edges], [edge.example for edge in edges])
         return Edge(part.target, lag, length or edges[0].length, y, time, rows)
 
@@ -224,7 +244,8 @@ class Planner:
     def key_of(self, length: LengthFunction) -> int:
         """The number under which the parts find a length."""
         if id(length) not in self._known:
-            table = periodic(self._whole(length), self.period)
+            starts = [0, *(turns for turns in (2 << 2 * i for i in range(18)) if turns * self.period <= _LONGEST)]
+            table = LengthTable.fit(functools.cache(length), [self.period], multiple=self.multiple, starts=starts)
             if table is None:
                 raise UnsupportedModuleError(
                     "irregular_length",
@@ -233,8 +254,7 @@ class Planner:
                     "beyond 262144 samples",
                     "use pts.compile(stream, chunk=…)",
                 )
-            values, start, period, rise = table
-            same = (tuple(values), start, period, rise)
+            same = (tuple(table.values), table.start, table.period, table.rise)
             if same not in self._keys:
                 self._keys[same] = len(self.counters)
                 self.counters.append(RowLength(table).to(self.device))
@@ -252,10 +272,21 @@ class Planner:
             return edge
         if not edge.packed:
             return self.unpacked(self.delayed(self.packed(edge), samples), edge)
-        return self.add(Delay(samples), [edge], edge.lag + samples, edge.length)
+        return self.add(Delay(samples), [edge], edge.lag + samples)
+
+    def whole(self, edge: Edge) -> Edge:
+        """The value with its margin put around it."""
+        if edge.margin is None:
+            return edge
+        left, right, value, length = edge.margin
+        inner = self.settled(self.packed(replace(edge, margin=None, length=length)))
+        inner = self.delayed(inner, max(left - inner.lag, 0))
+        made = self.add(Fit(inner.lag, self.key(inner), value), [inner], inner.lag - left, edge.length)
+        return self.unpacked(made, edge)
 
     def aligned(self, edges: Sequence[Edge], crops: Optional[Sequence[int]] = None) -> List[Edge]:
         """Values at one lag, after their first samples have been cropped."""
+        edges = [self.whole(edge) for edge in edges]
         leads = crops or [0] * len(edges)
         lag = max(edge.lag + lead for edge, lead in zip(edges, leads, strict=True))
         later = [self.delayed(edge, lag - lead - edge.lag) for edge, lead in zip(edges, leads, strict=True)]
@@ -263,9 +294,9 @@ class Planner:
 
     def settled(self, edge: Edge) -> Edge:
         """The value, late enough that no sample of it comes before it is sure to exist."""
-        table = self.tables[self.key(edge)]
-        least = least_ahead(table)
-        steps = (len(table[0]) + 2 * self.period) // self.chunk + 2
+        edge = self.whole(edge)
+        least = self.tables[self.key(edge)].least_ahead()
+        steps = (len(least.values) + 2 * self.period) // self.chunk + 2
         m = edge.per_step
         early = max((k + 1) * m - edge.lag - least(self.ceiling((k + 1) * self.chunk)) for k in range(steps))
         # Nothing is early as long as nothing has come at all.
@@ -273,15 +304,16 @@ class Planner:
 
     def packed(self, edge: Edge) -> Edge:
         """The value as ``[B, C, m]``."""
-        if edge.packed:
-            return edge
-        return self.add(Call(Packing(self._layout(edge))), [edge], edge.lag, edge.length)
+        return edge if edge.packed else self.laid_out(edge, Packing(self._layout(edge)))
 
     def unpacked(self, edge: Edge, like: Edge) -> Edge:
         """The value laid out as another."""
-        if like.packed:
-            return edge
-        return self.add(Call(Unpacking(self._layout(like))), [edge], edge.lag, edge.length, like.time, like.rows)
+        return edge if like.packed else self.laid_out(edge, Unpacking(self._layout(like)), like.time, like.rows)
+
+    def laid_out(self, edge: Edge, change: nn.Module, time: int = 2, rows: int = 0) -> Edge:
+        """The value in another layout, its margin still to be made."""
+        made = self.add(Call(change), [replace(edge, margin=None)], edge.lag, edge.length, time, rows)
+        return replace(made, margin=edge.margin)
 
     def ceiling(self, n: int) -> int:
         """The least total length from ``n`` on that can occur."""
@@ -293,9 +325,6 @@ class Planner:
         shape = edge.example.shape
         others = [size for axis, size in enumerate(shape) if axis not in (edge.time, edge.rows)]
         return Layout(edge.time, edge.rows, shape[edge.rows] // self.batch, others)
-
-    def _whole(self, length: LengthFunction) -> LengthFunction:
-        return lambda n: length(self.ceiling(n))
 
     def _still(self) -> Rows:
         zeros = torch.zeros([self.batch], dtype=torch.int64, device=self.device)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.describe import dtype_name
+from ..core.lengths import LengthTable
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
-from ..graph.ported import PortedGraphStream
+from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
 from . import graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_step, input_channels
@@ -128,7 +129,7 @@ class StaticStream(nn.Module):
         self._time = out.time
         self._result = out.slot
         self._length = plan.key(out)
-        self.table = plan.tables[self._length]
+        self._table = (plan.tables[self._length],)  # a tuple, since it is no part of the step
         self.flush_steps = self._count_flush_steps(plan)
         used = needed(plan.parts, out.slot)
         # Copies, which no change of the network reaches, nor one of this module the network.
@@ -280,16 +281,19 @@ class StaticStream(nn.Module):
         """The state in which all rows are free."""
         return {name: empty.clone() for name, empty in self._empty.items()}
 
+    @property
+    def table(self) -> LengthTable:
+        """The length of the output, as a function of the input's."""
+        return self._table[0]
+
     def output_length(self, n: int) -> int:
         """Number of samples that the network gives for ``n``."""
-        values, start, period, rise = self.table
         if n % self.length_multiple:
             raise StreamInputError(
                 f"length_multiple: a length of {n} samples came; a multiple of {self.length_multiple} was expected; "
                 "pad the signal"
             )
-        turns = max((n - start) // period, 0)
-        return values[max(n, 0) - turns * period] + turns * rise
+        return self.table(n)
 
     def reset(self, rows: Optional[RowIndex] = None) -> None:
         """Free rows, all unless they are given."""
@@ -355,8 +359,7 @@ class StaticStream(nn.Module):
 
     def _count_flush_steps(self, plan: Planner) -> int:
         ahead = 0
-        values, _, period, _ = self.table
-        for k in range((len(values) + 2 * period) // self.chunk + 2):
+        for k in range((len(self.table.values) + 2 * self.table.period) // self.chunk + 2):
             for n in range(k * self.chunk, (k + 1) * self.chunk + 1):
                 if n % self.length_multiple == 0:
                     steps = -(-(self.output_length(n) + self.lag) // self.outputs)

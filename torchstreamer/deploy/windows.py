@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.reach import Reach
 from ..layers.conv_transpose import frame_matrix
-from ..layers.window import affine
+from ..layers.window import affine, spanned, window_count
 from .kernels import time_major
 from .rows import Part, Rows, over
 
-__all__ = ["ConvolveTaps", "PoolPart", "TransposeTaps", "TransposedPart", "WindowPart"]
+__all__ = ["ConvolveTaps", "TransposeTaps", "TransposedPart", "WindowPart"]
 
 
 # So many unfolded values are made at once.
@@ -53,7 +54,7 @@ class ConvolveTaps(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         kernel = self.weight.size(2)
-        count = (window.size(2) - (kernel - 1) * self.dilation - 1) // self.stride + 1
+        count = window_count(window.size(2), spanned(kernel, self.dilation), self.stride)
         if window.size(0) * count > self.columns:
             return self._convolution(window)
         rows = max(_VALUES // (count * self.matrix.size(0)), 1)
@@ -113,20 +114,30 @@ class WindowPart(Part):
 
     Args:
         body: the operation, on windows ``[B, C, n]``
-        held: samples of the state
+        held: samples of the state; negative if so many of the new ones are not looked at
         need: samples of the window, which may be fewer than there are
         mask: lag and key of the input if what lies outside of the signal counts, else ``None``
         value: what lies there
+        places: lag and reach of the output, if the operation is also told where its windows begin, and of what length
+            the signal is; it has a mask
     """
 
     def __init__(
-        self, body: nn.Module, held: int, need: int, mask: Optional[Tuple[int, int]], value: float = 0.0
+        self,
+        body: nn.Module,
+        held: int,
+        need: int,
+        mask: Optional[Tuple[int, int]],
+        value: float = 0.0,
+        places: Optional[Tuple[int, Reach]] = None,
     ) -> None:
-        super().__init__(held)
+        super().__init__(max(held, 0))
         self.body = body
+        self.begin = max(-held, 0)
         self.need = need
         self.mask = mask
         self.value = value
+        self.places = places
 
     def window(self, x: Tensor, states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
         """The window and the next state, with the padding in place."""
@@ -137,65 +148,12 @@ class WindowPart(Part):
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
         window, states = self.window(xs[0], states, rows)
-        return self.body(window[:, :, : self.need]), states
-
-
-class PoolPart(WindowPart):
-    """A pool that divides by the samples it counts, or takes a root.
-
-    Args:
-        pool: ``"Avg"`` or ``"LP"``
-        kernel_size, stride, padding: of the pool
-        held, need, mask: as in `WindowPart`
-        lag_out: of the output
-        count_include_pad: whether padding counts
-        power: of an LP pool
-    """
-
-    def __init__(
-        self,
-        pool: str,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        held: int,
-        need: int,
-        mask: Optional[Tuple[int, int]],
-        lag_out: int,
-        count_include_pad: bool,
-        power: float,
-    ) -> None:
-        super().__init__(nn.Identity(), held, need, mask)
-        self.pool = pool
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.padding = padding
-        self.lag_out = lag_out
-        self.count_include_pad = count_include_pad
-        self.power = power
-
-    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
-        window, states = self.window(xs[0], states, rows)
-        window = window[:, :, : self.need]
-        if self.pool == "LP":
-            window = window.pow(self.power)
-        y = F.avg_pool1d(window, self.kernel_size, self.stride)
-        if self.mask is not None:
-            y = y * over(self._correction(y, rows, self.mask[1]), y)
-        if self.pool == "LP":
-            y = (torch.sign(y) * F.relu(torch.abs(y))).mul(self.kernel_size).pow(1.0 / self.power)
-        return y, states
-
-    def _correction(self, y: Tensor, rows: Rows, key: int) -> Tensor:
-        # kernel_size over the number of samples that the module divides by, for each of the windows.
-        begin = rows.position(y.size(2), self.lag_out) * self.stride - self.padding
-        end, length = begin + self.kernel_size, rows.length(key)
-        if self.count_include_pad:
-            samples = torch.minimum(end, length + self.padding) - begin
-        else:
-            samples = torch.minimum(end, length) - begin.clamp(min=0)
-        wide = torch.float64 if y.dtype == torch.float64 else torch.float32
-        return (self.kernel_size / samples.clamp(min=1).to(wide)).to(y.dtype)
+        window = window[:, :, self.begin : self.begin + self.need]
+        if self.places is None or self.mask is None:
+            return self.body(window), states
+        lag, reach = self.places
+        begin = rows.position(xs[0].size(2) // reach.q, lag) * reach.q + reach.first
+        return self.body(window, over(begin, window), over(rows.length(self.mask[1]), window)), states
 
 
 class TransposedPart(WindowPart):

@@ -6,12 +6,10 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 from torch import nn
 
 from ..core.memory import Memory
-from .body import Body
 from .fusing import fuse_sums
-from .layout_of import layout_of
 from .lowering import Lowering
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StreamNode, SumNode
-from .values import AlignCall, EdgeCall, Group, SettleCall, Span, Static, StreamCall, SumCall, Value, things_in
+from .values import AlignCall, Call, EdgeCall, Group, SettleCall, Span, Static, StreamCall, SumCall, Value, things_in
 
 __all__ = ["Assembly"]
 
@@ -34,6 +32,7 @@ class Assembly:
             self.slot(thing)
         fuse_sums(lowering, outputs)
         self.needed = self._needed()
+        self.calls = [call for call in lowering.alignment.calls if call in self.needed]
         self.nodes = self._build()
         self._release()
 
@@ -43,20 +42,14 @@ class Assembly:
 
     def hop(self) -> int:
         """Input period after which all states repeat."""
-        clocks = [call.target.clock for call in self.lowering.calls if call in self.needed and hasattr(call, "target")]
-        clocks += [
-            call.targets[0].clock for call in self.lowering.calls if isinstance(call, AlignCall) and call in self.needed
-        ]
-        return math.lcm(self.lowering.capture.multiple, *(clock.hop for clock in clocks), 1)
+        clocks = [call.targets[0].clock for call in self.calls]
+        return math.lcm(self.lowering.capture.multiple, *(clock.hop for clock in clocks if clock is not None), 1)
 
     # ------------------------------------------------------------------ what is needed
 
     def _needed(self) -> Set[Any]:
         """The values, groups and calls that the outputs depend on."""
-        made: Dict[Any, Any] = {}
-        for call in self.lowering.calls:
-            for target in call.targets if isinstance(call, AlignCall) else [call.target]:
-                made[target] = call
+        made = {value: call for call in self.lowering.alignment.calls for value in call.targets}
         found: Set[Any] = set()
         waiting: List[Any] = list(self.outputs)
         while waiting:
@@ -68,37 +61,34 @@ class Assembly:
                 waiting += _inputs_of(thing.recipe)
             elif thing in made:
                 waiting.append(made[thing])
-            elif isinstance(thing, (AlignCall, SumCall)):
-                waiting += _sources(thing)
-            elif isinstance(thing, (StreamCall, SettleCall, EdgeCall)):
-                waiting += _sources(thing)
+            elif isinstance(thing, Call):
+                waiting += thing.sources
         return found
 
     # ------------------------------------------------------------------ building
 
     def _build(self) -> List[nn.Module]:
         segments: Dict[_Key, List[Any]] = {}
-        for thing in self.lowering.recorded:
+        for thing in self.lowering.alignment.recorded:
             if thing in self.needed:
                 segments.setdefault((thing.level, id(thing.clock)), []).append(thing)
-        calls = [call for call in self.lowering.calls if call in self.needed]
-        outside = self._used_outside(segments, calls)
+        outside = self._used_outside(segments)
         parts: List[Tuple[int, int, nn.Module]] = []
         for key, things in segments.items():
             outputs = [thing for thing in things if thing in outside]
             if outputs:
                 parts.append((key[0], 0, self._segment(key, outputs)))
-        for call in calls:
-            level = max(value.level for value in _sources(call))
+        for call in self.calls:
+            level = max(value.level for value in call.sources)
             parts.append((level, 1, self._call(call)))
         parts.sort(key=lambda part: part[:2])
         return [module for _, _, module in parts]
 
-    def _used_outside(self, segments: Dict[_Key, List[Any]], calls: Sequence[Any]) -> Set[Any]:
+    def _used_outside(self, segments: Dict[_Key, List[Any]]) -> Set[Any]:
         """Values computed in a segment that something else needs."""
         used: Set[Any] = set(self.outputs)
-        for call in calls:
-            used.update(_sources(call))
+        for call in self.calls:
+            used.update(call.sources)
         for key, things in segments.items():
             for thing in things:
                 for inner in _inputs_of(thing.recipe):
@@ -113,9 +103,9 @@ class Assembly:
         def inside(thing: Any) -> bool:
             return thing.recipe is not None and (thing.level, id(thing.clock)) == key
 
-        body = Body(low.tensor_of, low.kept, inside)
+        body = low.weights.body(inside)
         # Rows and lengths are read off an input, so these stand first.
-        for thing in low.recorded:
+        for thing in low.alignment.recorded:
             if thing in self.needed and (thing.level, id(thing.clock)) == key:
                 for inner in _inputs_of(thing.recipe):
                     if isinstance(inner, Value) and not inside(inner):
@@ -126,30 +116,29 @@ class Assembly:
         sources = [self.slot(thing) for thing in body.inputs]
         return SegmentNode(module, sources, streamed, [self.slot(value) for value in outputs])
 
-    def _call(self, call: Any) -> nn.Module:
+    def _call(self, call: Call) -> nn.Module:
+        sources = [self.slot(value) for value in call.sources]
+        targets = [self.slot(value) for value in call.targets]
+        layouts = [value.layout() for value in call.sources]
         if isinstance(call, AlignCall):
-            layouts = [layout_of(value) for value in call.sources]
-            return AlignNode([self.slot(v) for v in call.sources], [self.slot(v) for v in call.targets], layouts)
+            return AlignNode(sources, targets, layouts)
         if isinstance(call, SumCall):
-            return SumNode([self.slot(value) for value in call.sources], self.slot(call.target))
-        source, target = self.slot(call.source), self.slot(call.target)
+            return SumNode(sources, targets[0])
         if isinstance(call, SettleCall):
-            return SettleNode(source, target, layout_of(call.source), call.lead, call.table, call.value)
-        before, behind = layout_of(call.source), layout_of(call.target)
+            return SettleNode(sources[0], targets[0], layouts[0], call.lead, call.table, call.value)
         if isinstance(call, EdgeCall):
-            return EdgeNode(
-                [source, self.slot(call.edge)], target, before, layout_of(call.edge), call.last, call.repeats
-            )
-        if not call.packed:
-            if call.source.inner > 1 or call.source.rows is None:
-                fold = call.source.inner if call.source.rows is not None else int(call.source.shape[0])
-                for module in call.stream.modules():
-                    if isinstance(module, Memory):
-                        module.fold = fold
-            return StreamNode(call.stream, source, target, None, None)
-        return StreamNode(
-            call.stream, source, target, None if before.plain else before, None if behind.plain else behind
-        )
+            return EdgeNode(sources, targets[0], layouts[0], layouts[1], call.last, call.repeats)
+        assert isinstance(call, StreamCall)
+        if call.packed:
+            before, behind = [None if layout.plain else layout for layout in (layouts[0], call.targets[0].layout())]
+            return StreamNode(call.stream, sources[0], targets[0], before, behind)
+        source = call.sources[0]
+        fold = int(source.shape[0]) if source.rows is None else source.inner
+        if fold > 1 or source.rows is None:
+            for module in call.stream.modules():
+                if isinstance(module, Memory):
+                    module.fold = fold
+        return StreamNode(call.stream, sources[0], targets[0], None, None)
 
     def _release(self) -> None:
         """Let every value go behind its last use."""
@@ -164,13 +153,6 @@ class Assembly:
                 if i not in seen:
                     seen.add(i)
                     node.spent.append(i)
-
-
-def _sources(call: Any) -> List[Value]:
-    """The values that a call reads."""
-    if isinstance(call, (AlignCall, SumCall)):
-        return list(call.sources)
-    return [call.source, call.edge] if isinstance(call, EdgeCall) else [call.source]
 
 
 def _inputs_of(recipe: Any) -> List[Any]:

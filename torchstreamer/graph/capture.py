@@ -19,15 +19,15 @@ from torch.utils import _pytree as pytree
 
 from ..core.registry import custom_factory
 from ..errors import StreamError, UnsupportedModuleError
+from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
-from .reading_back import read_back
 
-__all__ = ["Capture", "InputPort", "capture", "module_of", "source_line"]
+__all__ = ["Capture", "ModelInput", "capture", "module_of", "source_line"]
 
 
 @dataclass(frozen=True)
-class InputPort:
+class ModelInput:
     """One input of the model.
 
     Attributes:
@@ -67,7 +67,7 @@ class Capture:
     graph: fx.Graph
     tensors: Dict[str, Tensor]
     paths: Dict[str, str]
-    inputs: List[InputPort]
+    inputs: List[ModelInput]
     outputs: List[Optional[str]]
     structure: pytree.TreeSpec
     sizes: Sizes
@@ -77,7 +77,7 @@ class Capture:
     multiple: int = 1
 
     @property
-    def streamed(self) -> List[InputPort]:
+    def streamed(self) -> List[ModelInput]:
         """The inputs with a time axis."""
         return [port for port in self.inputs if port.time is not None]
 
@@ -306,7 +306,7 @@ def _ports(
     values: Sequence[Tensor],
     times: Sequence[Optional[int]],
     dynamic_rows: bool,
-) -> Tuple[Sizes, List[InputPort]]:
+) -> Tuple[Sizes, List[ModelInput]]:
     plain = Sizes("", "", 1, 0)
     rows: Dict[str, int] = {}
     roots: Dict[str, int] = {}
@@ -352,7 +352,7 @@ def _ports(
     for node, x, time in zip(nodes, values, times, strict=True):
         shape = node.meta["val"].shape
         axis = _rows_axis(x, time) if dynamic_rows else None
-        ports.append(InputPort(node.name, time, axis, x, None if time is None else shape[time]))
+        ports.append(ModelInput(node.name, time, axis, x, None if time is None else shape[time]))
     return sizes, ports
 
 

@@ -12,15 +12,14 @@ from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from . import rules_length, rules_padding, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
-from .capture import Capture, InputPort, capture
-from .layout_of import layout_of
+from .capture import Capture, ModelInput, capture
+from .graph_stream import GraphStream
+from .input import Port
 from .lowering import Lowering
+from .model_trial import shortest_length
 from .nodes import GateNode
-from .ported import PortedGraphStream
-from .ports import Port
 from .reasons import reason_for
-from .stream import GraphStream
-from .trial import shortest_length
+from .several import PortedGraphStream
 from .values import Value
 
 __all__ = ["assembled", "graph_stream", "inputs_of", "recurrent_refusal"]
@@ -184,7 +183,7 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
     )
 
 
-def _factor(found: Capture, low: Lowering, port: InputPort) -> Tuple[int, int, int]:
+def _factor(found: Capture, low: Lowering, port: ModelInput) -> Tuple[int, int, int]:
     length = found.sizes.function(port.length)
     one, two = low.lengths[:2]
     slope = Fraction(length(two) - length(one), two - one)
@@ -214,5 +213,5 @@ def _gates(found: Capture, low: Lowering, stream: GraphStream, shortest: int) ->
     for i, (thing, port) in enumerate(zip(low.inputs, found.inputs, strict=True)):
         if port.time is not None:
             p, q, c = _factor(found, low, port)
-            gates.append(GateNode(i, layout_of(thing), -(-(shortest * p + c) // q)))
+            gates.append(GateNode(i, thing.layout(), -(-(shortest * p + c) // q)))
     return gates

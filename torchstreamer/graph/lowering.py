@@ -11,22 +11,15 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import UnsupportedModuleError
+from .alignment import Alignment
 from .capture import Capture
-from .probing import is_samplewise
+from .clocks import Clocks
+from .positions import Positions
 from .reasons import REASONS, reason_for
-from .spreading import Spreading, place
-from .tracking import is_pointwise
-from .values import (
-    Edge,
-    Group,
-    Refused,
-    Replay,
-    Rows,
-    Spread,
-    Static,
-    Value,
-    things_in,
-)
+from .refusals import Refusals, operation_name
+from .samplewise import is_pointwise, is_samplewise
+from .values import Edge, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
+from .weights import Weights
 
 __all__ = ["Lowering", "Operation", "rule"]
 
@@ -60,22 +53,41 @@ class Operation:
         self.error = error
 
 
-class Lowering(Spreading):
+class Lowering:
     """Lowers a capture.
 
     Args:
         capture: the graph
-        collect: whether to go on behind a refusal, to list them all
+        collect: whether to go on after a refusal, to list them all
 
     Attributes:
+        refuse: makes refusals
+        clocks: knows axes, lengths and clocks of values
+        weights: gives tensors without a time axis
+        alignment: takes streams and steps
+        positions: gives tensors that depend on no signal
+        inputs: the inputs of the model
         operations: every operation, with its handler or the refusal
     """
 
     def __init__(self, capture: Capture, collect: bool = False) -> None:
-        super().__init__(capture)
+        self.capture = capture
         self.collect = collect
-        self.env: Dict[fx.Node, Any] = {}
+        self.refuse = Refusals(capture.net)
+        self.clocks = Clocks(capture, self.refuse)
+        self.weights = Weights(capture)
+        self.alignment = Alignment(self.clocks, self.refuse)
+        self.positions = Positions(self.clocks, self.alignment, self.refuse, self._of_values)
+        self.inputs: List[Any] = []
         self.operations: List[Operation] = []
+        self._env: Dict[fx.Node, Any] = {}
+        # What rules say most.
+        self.sizes, self.lengths = capture.sizes, self.clocks.lengths
+        self.value, self.same_length = self.clocks.value, self.clocks.same_length
+        self.constant_difference = self.clocks.constant_difference
+        self.stream, self.derived = self.alignment.stream, self.alignment.derived
+        self.step, self.step_across = self.alignment.step, self.alignment.step_across
+        self.record = self.alignment.record
 
     # ------------------------------------------------------------------ the walk
 
@@ -86,22 +98,22 @@ class Lowering(Spreading):
         for node in self.capture.graph.nodes:
             names[node.name] = node
             if node.op == "placeholder":
-                self.env[node] = self._placeholder(node, ports.get(node.name))
+                self._env[node] = self._placeholder(node, ports.get(node.name))
             elif node.op == "call_function":
-                self._handler = ""
+                self.alignment.handler = ""
                 try:
-                    self.env[node] = self._lower(node)
+                    self._env[node] = self._lower(node)
                 except UnsupportedModuleError as error:
                     if not self.collect:
                         raise
-                    self.env[node] = Refused(error)
-                    self._handler = ""
+                    self._env[node] = Refused(error)
+                    self.alignment.handler = ""
                 self._report(node)
         outputs = []
         for name in self.capture.outputs:
-            found = None if name is None else self.env[names[name]]
+            found = None if name is None else self._env[names[name]]
             if isinstance(found, Spread):
-                found = self.bind(found, self._any_value(found))
+                found = self.positions.bind(found, self._any_value(found))
             if isinstance(found, Edge):
                 edge_error = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
@@ -110,12 +122,20 @@ class Lowering(Spreading):
             outputs.append(found)
         return outputs
 
+    def _any_value(self, spread: Spread) -> Value:
+        """A value of the same length."""
+        given = [value for call in self.alignment.calls for value in call.targets]
+        for value in [*self.inputs, *self.alignment.recorded, *given]:
+            if isinstance(value, Value) and self.same_length(value.length, spread.length):
+                return value
+        raise self.refuse(spread.node, "total_length", *REASONS["length"])
+
     def _report(self, node: fx.Node) -> None:
-        found = self.env.get(node)
+        found = self._env.get(node)
         if isinstance(found, Refused):
             self.operations.append(Operation(node, "", found.error))
         elif isinstance(found, (Value, Spread, Edge, Group)) and node.target is not operator.getitem:
-            self.operations.append(Operation(node, self._handler or "samplewise"))
+            self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
         if port is None:
@@ -125,7 +145,7 @@ class Lowering(Spreading):
             self.inputs.append(static)
             return static
         length = self.sizes.function(port.length)
-        clock = self.clock(lambda n, final: length(n), 1, (1, 1), port)
+        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), port)
         value = self.value(node, node.meta["val"], clock, 0)
         assert value is not None
         self.inputs.append(value)
@@ -136,7 +156,7 @@ class Lowering(Spreading):
         if target is operator.getitem:
             return self._item(node)
         if not isinstance(meta, (Tensor, list, tuple)):
-            if any(isinstance(self.env.get(arg), (Value, Static)) for arg in node.all_input_nodes) and not isinstance(
+            if any(isinstance(self._env.get(arg), (Value, Static)) for arg in node.all_input_nodes) and not isinstance(
                 meta, (int, type(None), torch.SymInt)
             ):
                 raise self.refuse(
@@ -144,7 +164,7 @@ class Lowering(Spreading):
                 )
             self._known_symbols(node, meta)
             return meta
-        name = self.name(node)
+        name = operation_name(node)
         if name in _IGNORED:
             return None
         for tensor in things_in(meta):
@@ -159,37 +179,14 @@ class Lowering(Spreading):
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
         if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, Edge)):
             return things[0]
-        bound = self._bind_arguments(node, args, kwargs)
-        if self._is_random(node, bound):
+        bound = _bound(node, args, kwargs)
+        if _is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
         if any(isinstance(thing, (Value, Spread, Edge)) for thing in things):
-            if name in _rules:
-                found = _rules[name](self, node, bound)
-                if found is not NotImplemented:
-                    return found
-            return self.samplewise(node, args, kwargs)
+            return self._streamed(node, args, kwargs)
         if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
-            return self._spread(node, name, args, kwargs, bound)
+            return self.positions.made(node, args, kwargs, bound)
         return self.static(node, args, kwargs)
-
-    def _is_random(self, node: fx.Node, bound: Dict[str, Any]) -> bool:
-        tags = getattr(node.target, "tags", [])
-        off = bound.get("dropout_p") == 0 or bound.get("train") is False or bound.get("training") is False
-        return torch.Tag.nondeterministic_seeded in tags and not off
-
-    def _bind_arguments(self, node: fx.Node, args: List[Any], kwargs: Dict[str, Any]) -> Dict[str, Any]:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None:
-            return {}
-        bound = {}
-        for i, argument in enumerate(schema.arguments):
-            if i < len(args):
-                bound[argument.name] = args[i]
-            elif argument.name in kwargs:
-                bound[argument.name] = kwargs[argument.name]
-            else:
-                bound[argument.name] = argument.default_value if argument.has_default_value() else None
-        return bound
 
     def _known_symbols(self, node: fx.Node, size: Any) -> None:
         if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
@@ -202,7 +199,7 @@ class Lowering(Spreading):
     def resolve(self, argument: Any) -> Any:
         """An argument with nodes replaced by what stands for them, and sizes by numbers where they are known."""
         if isinstance(argument, fx.Node):
-            argument = self.env[argument]
+            argument = self._env[argument]
         if isinstance(argument, (list, tuple)):
             return [self.resolve(item) for item in argument]
         if isinstance(argument, torch.SymInt):
@@ -215,14 +212,21 @@ class Lowering(Spreading):
                     return Rows(factor)
         return argument
 
-    def apply_rule(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
-        """What the rule of an operation makes of its arguments; `NotImplemented` if it has none."""
-        name = self.name(node)
-        if name not in _rules:
-            return NotImplemented
-        return _rules[name](self, node, self._bind_arguments(node, list(args), kwargs))
+    # ------------------------------------------------------------------ operations on values
 
-    # ------------------------------------------------------------------ operations on single samples
+    def _streamed(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+        """What the rule of an operation makes of its arguments; without one it must treat samples alone."""
+        name = operation_name(node)
+        found = _rules[name](self, node, _bound(node, args, kwargs)) if name in _rules else NotImplemented
+        return self.samplewise(node, args, kwargs) if found is NotImplemented else found
+
+    def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
+        """The value of an operation on values that depend on no signal."""
+        lifted = any(isinstance(thing, Value) and thing.lifted for thing in things_in([args, kwargs]))
+        ruled = lifted and not is_pointwise(node)
+        found = self._streamed(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
+        assert isinstance(found, Value)
+        return found
 
     def samplewise(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """Record an operation that treats every sample alone, after checking that it does.
@@ -238,46 +242,45 @@ class Lowering(Spreading):
                 raise self.refuse(node, "single_sample", *REASONS["select"])
             if isinstance(thing, torch.SymInt):
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
-                raise self.refuse(node, "total_length", *REASONS.get(self.name(node), reason))
+                raise self.refuse(node, "total_length", *REASONS.get(operation_name(node), reason))
         spreads = [thing for thing in things if isinstance(thing, Spread)]
         values = [thing for thing in things if isinstance(thing, Value)]
         if not values:
-            return self._spread_of_spreads(node, args, kwargs, spreads)
-        placed: Dict[Any, Any] = dict(zip(values, self.align(node, values), strict=True))
+            return self.positions.of_spreads(node, args, kwargs)
+        placed: Dict[Any, Any] = dict(zip(values, self.alignment.align(node, values), strict=True))
         reference = placed[values[0]]
         for spread in spreads:
-            placed[spread] = self.bind(spread, reference)
+            placed[spread] = self.positions.bind(spread, reference)
         level = max(value.level for value in placed.values())
         pointwise = is_pointwise(node)
-        recipe = Replay(node.target, place(tuple(args), placed), place(kwargs, placed))
+        recipe = Replay(node.target, substituted(tuple(args), placed), substituted(kwargs, placed))
         streamed = [placed[value] for value in values] + [placed[spread] for spread in spreads]
         if any(value.lifted for value in streamed):
             if pointwise:
-                recipe = self._lower_lifted(node, recipe, streamed)
+                recipe = self.positions.ranked(node, recipe, streamed)
             else:
-                recipe = self._shift_dim(node, recipe, streamed)
+                recipe = self.positions.shifted(node, recipe, streamed)
         clock = reference.clock
         meta = node.meta["val"]
         if isinstance(meta, (list, tuple)):
             group = Group(node, recipe, clock, level)
             self._require_samplewise(node, recipe, streamed, [m for m in meta if isinstance(m, Tensor)])
-            self.recorded.append(group)
+            self.alignment.recorded.append(group)
             return group
         if all(value.lifted for value in streamed):
-            value: Optional[Value] = self.lifted_value(node, meta, clock, level, recipe)
+            value: Optional[Value] = self.positions.value(node, meta, clock, level, recipe)
         else:
             value = self.value(node, meta, clock, level, recipe)
         if value is None:
-            raise self.refuse(node, "time_mixing", *reason_for(self.name(node)))
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
         if not self.same_length(value.length, reference.length):
-            raise self.refuse(node, "time_mixing", *reason_for(self.name(node)))
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
         if pointwise:
             self._require_broadcast(node, value, things)
         else:
             self._require_samplewise(node, recipe, streamed, [meta])
         value.fresh = pointwise
-        self.recorded.append(value)
-        return value
+        return self.record(value)
 
     def _require_broadcast(self, node: fx.Node, value: Value, things: Iterable[Any]) -> None:
         behind = len(value.shape) - value.time
@@ -296,15 +299,15 @@ class Lowering(Spreading):
         axes = []
         for meta in metas:
             if any(value.lifted for value in values) and all(value.lifted for value in values):
-                found: Optional[Value] = self.lifted_value(node, meta, None, 0, recipe)
+                found: Optional[Value] = self.positions.value(node, meta, None, 0, recipe)
             else:
                 found = self.value(node, meta, None, 0) if isinstance(meta, Tensor) else None
             axes.append(None if found is None else found.time + found.lifted)
-        if all(axis is None for axis in axes) or not is_samplewise(self, recipe, values, axes):
-            raise self.refuse(node, "time_mixing", *reason_for(self.name(node)))
+        if all(axis is None for axis in axes) or not is_samplewise(self.weights, recipe, values, axes):
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
 
     def _item(self, node: fx.Node) -> Any:
-        source, index = self.env[node.args[0]], node.args[1]  # type: ignore[index]
+        source, index = self._env[node.args[0]], node.args[1]  # type: ignore[index]
         if isinstance(source, Refused):
             return Refused(source.error)
         if isinstance(source, Static):
@@ -315,9 +318,8 @@ class Lowering(Spreading):
         recipe = Replay(operator.getitem, (source, index))
         value = self.value(node, node.meta["val"], source.clock, source.level, recipe)
         if value is None:
-            raise self.refuse(node, "time_mixing", *reason_for(self.name(source.node)))
-        self.recorded.append(value)
-        return value
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(source.node)))
+        return self.record(value)
 
     def static(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Static:
         """A tensor without a time axis, computed by an operation."""
@@ -330,3 +332,23 @@ class Lowering(Spreading):
             any(thing.given for thing in inner),
             any(thing.sized for thing in inner) or any(isinstance(thing, Rows) for thing in things),
         )
+
+
+def _bound(node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Dict[str, Any]:
+    """The arguments of an operation by name."""
+    schema = getattr(node.target, "_schema", None)
+    bound = {}
+    for i, argument in enumerate([] if schema is None else schema.arguments):
+        if i < len(args):
+            bound[argument.name] = args[i]
+        elif argument.name in kwargs:
+            bound[argument.name] = kwargs[argument.name]
+        else:
+            bound[argument.name] = argument.default_value if argument.has_default_value() else None
+    return bound
+
+
+def _is_random(node: fx.Node, bound: Dict[str, Any]) -> bool:
+    tags = getattr(node.target, "tags", [])
+    off = bound.get("dropout_p") == 0 or bound.get("train") is False or bound.get("training") is False
+    return torch.Tag.nondeterministic_seeded in tags and not off

@@ -10,6 +10,7 @@ from ..layers.elementwise import refuse_training
 from .capture import capture, module_of, source_line
 from .creation import assembled, inputs_of, recurrent_refusal
 from .lowering import Lowering
+from .refusals import operation_name
 
 __all__ = ["operation_reports"]
 
@@ -49,4 +50,4 @@ def _operation(low: Lowering, net: nn.Module, operation: object) -> OperationRep
     path, module = module_of(node, net)
     reason = "" if error is None else getattr(error, "plain", "") or f"{error.reason}; {error.remedy}"
     handler = operation.handler or None  # type: ignore[attr-defined]
-    return OperationReport(path, type(module).__name__, handler, reason, low.name(node), source_line(node))
+    return OperationReport(path, type(module).__name__, handler, reason, operation_name(node), source_line(node))

@@ -8,11 +8,14 @@ import torch
 from torch import fx, nn
 
 from ..layers.upsampling import UpsampleStream
-from .layout_of import layout_of, window_body
 from .lengths import LengthFunction, LengthTable
 from .lowering import Lowering, rule
+from .ops.edges import CropStream
+from .ops.rates import CornerUpsampleStream
+from .ops.running import CumulativeStream
+from .ops.windows import WindowedStream
 from .reasons import REASONS
-from .streams import CornerUpsampleStream, CropStream, CumulativeStream, WindowedStream
+from .refusals import operation_name
 from .values import Edge, Replay, Spread, Value
 
 __all__ = ["constant", "length_table", "settle", "time_axis"]
@@ -61,7 +64,7 @@ def slice_(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if step == 1:
         return y
     recipe = Replay(torch.ops.aten.slice.Tensor, (y, y.time, 0, _FAR * 2 - 1, step))
-    stream = WindowedStream(window_body(low, y, recipe), 1, step, layout_of(y), layout_of(behind), "slice")
+    stream = WindowedStream(low.weights.body().of_window(y, recipe), 1, step, y.layout(), behind.layout(), "slice")
     return low.stream(node, y, stream, True)
 
 
@@ -121,12 +124,12 @@ def settle(
     """A value whose end is settled when the length of the signal is known."""
     assert x.clock is not None
     length = length or (behind.length if behind is not None else x.length)
-    return low.settled(node, x, left, length_table(low, node, length, x.clock.hop), length, value)
+    return low.alignment.settled(node, x, left, length_table(low, node, length, x.clock.hop), length, value)
 
 
 def length_table(low: Lowering, node: fx.Node, length: LengthFunction, hop: int) -> LengthTable:
     """A length as a table for scripts; one that grows irregularly is refused."""
-    table = low.table(length, hop)
+    table = low.clocks.table(length, hop)
     if table is None:
         raise low.refuse(
             node, "fixed_piece",
@@ -190,7 +193,7 @@ def upsample(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a.get("input", a.get("self"))
     if not isinstance(x, Value) or x.lifted:
         return NotImplemented
-    name = low.name(node)
+    name = operation_name(node)
     axes = 2 if name.endswith("2d") else 1
     first = len(x.shape) - axes
     if x.time < first:
@@ -262,7 +265,7 @@ def _other_axis(low: Lowering, node: fx.Node, x: Value, name: str, scales: Any, 
             args = (x, sizes, True, None)
         else:
             args = (x, args[1], False, args[2])
-    return low.recorded_across(node, x, Replay(node.target, args))
+    return low.step_across(node, x, Replay(node.target, args))
 
 
 @rule("repeat_interleave")
@@ -283,7 +286,7 @@ def cumulative(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a["self"]
     if not time_axis(x, a["dim"]):
         return NotImplemented
-    name = low.name(node)
+    name = operation_name(node)
     if name in ("cummax", "cummin"):
         if any(user.args[1] == 1 for user in node.users):
             raise low.refuse(node, "position", "it gives positions in the whole signal", "use its values only")

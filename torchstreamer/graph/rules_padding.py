@@ -7,14 +7,12 @@ import torch
 from torch import fx
 
 from ..layers.padding import Pad1dStream
-from .body import Body
-from .layout_of import layout_of
 from .lengths import LengthFunction
 from .lowering import Lowering, rule
+from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
-from .regrouping import FramesStream
+from .refusals import operation_name
 from .rules_length import constant, length_table, settle, time_axis
-from .streams import MirroredEndStream
 from .values import Edge, Replay, Static, Value
 
 __all__: List[str] = []
@@ -25,7 +23,7 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a["self"]
     if not isinstance(x, Value) or x.lifted:
         return NotImplemented
-    name = low.name(node)
+    name = operation_name(node)
     mode = {"r": "reflect" if name.startswith("reflect") else "replicate"}.get(name[0], a.get("mode", "constant"))
     value = float(a.get("value") or 0.0)
     amounts = list(a["pad"] if "pad" in a else a["padding"])
@@ -35,7 +33,7 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     left, right = amounts[at], amounts[at + 1]
     others = [0 if i in (at, at + 1) else amount for i, amount in enumerate(amounts)]
     if any(others):
-        x = low.recorded_across(
+        x = low.step_across(
             node, x, Replay(torch.ops.aten.pad.default, (x, others, mode, value if mode == "constant" else None))
         )
     if mode == "circular":
@@ -81,7 +79,7 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
     most = max(amounts)
     stream = MirroredEndStream(left, most) if mirrored else Pad1dStream(left, most, mode)
     whole = low.derived(node, x, stream, lambda n: length(n) + left + most)
-    return low.settled(node, whole, 0, table, padded, 0.0)
+    return low.alignment.settled(node, whole, 0, table, padded, 0.0)
 
 
 # ---------------------------------------------------------------------- constants in front and behind
@@ -112,12 +110,12 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
         if part.last == front or part.samples > 1:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])
         if part.value is not x:
-            return low.edged(node, y, part)
+            return low.alignment.edged(node, y, part)
         amounts = (part.count, 0) if front else (0, part.count)
         return low.derived(node, y, Pad1dStream(*amounts, "replicate"), lambda n: length(n) + sum(amounts))
     if not isinstance(part, Static) or part.given:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
-    tensor = low.static_tensor(part)
+    tensor = low.weights.tensor(part)
     count = tensor.shape[y.time]
     if count == 0:
         return y
@@ -125,9 +123,9 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
     grown = lambda n: length(n) + sum(amounts)  # noqa: E731
     if not part.weights and bool((tensor == tensor.flatten()[0]).all()):
         return low.derived(node, y, Pad1dStream(*amounts, "constant", float(tensor.flatten()[0])), grown)
-    body = Body(low.tensor_of, low.kept, lambda thing: False)
+    body = low.weights.body()
     body.input(y)
     made = body.finish([part])
-    layout = layout_of(y)
+    layout = y.layout()
     stream = FramesStream(made if front else None, None if front else made, *amounts, layout)
     return low.derived(node, y, stream, grown)

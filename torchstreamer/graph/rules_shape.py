@@ -7,8 +7,10 @@ import torch
 from torch import fx
 
 from .lowering import Lowering, rule
+from .ops.rates import MergeTimeStream
+from .ops.windows import SplitTimeStream
 from .reasons import REASONS
-from .regrouping import MergeTimeStream, SplitTimeStream
+from .refusals import operation_name
 from .values import Edge, Replay, Rows, Span, Spread, Static, Value
 
 __all__: List[str] = []
@@ -38,9 +40,8 @@ def view(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
             shape.append(Span(x) if low.sizes.varies(size) else low.sizes.settled(size))
         if axis is None or not low.same_length(low.sizes.function(meta.shape[axis]), x.length):
             raise low.refuse(node, "position", *REASONS["arange"])
-        found = low.lifted_value(node, meta, x.clock, x.level, Replay("reshape", (x, shape)))
-        low.recorded.append(found)
-        return found
+        found = low.positions.value(node, meta, x.clock, x.level, Replay("reshape", (x, shape)))
+        return low.record(found)
     y = low.value(node, meta, x.clock, x.level)
     if y is None:
         raise low.refuse(node, "time_mixing", *_PARTS)
@@ -60,8 +61,7 @@ def view(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
             else:
                 sizes.append(int(item))
         y.recipe = Replay("reshape", (x, sizes))
-        low.recorded.append(y)
-        return y
+        return low.record(y)
     factor = _factor(low, y, x)
     if before[0] != behind[0] or factor is None or (x.rows is not None and x.rows > x.time):
         raise low.refuse(node, "time_mixing", *_PARTS)
@@ -84,8 +84,7 @@ def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Va
         raise low.refuse(node, "time_mixing", *_PARTS)
     size = [-1 if axis == y.time else Rows(1) if axis == y.rows else item for axis, item in enumerate(y.shape)]
     y.recipe = Replay("reshape", (x, size))
-    low.recorded.append(y)
-    return y
+    return low.record(y)
 
 
 def _products(low: Lowering, value: Value, n: int) -> List[int]:
@@ -114,8 +113,8 @@ def type_as(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     # Of the other tensor only the dtype counts.
     if not isinstance(a["self"], Value):
         return NotImplemented
-    recipe = Replay(torch.ops.aten.to.dtype, (a["self"], node.meta["val"].dtype))
-    return low.recorded_like(node, a["self"], recipe)
+    dtype = node.meta["val"].dtype
+    return low.step(node, a["self"], Replay(torch.ops.aten.to.dtype, (a["self"], dtype)), dtype=dtype)
 
 
 @rule("expand")
@@ -166,7 +165,7 @@ def like(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 def constructor(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     # The tensor only says dtype and device.
     meta = node.meta["val"]
-    name = low.name(node)
+    name = operation_name(node)
     value = 0.0 if "zeros" in name else 1.0 if "ones" in name else a.get("fill_value")
     if any(low.sizes.varies(size) for size in meta.shape):
         axis = next(i for i, size in enumerate(meta.shape) if low.sizes.varies(size))
@@ -191,9 +190,8 @@ def einsum(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     terms = ["..." + term if x in streamed else term for term, x in zip(left.split(","), a["tensors"], strict=True)]
     recipe = Replay(node.target, (f"{','.join(terms)}->...{right}", a["tensors"]))
     first = next(x for x in streamed if isinstance(x, Value))
-    found = low.lifted_value(node, node.meta["val"], first.clock, first.level, recipe)
-    low.recorded.append(found)
-    return found
+    found = low.positions.value(node, node.meta["val"], first.clock, first.level, recipe)
+    return low.record(found)
 
 
 @rule("outer")
@@ -210,11 +208,10 @@ def outer(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         return NotImplemented
     time = 0 if a["self"] is x else 1
     shape = [x.shape[0], 1] if time == 0 else [1, x.shape[0]]
-    spread = low.reshaped(node, x, shaped, shape, time)
+    spread = low.step(node, x, shaped, shape=tuple(shape), time=time)
     recipe = Replay(torch.ops.aten.mul.Tensor, (spread, other))
-    found = low.lifted_value(node, node.meta["val"], x.clock, x.level, recipe)
-    low.recorded.append(found)
-    return found
+    found = low.positions.value(node, node.meta["val"], x.clock, x.level, recipe)
+    return low.record(found)
 
 
 @rule("pixel_shuffle")
@@ -235,17 +232,15 @@ def _shuffled(low: Lowering, node: fx.Node, x: Value, r: int) -> Value:
     height, width = (other, span) if last else (span, other)
     k = rank - 3
     parts = Replay("reshape", (x, [*front, channels, r, r, height, width]))
-    y = low.reshaped(node, x, parts, [*x.shape[:k], channels, r, r, *x.shape[k + 1 :]], x.time + 2)
-    order = [*range(k), k, k + 3, k + 1, k + 4, k + 2]
-    y = low.reshaped(
-        node,
-        y,
-        Replay(torch.ops.aten.permute.default, (y, order)),
-        [y.shape[i] for i in order],
-        k + 3 if last else k + 1,
-    )
+    y = low.step(node, x, parts, shape=(*x.shape[:k], channels, r, r, *x.shape[k + 1 :]), time=x.time + 2)
+    y = _permuted(low, node, y, [*range(k), k, k + 3, k + 1, k + 4, k + 2])
     behind = 1 if last else other * r
     return low.stream(node, y, MergeTimeStream(r, behind), True)
+
+
+def _permuted(low: Lowering, node: fx.Node, x: Value, order: List[int]) -> Value:
+    recipe = Replay(torch.ops.aten.permute.default, (x, order))
+    return low.step(node, x, recipe, shape=tuple(x.shape[axis] for axis in order), time=order.index(x.time))
 
 
 @rule("pixel_unshuffle")
@@ -260,20 +255,17 @@ def pixel_unshuffle(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     other = int(x.shape[rank - 2 if last else rank - 1]) // r
     length = x.length
     # The factor out of time: [.., C, H·r, W, r], or [.., C, H, r, W·r].
-    shape = [*x.shape[:-1], x.shape[-1], r] if last else [*x.shape[:-2], x.shape[-2], r, x.shape[-1]]
-    y = low.derived_shape(
-        node, x, SplitTimeStream(r, 1 if last else other * r), lambda n: length(n) // r, shape, x.time
-    )
+    shape = (*x.shape, r) if last else (*x.shape[:-1], r, x.shape[-1])
+    stream = SplitTimeStream(r, 1 if last else other * r)
+    y = low.derived(node, x, stream, lambda n: length(n) // r, x.like(shape=shape))
     span = Span(y)
     if last:
         split, order = [*front, channels, other, r, span, r], [*range(k), k, k + 2, k + 4, k + 1, k + 3]
     else:
         split, order = [*front, channels, span, r, other, r], [*range(k), k, k + 2, k + 4, k + 1, k + 3]
     sizes = [other, r, y.shape[y.time], r] if last else [y.shape[y.time], r, other, r]
-    z = low.reshaped(node, y, Replay("reshape", (y, split)), [*x.shape[:k], channels, *sizes], k + 3 if last else k + 1)
-    z = low.reshaped(
-        node, z, Replay(torch.ops.aten.permute.default, (z, order)), [z.shape[i] for i in order], order.index(z.time)
-    )
+    shape, time = (*x.shape[:k], channels, *sizes), k + 3 if last else k + 1
+    z = _permuted(low, node, low.step(node, y, Replay("reshape", (y, split)), shape=shape, time=time), order)
     whole = low.value(node, node.meta["val"], z.clock, z.level)
     assert whole is not None
     size = [
@@ -281,8 +273,7 @@ def pixel_unshuffle(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         for axis, item in enumerate(whole.shape)
     ]
     whole.recipe = Replay("reshape", (z, size))
-    low.recorded.append(whole)
-    return whole
+    return low.record(whole)
 
 
 @rule("leaf")

@@ -10,12 +10,11 @@ from ..layers.conv_transpose import conv_transpose_stream
 from ..layers.padding import Pad1dStream
 from ..layers.pooling import Pool1dStream
 from ..layers.weights import PlainWeight
-from .fold import Fold
-from .layout_of import layout_of, window_body
 from .lowering import Lowering, rule
+from .ops.windows import Fold, OverlapStream, WindowedStream
 from .reasons import REASONS
+from .refusals import operation_name
 from .rules_length import settle
-from .streams import OverlapStream, WindowedStream
 from .values import Edge, Replay, Static, Value
 
 __all__: List[str] = []
@@ -29,8 +28,8 @@ def _numbers(value: Any, count: int) -> List[int]:
 def weight_source(low: Lowering, weight: Static) -> nn.Module:
     """The module that gives a weight: a parameter, a constant, or what is computed from parameters."""
     if weight.recipe is None or not weight.weights:
-        return PlainWeight(low.static_tensor(weight))
-    return low.computed(weight)
+        return PlainWeight(low.weights.tensor(weight))
+    return low.weights.computed(weight)
 
 
 def _plain_bias(low: Lowering, bias: Optional[Static]) -> Tuple[Optional[Tensor], bool]:
@@ -38,7 +37,7 @@ def _plain_bias(low: Lowering, bias: Optional[Static]) -> Tuple[Optional[Tensor]
     if bias is None:
         return None, False
     if bias.recipe is None or not bias.weights:
-        return low.static_tensor(bias), False
+        return low.weights.tensor(bias), False
     return None, True
 
 
@@ -55,12 +54,7 @@ def _add_bias(low: Lowering, node: fx.Node, value: Value, bias: Static) -> Value
     axis = 1 if len(value.shape) > 2 else 0
     shape = [-1] + [1] * (len(value.shape) - axis - 1)
     shaped = Static(bias.node, Replay(torch.ops.aten.view.default, (bias, shape)), bias.weights, False, False)
-    found = Value(
-        node, value.shape, value.dtype, value.time, value.rows, value.inner, value.length, value.clock, value.level,
-        Replay(torch.ops.aten.add.Tensor, (value, shaped)), fresh=True,
-    )  # fmt: skip
-    low.recorded.append(found)
-    return found
+    return low.step(node, value, Replay(torch.ops.aten.add.Tensor, (value, shaped)), fresh=True)
 
 
 @rule("conv1d")
@@ -69,7 +63,7 @@ def conv1d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if not isinstance(x, Value) or x.time != len(x.shape) - 1 or x.lifted:
         return NotImplemented
     _require_static(low, node, a["weight"], a["bias"])
-    out, per_group, kernel = low.static_tensor(a["weight"]).shape
+    out, per_group, kernel = low.weights.tensor(a["weight"]).shape
     stride, dilation = _numbers(a["stride"], 1)[0], _numbers(a["dilation"], 1)[0]
     left, right = _conv_padding(a["padding"], [kernel], [dilation])[0]
     pad = Pad1dStream(left, right) if left or right else None
@@ -86,7 +80,7 @@ def conv_transpose1d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if not isinstance(x, Value) or x.time != len(x.shape) - 1 or x.lifted:
         return NotImplemented
     _require_static(low, node, a["weight"], a["bias"])
-    channels, per_group, kernel = low.static_tensor(a["weight"]).shape
+    channels, per_group, kernel = low.weights.tensor(a["weight"]).shape
     numbers = [_numbers(a[key], 1)[0] for key in ("stride", "dilation", "padding", "output_padding")]
     bias, later = _plain_bias(low, a["bias"])
     geometry = (channels, per_group * a["groups"], a["groups"], kernel, *numbers)
@@ -118,7 +112,7 @@ def conv2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if not isinstance(x, Value) or x.time < len(x.shape) - 2 or x.lifted:
         return NotImplemented
     _require_static(low, node, a["weight"], a["bias"])
-    kernels = list(low.static_tensor(a["weight"]).shape[2:])
+    kernels = list(low.weights.tensor(a["weight"]).shape[2:])
     strides, dilations = _numbers(a["stride"], 2), _numbers(a["dilation"], 2)
     padding = _conv_padding(a["padding"], kernels, dilations)
     axis = x.time - (len(x.shape) - 2)
@@ -127,9 +121,9 @@ def conv2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if other[0] != other[1]:  # an even kernel with padding='same'
         amounts = [0, 0, 0, 0]
         amounts[2 * axis : 2 * axis + 2] = other
-        x = low.recorded_like(
-            node, x, Replay(torch.ops.aten.constant_pad_nd.default, (x, amounts)), 1 - axis, sum(other)
-        )
+        shape = list(x.shape)
+        shape[-1 - axis] = int(shape[-1 - axis]) + sum(other)
+        x = low.step(node, x, Replay(torch.ops.aten.constant_pad_nd.default, (x, amounts)), shape=tuple(shape))
         other = (0, 0)
     inner = [0, 0]
     inner[1 - axis] = other[0]
@@ -142,8 +136,8 @@ def _windowed(low: Lowering, node: fx.Node, x: Value, recipe: Replay, field: int
     behind = low.value(node, node.meta["val"], None, 0)
     if behind is None:
         raise low.refuse(node, "time_mixing", *REASONS["select"])
-    body = window_body(low, x, recipe)
-    stream = WindowedStream(body, field, stride, layout_of(x), layout_of(behind), low.name(node))
+    body = low.weights.body().of_window(x, recipe)
+    stream = WindowedStream(body, field, stride, x.layout(), behind.layout(), operation_name(node))
     return low.stream(node, x, stream, True)
 
 
@@ -153,7 +147,7 @@ def conv_transpose2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if not isinstance(x, Value) or x.time < len(x.shape) - 2 or x.lifted:
         return NotImplemented
     _require_static(low, node, a["weight"], a["bias"])
-    kernels = list(low.static_tensor(a["weight"]).shape[2:])
+    kernels = list(low.weights.tensor(a["weight"]).shape[2:])
     strides, dilations = _numbers(a["stride"], 2), _numbers(a["dilation"], 2)
     paddings, extras = _numbers(a["padding"], 2), _numbers(a["output_padding"], 2)
     axis = x.time - (len(x.shape) - 2)
@@ -163,14 +157,14 @@ def conv_transpose2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     behind = low.value(node, node.meta["val"], None, 0)
     assert behind is not None
     stream = OverlapStream(
-        window_body(low, x, Replay(torch.ops.aten.conv_transpose2d.input, args)),
+        low.weights.body().of_window(x, Replay(torch.ops.aten.conv_transpose2d.input, args)),
         kernels[axis],
         strides[axis],
         dilations[axis],
         paddings[axis],
         extras[axis],
-        layout_of(x),
-        layout_of(behind),
+        x.layout(),
+        behind.layout(),
         "conv_transpose2d",
     )
     y = low.stream(node, x, stream, True)
@@ -182,8 +176,8 @@ def pool1d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     x = a.get("self", a.get("x"))
     if not isinstance(x, Value) or x.time != len(x.shape) - 1 or x.lifted:
         return NotImplemented
-    if low.name(node) == "max_pool1d":
-        own = low.name(node) == "max_pool1d" and "kernel" in a
+    if operation_name(node) == "max_pool1d":
+        own = operation_name(node) == "max_pool1d" and "kernel" in a
         kernel = a["kernel"] if own else _numbers(a["kernel_size"], 1)[0]
         stride = a["stride"] if own else (_numbers(a["stride"], 1)[0] if a["stride"] else kernel)
         padding, dilation = _numbers(a["padding"], 1)[0], _numbers(a["dilation"], 1)[0]
@@ -226,7 +220,7 @@ def pool2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     strides = _numbers(a["stride"], 2) if a["stride"] else kernels
     paddings = _numbers(a["padding"], 2)
     ceil = bool(a["ceil_mode"])
-    largest = bool(a.get("largest", low.name(node) == "max_pool2d"))
+    largest = bool(a.get("largest", operation_name(node) == "max_pool2d"))
     dilations = _numbers(a["dilation"], 2) if largest else [1, 1]
     if kernels[1 - axis] != 1 or strides[1 - axis] != 1 or paddings[1 - axis] != 0:
         one = [1, 1]
@@ -241,7 +235,7 @@ def pool2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         else:
             args = (x, across["kernel"], across["stride"], edge, ceil, a["count_include_pad"])
         target = torch.ops.aten.max_pool2d.default if largest else torch.ops.aten.avg_pool2d.default
-        x = low.recorded_across(node, x, Replay(target, args))
+        x = low.step_across(node, x, Replay(target, args))
     k, s, p = kernels[axis], strides[axis], paddings[axis]
     pool: nn.Module
     if largest:
@@ -256,7 +250,7 @@ def pool2d(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
                 node, "divisor", "divisor_override with ceil_mode or without padding has no stream", "drop it"
             )
         scale = kernels[0] * kernels[1] / divisor
-        y = low.recorded_like(node, y, Replay(torch.ops.aten.mul.Tensor, (y, scale)))
+        y = low.step(node, y, Replay(torch.ops.aten.mul.Tensor, (y, scale)))
     return y
 
 
@@ -279,7 +273,7 @@ def diff(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         x = low.derived(node, x, Pad1dStream(before.count, 0, "replicate"), lambda n: length(n) + before.count)
         before = None
     elif isinstance(before, Static) and not before.given and not before.weights:
-        tensor = low.static_tensor(before)
+        tensor = low.weights.tensor(before)
         if bool((tensor == tensor.flatten()[0]).all()):
             x = _padded(low, node, x, tensor.shape[x.time], 0, float(tensor.flatten()[0]))
             before = None
@@ -336,7 +330,7 @@ def col2im(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         )
     body = Fold(axis, height, kernels, dilations, paddings[other], strides)
     stream = OverlapStream(
-        body, kernels[axis], strides[axis], dilations[axis], paddings[axis], 0, layout_of(x), layout_of(behind), "fold"
+        body, kernels[axis], strides[axis], dilations[axis], paddings[axis], 0, x.layout(), behind.layout(), "fold"
     )
     length, s, p = x.length, strides[axis], paddings[axis]
 
@@ -347,5 +341,5 @@ def col2im(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     if difference == 0:
         return low.stream(node, x, stream, True)
     # A longer output has zeros at its end, fewer than a step, as many as the length says.
-    whole = low.derived(node, x, stream, natural, behind=behind)
+    whole = low.derived(node, x, stream, natural, behind)
     return settle(low, node, whole, 0, behind)

@@ -1,15 +1,35 @@
 """What stands for the values of a captured graph while it is lowered."""
 
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from torch import fx
 
 from ..core.stream import BaseStream
-from .lengths import LengthFunction
+from .layout import Layout
+from .lengths import LengthFunction, LengthTable
 
-__all__ = ["Clock", "Group", "Replay", "Rows", "Span", "Static", "Value", "things_in"]
+__all__ = [
+    "AlignCall",
+    "Call",
+    "Clock",
+    "Edge",
+    "EdgeCall",
+    "Group",
+    "Refused",
+    "Replay",
+    "Rows",
+    "SettleCall",
+    "Span",
+    "Spread",
+    "Static",
+    "StreamCall",
+    "SumCall",
+    "Value",
+    "substituted",
+    "things_in",
+]
 
 
 @dataclass(eq=False)
@@ -96,6 +116,16 @@ class Value:
         """Sizes of the axes that are neither time nor rows."""
         return [int(size) for axis, size in enumerate(self.shape) if axis not in (self.time, self.rows)]
 
+    def like(self, **changes: Any) -> "Value":
+        """A value laid out as this one, but for what is given; nothing computes it yet."""
+        return replace(self, **{"recipe": None, "fresh": False, **changes})
+
+    def layout(self) -> Layout:
+        """Where rows and time stand in it."""
+        if self.lifted:
+            return Layout(self.time + 1, 0, 1, [int(size) for axis, size in enumerate(self.shape) if axis != self.time])
+        return Layout(self.time, -1 if self.rows is None else self.rows, self.inner, self.others())
+
 
 @dataclass(eq=False)
 class Spread:
@@ -122,6 +152,10 @@ class Spread:
     first: Any = None
     step: Any = None
     bound: Dict[Clock, Value] = field(default_factory=dict)
+
+    def on(self, clock: Clock, level: int, rows: Optional[int] = None, **details: Any) -> Value:
+        """The value that it is on a clock."""
+        return Value(self.node, self.shape, self.dtype, self.time, rows, 1, self.length, clock, level, **details)
 
 
 @dataclass(eq=False)
@@ -178,52 +212,47 @@ class Refused:
 
 
 @dataclass(eq=False)
-class StreamCall:
-    """A stream in the graph: from one value to another."""
+class Call:
+    """A part of the graph that is no segment: it takes values and gives others.
 
-    node: fx.Node
-    stream: BaseStream
-    source: Value
-    target: Value
-    packed: bool
-
-
-@dataclass(eq=False)
-class AlignCall:
-    """Values met by position."""
+    Attributes:
+        sources: what it takes
+        targets: what it gives
+    """
 
     sources: List[Value]
     targets: List[Value]
 
 
 @dataclass(eq=False)
-class SumCall:
-    """The sum of two values, met by position."""
+class StreamCall(Call):
+    """A stream, from one value to another; ``packed`` if it takes ``[B, C, T]`` whatever their layouts."""
 
-    sources: List[Value]
-    target: Value
+    stream: BaseStream
+    packed: bool
+
+
+class AlignCall(Call):
+    """Values met by position."""
+
+
+class SumCall(Call):
+    """The sum of two values, met by position."""
 
 
 @dataclass(eq=False)
-class SettleCall:
+class SettleCall(Call):
     """A value whose end is cropped or padded when the signal's length is known."""
 
-    node: fx.Node
-    source: Value
-    target: Value
     lead: int
-    table: Any
+    table: LengthTable
     value: float
 
 
 @dataclass(eq=False)
-class EdgeCall:
-    """A value with the first or last sample of another beside it."""
+class EdgeCall(Call):
+    """A value with the first or last sample of another, its second source, beside it."""
 
-    node: fx.Node
-    source: Value
-    edge: Value
-    target: Value
     last: bool
     repeats: int
 
@@ -240,4 +269,10 @@ def things_in(argument: Any) -> Iterator[Any]:
         yield argument
 
 
-__all__ += ["AlignCall", "Edge", "EdgeCall", "Refused", "SettleCall", "Spread", "StreamCall", "SumCall"]
+def substituted(argument: Any, by: Mapping[Any, Any]) -> Any:
+    """An argument with values replaced, lists opened."""
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(substituted(item, by) for item in argument)
+    if isinstance(argument, dict):
+        return {key: substituted(item, by) for key, item in argument.items()}
+    return by.get(argument, argument) if isinstance(argument, (Value, Spread)) else argument

@@ -1,13 +1,14 @@
 """Streams of convolutions. TorchScript compiles this file."""
 
 import sys
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.tracing import autocasting, plain_inference, recorded_form
 from ..errors import StreamInputError
@@ -24,7 +25,7 @@ from .limits import (
 )
 from .padding import Pad1dStream, conv_padding
 from .weights import PackedWeight, plain_bias, register_tensor, weight_source
-from .window import WindowStream, affine, time_last, unfold, window_count
+from .window import WindowStream, affine, spanned, time_last, unfold
 from .winograd import LARGE, WinogradWeight, winograd
 
 __all__ = ["Conv1dStream", "conv_stream"]
@@ -105,7 +106,9 @@ class Conv1dStream(WindowStream):
         dilation: int,
         pad: Optional[Pad1dStream],
     ) -> None:
-        super().__init__((kernel_size - 1) * dilation + 1, stride)
+        field = spanned(kernel_size, dilation)
+        reach = Reach.window(field, stride, spacing=dilation)
+        super().__init__(field, stride, reach if pad is None else reach.padded(pad.reach))
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
@@ -258,12 +261,18 @@ class Conv1dStream(WindowStream):
                     torch.addmm(bias, taps, tap, out=out)
         return y.transpose(1, 2)
 
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        if self.pad is not None:
-            n = self.pad.output_length(n, final)
-        return window_count(n, self.field, self.stride)
+    def around(self) -> Optional[Pad1dStream]:
+        """The padding of the convolution."""
+        return self.pad
+
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
+        taps = super().taps(n, m)
+        return taps if self.pad is None else (self.pad.source(tap, n) for tap in taps)
+
+    def multiply_adds(self, came: int, given: int) -> int:
+        """Multiply-adds of one row."""
+        return given * self.in_channels * self.out_channels // self.groups * self.kernel_size
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

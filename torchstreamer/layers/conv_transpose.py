@@ -1,7 +1,7 @@
 """Streams of transposed convolutions. TorchScript compiles this file."""
 
 import sys
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..core.counter import Counter
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
@@ -16,7 +17,7 @@ from ..core.tracing import plain_inference
 from ..errors import StreamInputError
 from .limits import GEMM_COLUMNS
 from .weights import PackedWeight, plain_bias, register_tensor, weight_source
-from .window import unfold
+from .window import spanned, unfold
 
 __all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream", "frame_columns", "frame_matrix"]
 
@@ -39,7 +40,7 @@ def frame_matrix(weight: Tensor, stride: int, dilation: int, taps: int) -> Tenso
     c = weight.size(0)
     o = weight.size(1)
     spread = weight.new_zeros([c, o, taps * stride])
-    spread[:, :, : (weight.size(2) - 1) * dilation + 1 : dilation].copy_(weight)
+    spread[:, :, : spanned(weight.size(2), dilation) : dilation].copy_(weight)
     blocks = spread.view(c, o, taps, stride).flip([2])
     return blocks.permute(2, 0, 3, 1).reshape(taps * c, stride * o).contiguous()
 
@@ -93,27 +94,29 @@ class TransposedStream(BaseStream):
     ]
 
     fresh = True
+    reach: Reach
     ring = entry("_modules")
     lead = entry("_modules")
 
     def __init__(
         self, in_channels: int, kernel_size: int, stride: int, dilation: int, padding: int, output_padding: int
     ) -> None:
-        super().__init__()
+        field = spanned(kernel_size, dilation)
+        reach = Reach.frames(field, stride, padding, padding - output_padding)
+        super().__init__(reach)
         self.in_channels = in_channels
         self.kernel_size = kernel_size
         self.stride = stride
         self.dilation = dilation
         self.padding = padding
         self.output_padding = output_padding
-        self.field = (kernel_size - 1) * dilation + 1
-        self.ratio = (stride, 1)
+        self.field = field
         self.aliasing = 0
         self.keeps_dtype = True
         # Let n inputs have come. Position j of the uncropped output is complete when j < n·s, and is known to exist
         # when j < (n - 1)·s + end. What is complete but may still be cropped waits: `late` positions.
-        self.end = self.field - self.padding + self.output_padding
-        self.late = max(self.stride - self.end, 0)
+        self.end = stride + reach.end
+        self.late = max(-reach.end, 0)
         # The first position not given, n·s - late, overlaps with so many earlier inputs.
         self.history = (self.late + self.field - 1) // self.stride
         if self.end > self.stride:
@@ -164,15 +167,13 @@ class TransposedStream(BaseStream):
             y = y.narrow(2, n, y.size(2) - n)
         return y
 
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        if n <= 0:
-            return 0
-        stop = (n - 1) * self.stride + self.end
-        if not final:
-            stop = min(n * self.stride, stop)
-        return max(stop - self.padding, 0)
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
+        # Frames have holes where the dilation is more than 1, and lie apart where the stride is more than the field.
+        place = torch.arange(m) + self.padding
+        for k in range(self.kernel_size):
+            begin = place - k * self.dilation
+            yield torch.where(begin % self.stride == 0, begin // self.stride, -1)
 
 
 class ConvTranspose1dStream(TransposedStream):
@@ -256,6 +257,10 @@ class ConvTranspose1dStream(TransposedStream):
         if matrix.dtype == rows.dtype:
             ring.expect(t)
         return y
+
+    def multiply_adds(self, came: int, given: int) -> int:
+        """Multiply-adds of one row."""
+        return came * self.in_channels * self.out_channels // self.groups * self.kernel_size
 
     def _product(self, rows: Tensor, first: int, t: int, matrix: Tensor) -> Tensor:
         c = self.in_channels

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError
 
@@ -48,17 +49,12 @@ class IdentityStream(BaseStream):
     """Stream of a module that changes nothing: `torch.nn.Identity`, and dropout in eval mode."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Reach())
         self.aliasing = 1
         self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         return x
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
@@ -82,7 +78,7 @@ class PointwiseStream(BaseStream):
     def __init__(
         self, net: nn.Module, in_channels: int = -1, groups: int = 1, halves: bool = False, fresh: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(Reach())
         self.net = net
         self.in_channels = in_channels
         self.groups = groups
@@ -95,11 +91,6 @@ class PointwiseStream(BaseStream):
         if x is None:
             return None
         return self.net(x)
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
@@ -191,7 +182,7 @@ class Elementwise1dStream(BaseStream):
     """
 
     def __init__(self, net: nn.Module) -> None:
-        super().__init__()
+        super().__init__(Reach())
         refuse_training(net)
         self.net = net
         # Such a module inside must stay as it is; `train()` of the network would change it.
@@ -252,11 +243,6 @@ class Elementwise1dStream(BaseStream):
                     "module that treats every sample alone was expected; register a handler for its type with "
                     "register_streamer"
                 )
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
 
 
 def _require_length(y: Tensor, n: int) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Optional
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
@@ -39,7 +39,7 @@ class BatchNorm1dStream(BaseStream):
 
     def __init__(self, net: nn.BatchNorm1d) -> None:
         require_plain(net, nn.BatchNorm1d)
-        super().__init__()
+        super().__init__(Reach())
         if net.running_mean is None or net.running_var is None:
             raise UnsupportedModuleError(
                 "untracked_statistics",
@@ -63,11 +63,6 @@ class BatchNorm1dStream(BaseStream):
             return None
         net = self.net
         return F.batch_norm(x, net.running_mean, net.running_var, net.weight, net.bias, False, 0.0, net.eps)
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -3,20 +3,21 @@
 TorchScript compiles the streams of this file.
 """
 
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.counter import Counter
+from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from .weights import copy_network
 
-__all__ = ["Pad1dStream", "without_padding"]
+__all__ = ["Pad1dStream", "edge_source", "without_padding"]
 
 
 class Pad1dStream(BaseStream):
@@ -30,30 +31,36 @@ class Pad1dStream(BaseStream):
         right: samples behind the last; negative amounts crop
         mode: ``"constant"``, ``"reflect"`` or ``"replicate"``, as in `torch.nn.functional.pad`
         value: the padding value of mode ``"constant"``
+        shortest: the shortest signal of which anything comes; by default the shortest that the module takes
     """
 
     # What a script takes as constant: it leaves out the branches that these decide.
-    __constants__ = ["left", "right", "mode", "value", "shortest", "wait", "tail"]
+    __constants__ = ["left", "right", "mode", "value", "wait", "tail"]
 
-    def __init__(self, left: int, right: int, mode: str = "constant", value: float = 0.0) -> None:
-        super().__init__()
+    reach: Reach
+
+    def __init__(
+        self, left: int, right: int, mode: str = "constant", value: float = 0.0, shortest: Optional[int] = None
+    ) -> None:
+        # Before so many samples have come nothing is sure to exist.
+        total = 1 - left - right
+        if mode == "reflect":
+            wait = shortest or max(1, left + 1, right + 1, total if left > 0 else 1)
+            shortest = shortest or max(wait, total)
+        elif mode == "replicate":
+            shortest = shortest or max(1, total)
+            # What is dropped from the left need not be held, unless it is mirrored.
+            wait = shortest if left > 0 else 1
+        else:
+            shortest = shortest or max(1, -min(left, 0) - min(right, 0), total)
+            wait = shortest if left > 0 else 1
+        super().__init__(Reach.shift(left, right, shortest))
         self.keeps_dtype = True
         self.left = left
         self.right = right
         self.mode = mode
         self.value = value
-        # The shortest signal that the module takes. Before so many samples have come nothing is sure to exist.
-        total = 1 - left - right
-        if mode == "reflect":
-            self.shortest = max(1, left + 1, right + 1, total)
-        elif mode == "replicate":
-            self.shortest = max(1, total)
-        else:
-            self.shortest = max(1, -min(left, 0) - min(right, 0), total)
-        # What is dropped from the left need not be held, unless it is mirrored.
-        self.wait = self.shortest if left > 0 or mode == "reflect" else 1
-        if mode == "reflect":
-            self.wait = max(1, left + 1, right + 1, total if left > 0 else 1)
+        self.wait = wait
         # Samples remembered for the end: those to be cropped, or those that the right part is made of.
         if right < 0:
             self.tail = -right
@@ -133,20 +140,34 @@ class Pad1dStream(BaseStream):
             return x
         return end if x is None else torch.cat([x, end], 2)
 
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        if n < self.wait:
-            return 0
-        if final:
-            return max(n + self.left + self.right, 0) if n >= self.shortest else 0
-        return max(n + self.left + min(self.right, 0), 0)
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
+        for tap in super().taps(n, m):
+            yield self.source(tap, n)
+
+    def source(self, place: Tensor, n: int) -> Tensor:
+        """The samples that stand at places of the padded signal, counted from its first own one; see `taps`."""
+        return place if self.mode == "constant" else edge_source(place, torch.tensor(n - 1), self.mode)
 
     def output_channels(self, channels: int) -> int:
         return channels
 
     def extra_repr(self) -> str:
         return f"left={self.left}, right={self.right}, mode={self.mode!r}"
+
+
+def edge_source(place: Tensor, last: Tensor, mode: str) -> Tensor:
+    """The samples of a signal that stand at places before and beyond its ends.
+
+    Args:
+        place: counted from the first sample
+        last: the place of the last sample
+        mode: ``"reflect"`` or ``"replicate"``
+    """
+    if mode == "reflect":
+        place = place.abs()
+        return torch.where(place > last, 2 * last - place, place)
+    return torch.minimum(place.clamp(min=0), last)
 
 
 def without_padding(net: nn.Module) -> nn.Module:

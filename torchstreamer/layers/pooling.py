@@ -8,15 +8,89 @@ from torch import Tensor, nn
 
 from ..core.counter import Counter
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..errors import UnsupportedModuleError
-from .window import WindowStream, window_count
+from .window import WindowStream, spanned, window_count
 
-__all__ = ["Pool1dStream"]
+__all__ = ["Pool1dStream", "pool_reach"]
 
 
 def _first(value: Union[int, tuple]) -> int:  # type: ignore[type-arg]
     return int(value[0] if isinstance(value, tuple) else value)
+
+
+def pool_reach(kernel_size: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Reach:
+    """What the outputs of a pooling layer read.
+
+    In ceil mode torch lets a last window reach over the end, which begins before the right padding does. Of ``n``
+    samples there are then ``ceil((n + 2·padding - field) / stride) + 1`` windows, and no more than
+    ``ceil((n + padding) / stride)``: as many as if ``min(padding + stride, field) - 1`` samples stood on the right.
+    """
+    field = spanned(kernel_size, dilation)
+    right = min(padding + stride, field) - 1 if ceil_mode else padding
+    return Reach.window(field, stride, padding, right, dilation)
+
+
+class Pooling(nn.Module):
+    """The operation of a pooling layer on windows of which all samples are there.
+
+    Args:
+        kind: ``"Avg"``, ``"Max"`` or ``"LP"``
+        kernel_size, stride, dilation, padding, count_include_pad: of the layer
+        power: of an LP pool
+    """
+
+    __constants__ = ["kind", "kernel_size", "stride", "dilation", "padding", "count_include_pad", "power"]
+
+    def __init__(
+        self,
+        kind: str,
+        kernel_size: int,
+        stride: int,
+        dilation: int,
+        padding: int,
+        count_include_pad: bool,
+        power: float,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
+        self.padding = padding
+        self.count_include_pad = count_include_pad
+        self.power = power
+
+    def forward(self, window: Tensor, begin: Optional[Tensor] = None, length: Optional[Tensor] = None) -> Tensor:
+        """One output per window.
+
+        Args:
+            window: the samples ``[B, C, n]``
+            begin: where in the signal each window begins, if some reach over its ends
+            length: of the signal, where ``begin`` is given
+        """
+        if self.kind == "Max":
+            return F.max_pool1d(window, self.kernel_size, self.stride, 0, self.dilation)
+        if self.kind == "LP":
+            window = window.pow(self.power)
+        y = F.avg_pool1d(window, self.kernel_size, self.stride)
+        if begin is not None and length is not None:
+            y = y * self._correction(y, begin, length)
+        if self.kind == "LP":
+            # As torch.nn.functional.lp_pool1d: the mean becomes a sum again before the root.
+            y = (torch.sign(y) * F.relu(torch.abs(y))).mul(self.kernel_size).pow(1.0 / self.power)
+        return y
+
+    def _correction(self, y: Tensor, begin: Tensor, length: Tensor) -> Tensor:
+        # kernel_size over the number of samples that the module divides by, for each of the windows.
+        end = begin + self.kernel_size
+        if self.count_include_pad:
+            samples = torch.minimum(end, length + self.padding) - begin
+        else:
+            samples = torch.minimum(end, length) - begin.clamp(min=0)
+        wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+        return (self.kernel_size / samples.clamp(min=1).to(wide)).to(y.dtype)
 
 
 class Pool1dStream(WindowStream):
@@ -44,18 +118,10 @@ class Pool1dStream(WindowStream):
         >>> torch.testing.assert_close(y, pool(x))
     """
 
-    __constants__ = [
-        *WindowStream.__constants__,
-        "kind",
-        "kernel_size",
-        "dilation",
-        "padding",
-        "ceil_mode",
-        "count_include_pad",
-        "power",
-    ]
+    __constants__ = [*WindowStream.__constants__, "kind", "padding", "beyond", "corrects", "fill"]
 
     lead = entry("_modules")
+    pooling = entry("_modules")
 
     def __init__(self, net: Union[nn.AvgPool1d, nn.MaxPool1d, nn.LPPool1d]) -> None:
         kinds = {nn.AvgPool1d: "Avg", nn.MaxPool1d: "Max", nn.LPPool1d: "LP"}
@@ -78,16 +144,21 @@ class Pool1dStream(WindowStream):
         kernel = _first(net.kernel_size)
         stride = kernel if net.stride is None else _first(net.stride)
         dilation = _first(getattr(net, "dilation", 1))
-        super().__init__((kernel - 1) * dilation + 1, stride)
+        padding = _first(getattr(net, "padding", 0))
+        reach = pool_reach(kernel, stride, padding, dilation, bool(net.ceil_mode))
+        super().__init__(spanned(kernel, dilation), stride, reach)
         self.kind: str = kind
         self.kernel_size = kernel
-        self.dilation = dilation
-        self.padding = _first(getattr(net, "padding", 0))
-        self.ceil_mode = bool(net.ceil_mode)
-        self.count_include_pad = bool(getattr(net, "count_include_pad", True))
-        self.power = float(getattr(net, "norm_type", 1.0))
+        self.padding = padding
+        self.beyond = reach.end  # samples that the last windows may reach over the end
+        self.fill = -float("inf") if kind == "Max" else 0.0
+        include = bool(getattr(net, "count_include_pad", True))
+        self.placed = kind != "Max" and (padding > 0 or reach.end > 0)
+        self.corrects = kind != "Max" and not include  # also where all padding is on the left
+        power = float(getattr(net, "norm_type", 1.0))
+        self.pooling = Pooling(kind, kernel, stride, dilation, padding, include, power)
         # Padding samples among those that the next windows see.
-        self.lead = Counter(self.padding)
+        self.lead = Counter(padding)
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
@@ -95,69 +166,26 @@ class Pool1dStream(WindowStream):
                 return None
             x = self.ring.data.new_empty([self.ring.data.size(0), self.ring.data.size(2), 0])
         if not self.ring.started() and self.padding > 0:
-            self.ring.fill(x, self.padding, self._fill_value(x))
+            self.ring.fill(x, self.padding, self.fill)
         n = self.ring.held - self.ring.skip + x.size(2)
-        count = self._last_count(n) if final else window_count(n, self.field, self.stride)
+        count = window_count(n + self.beyond if final else n, self.field, self.stride)
         if count == 0:
             self.ring.push(x)
             return None
         window = self.ring.join(x)
         need = (count - 1) * self.stride + self.field
-        if need > n:
-            y = self._pool(F.pad(window, [0, need - n], "constant", self._fill_value(x)))
+        over = need - n
+        seen = F.pad(window, [0, over], "constant", self.fill) if over > 0 else window.narrow(2, 0, need)
+        lead = self.lead.value
+        if self.kind != "Max" and (over > 0 or (lead > 0 and self.corrects)):
+            begin = torch.arange(count, device=x.device) * self.stride - lead
+            y = self.pooling.forward(seen, begin, torch.tensor(n - lead, device=x.device))
         else:
-            y = self._pool(window.narrow(2, 0, need))
-        if self.kind != "Max":
-            if need > n or (self.lead.value > 0 and not self.count_include_pad):
-                y = y * self._correction(y, n)
-            if self.kind == "LP":
-                y = self._root(y)
-        if self.lead.value > 0:
-            self.lead.value = max(self.lead.value - count * self.stride, 0)
+            y = self.pooling.forward(seen)
+        if lead > 0:
+            self.lead.value = max(lead - count * self.stride, 0)
         self.ring.keep(window, count * self.stride)
         return y
-
-    def _fill_value(self, x: Tensor) -> float:
-        return -float("inf") if self.kind == "Max" else 0.0
-
-    def _last_count(self, n: int) -> int:
-        # The rule of torch's pooling_output_shape: in ceil mode the last window must begin before the right padding.
-        room = n + self.padding - self.field
-        if not self.ceil_mode:
-            return room // self.stride + 1 if room >= 0 else 0
-        count = max((room + self.stride - 1) // self.stride + 1, 0)
-        return count - 1 if count > 0 and (count - 1) * self.stride >= n else count
-
-    def _pool(self, window: Tensor) -> Tensor:
-        if self.kind == "Max":
-            return F.max_pool1d(window, self.kernel_size, self.stride, 0, self.dilation)
-        if self.kind == "LP":
-            window = window.pow(self.power)
-        return F.avg_pool1d(window, self.kernel_size, self.stride)
-
-    def _correction(self, y: Tensor, n: int) -> Tensor:
-        # kernel_size over the number of samples that the module divides by, for each of the windows.
-        begin = torch.arange(y.size(2), device=y.device) * self.stride
-        end = begin + self.kernel_size
-        if self.count_include_pad:
-            samples = end.clamp(max=n + self.padding) - begin
-        else:
-            samples = end.clamp(max=n) - begin.clamp(min=self.lead.value)
-        wide = torch.float64 if y.dtype == torch.float64 else torch.float32
-        return (self.kernel_size / samples.to(wide)).to(y.dtype)
-
-    def _root(self, y: Tensor) -> Tensor:
-        # As torch.nn.functional.lp_pool1d: the mean becomes a sum again before the root.
-        return (torch.sign(y) * F.relu(torch.abs(y))).mul(self.kernel_size).pow(1.0 / self.power)
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        if n <= 0:
-            return 0
-        if final:
-            return self._last_count(n + self.padding)
-        return window_count(n + self.padding, self.field, self.stride)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.cell import Cell
+from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import StreamError, StreamInputError
 
@@ -61,7 +62,7 @@ class RecurrentStream(BaseStream):
     _sample: Optional[Tensor]
 
     def __init__(self, in_channels: int = -1, out_channels: int = -1, names: Sequence[str] = ()) -> None:
-        super().__init__()
+        super().__init__(Reach.recurrence())
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.memory = Cell(names)
@@ -92,11 +93,6 @@ class RecurrentStream(BaseStream):
             )
         self.memory.keep(state)
         return y
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in."""
-        return max(n, 0)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

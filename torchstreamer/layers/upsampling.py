@@ -1,21 +1,63 @@
 """Streams of `torch.nn.Upsample`. TorchScript compiles this file."""
 
 from fractions import Fraction
-from typing import Optional
+from typing import Iterator, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.counter import Counter
+from ..core.lengths import LinearLength
+from ..core.reach import Reach, settled_length
 from ..core.registry import require_plain
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 
-__all__ = ["UpsampleStream"]
+__all__ = ["InterpolatedStream", "UpsampleStream"]
 
 
-class UpsampleStream(BaseStream):
+class InterpolatedStream(BaseStream):
+    """A layer whose output ``i`` stands at the position ``(q·i + first) / p`` of its input, as its reach says.
+
+    It is the input there, rounded down, or where the reach is of two inputs lies on the line between these.
+
+    Args:
+        reach: of the layer
+    """
+
+    reach: Reach
+
+    def __init__(self, reach: Reach) -> None:
+        super().__init__(reach)
+        self.numerator = reach.q  # of the step from one position to the next, in p-ths
+        self.denominator = reach.p
+        self.offset = reach.first
+        self.linear = reach.last > reach.first
+        self.keeps_dtype = True
+
+    def between(self, i: Tensor) -> Tuple[Tensor, Tensor]:
+        """Numbers of the inputs at or before the positions of outputs, and how many ``p``-ths behind these they are."""
+        position = (i * self.numerator + self.offset).clamp(min=0)
+        left = torch.div(position, self.denominator, rounding_mode="floor")
+        return left, position - left * self.denominator
+
+    def mixed(self, one: Tensor, other: Tensor, rest: Tensor) -> Tensor:
+        """The values so many ``p``-ths on the way from one to the other."""
+        wide = torch.float64 if one.dtype == torch.float64 else torch.float32
+        weight = rest.to(wide) / self.denominator
+        return (one * (1 - weight) + other * weight).to(one.dtype)
+
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
+        left, rest = self.between(torch.arange(m))
+        yield left
+        if self.linear:
+            # A sample with weight 0 is waited for, and does not count.
+            yield torch.where(rest > 0, (left + 1).clamp(max=n - 1), -1)
+
+
+class UpsampleStream(InterpolatedStream):
     """Stream of a `torch.nn.Upsample` with a rational ``scale_factor`` ``p/q``.
 
     Output ``i`` stands at position ``i·q/p`` of the input (nearest) or ``(i + 1/2)·q/p - 1/2`` (linear, and rounded
@@ -45,15 +87,16 @@ class UpsampleStream(BaseStream):
 
     def __init__(self, net: nn.Upsample) -> None:
         require_plain(net, nn.Upsample)
-        super().__init__()
         scale = _rational_scale(net)
-        self.mode: str = net.mode if scale != 1 else "nearest"  # at scale 1 all modes copy
-        self.p = scale.numerator
-        self.q = scale.denominator
-        self.hop = self.q
-        self.ratio = (self.p, self.q)
+        p, q = scale.numerator, scale.denominator
+        mode = str(net.mode) if scale != 1 else "nearest"  # at scale 1 all modes copy
+        offset = {"nearest": 0, "nearest-exact": q, "linear": q - p}[mode]
+        last = offset + 2 * p if mode == "linear" else offset
+        super().__init__(Reach(2 * p, 2 * q, offset, last, last - 2 * q + 1))  # in all floor(n · p / q)
+        self.mode: str = mode
+        self.p = p
+        self.q = q
         self.aliasing = 0
-        self.keeps_dtype = True
         # Up to so many samples the output is no longer than the input, and torch's linear mode copies it as it is.
         self.copied = (self.q - 1) // (self.p - self.q) if self.mode == "linear" and self.p > self.q else 0
         self.ring = RingBuffer()
@@ -67,7 +110,7 @@ class UpsampleStream(BaseStream):
             x = self.ring.data.new_empty([self.ring.data.size(0), self.ring.data.size(2), 0])
         n = self.first.value + self.ring.held - self.ring.skip + x.size(2)
         i = self.next.value
-        stop = self._reach(n, final)
+        stop = self.output_length(n, final)
         if stop <= i:
             self.ring.push(x)
             return None
@@ -75,62 +118,33 @@ class UpsampleStream(BaseStream):
         begin = n - window.size(2)
         if final and n <= self.copied:
             return window.narrow(2, i - begin, n - i).clone()
-        y = self._interpolate(window, torch.arange(i, stop, device=x.device), begin)
+        left, rest = self.between(torch.arange(i, stop, device=x.device))
+        y = window.index_select(2, left - begin)
+        if self.linear:
+            right = (left + 1).clamp(max=n - 1)
+            y = self.mixed(y, window.index_select(2, right - begin), rest)
         # Drop what lies before the first sample that the next output needs.
-        position = self._numerator(stop) // (2 * self.p)
-        drop = position - begin
-        self.ring.keep(window, drop)
+        position = max(stop * self.numerator + self.offset, 0) // self.denominator
+        self.ring.keep(window, position - begin)
         # Wind back, but never into the first outputs, which linear interpolation clamps.
         turns = max(stop // self.p - 1, 0)
         self.first.value = position - turns * self.q
         self.next.value = stop - turns * self.p
         return y
 
-    def _numerator(self, i: int) -> int:
-        # Position of output i, times 2p; clamped at the start.
-        if self.mode == "nearest":
-            return 2 * i * self.q
-        if self.mode == "linear":
-            return max((2 * i + 1) * self.q - self.p, 0)
-        return (2 * i + 1) * self.q
-
-    def _interpolate(self, window: Tensor, i: Tensor, begin: int) -> Tensor:
-        p2 = 2 * self.p
-        if self.mode == "nearest":
-            return window.index_select(2, torch.div(2 * i * self.q, p2, rounding_mode="floor") - begin)
-        if self.mode == "nearest-exact":
-            return window.index_select(2, torch.div((2 * i + 1) * self.q, p2, rounding_mode="floor") - begin)
-        numerator = ((2 * i + 1) * self.q - self.p).clamp(min=0)
-        left = torch.div(numerator, p2, rounding_mode="floor")
-        wide = torch.float64 if window.dtype == torch.float64 else torch.float32
-        weight = (numerator - left * p2).to(wide) / p2
-        left = left - begin
-        right = (left + 1).clamp(max=window.size(2) - 1)
-        y = window.index_select(2, left) * (1 - weight) + window.index_select(2, right) * weight
-        return y.to(window.dtype)
-
-    def _reach(self, n: int, final: bool) -> int:
-        # Outputs that n inputs settle: no later input changes them, and they exist if the signal ends here.
-        if n <= 0:
-            return 0
-        length = n * self.p // self.q
-        if final:
-            return length
-        if n <= self.copied:
-            return 1 if n > 1 else 0  # the others depend on whether the signal ends here
-        if self.mode == "linear":
-            # Output i needs the input behind its position: (2i + 1)·q - p < 2p·(n - 1).
-            inputs = (2 * n - 1) * self.p - self.q
-            return min(length, (inputs + 2 * self.q - 1) // (2 * self.q)) if n > 1 else 0
-        if self.mode == "nearest":
-            return length
-        # nearest-exact: (2i + 1)·q < 2p·n
-        return min(length, (2 * self.p * n - self.q + 2 * self.q - 1) // (2 * self.q))
-
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        return self._reach(n, final)
+        length = self.length(n)
+        if final:
+            return length
+        if self.linear and n <= max(self.copied, 1):
+            return 1 if n > 1 else 0  # the others depend on whether the signal ends here
+        return min(settled_length(self._reach_numbers, n), length)
+
+    def lines(self) -> Optional[Tuple[LinearLength, LinearLength]]:
+        """`output_length` before the end and at the end, where both are one rounded line; else ``None``."""
+        return None if self.linear else self.reach.lines()
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

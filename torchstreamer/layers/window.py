@@ -10,10 +10,17 @@ import torch
 from torch import Tensor
 
 from ..core.entry import entry
+from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from .padding import Pad1dStream
 
-__all__ = ["WindowStream", "affine", "time_last", "unfold", "window_count"]
+__all__ = ["WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
+
+
+def spanned(kernel_size: int, dilation: int) -> int:
+    """Samples from the first to the last tap of a window."""
+    return (kernel_size - 1) * dilation + 1
 
 
 def window_count(n: int, field: int, stride: int) -> int:
@@ -63,21 +70,25 @@ class WindowStream(BaseStream):
     """A layer that applies one operation to every window of its padded input. A subclass gives `look`, or a `step`.
 
     Args:
-        field: samples that one window spans, ``(kernel_size - 1) · dilation + 1``
+        field: samples that one window spans, `spanned`
         stride: samples from one window to the next
+        reach: with the padding around the signal; without any by default
     """
 
     # What a script takes as constant: it leaves out the branches that these decide.
     __constants__ = ["field", "stride"]
 
+    reach: Reach
     ring = entry("_modules")
 
-    def __init__(self, field: int, stride: int) -> None:
-        super().__init__()
+    # Of the operation: what it takes for samples outside of the signal, and whether it asks where windows begin.
+    fill: float = 0.0
+    placed: bool = False
+
+    def __init__(self, field: int, stride: int, reach: Optional[Reach] = None) -> None:
+        super().__init__(Reach.window(field, stride) if reach is None else reach)
         self.field = field
         self.stride = stride
-        self.hop = stride
-        self.ratio = (1, stride)
         self.aliasing = 0
         self.keeps_dtype = True
         self.ring = RingBuffer()
@@ -85,6 +96,10 @@ class WindowStream(BaseStream):
     def ready(self, t: int) -> int:
         """Windows that are whole with ``t`` more samples."""
         return window_count(self.ring.held - self.ring.skip + t, self.field, self.stride)
+
+    def around(self) -> Optional[Pad1dStream]:
+        """What pads the signal before this layer sees it, if it has padding of its own."""
+        return None
 
     def look(self, window: Tensor) -> Tensor:
         """One output per window of these samples, ``[B, C, n]``; no sample lies behind the last window."""
@@ -101,8 +116,3 @@ class WindowStream(BaseStream):
         y = self.look(window.narrow(2, 0, (count - 1) * self.stride + self.field))
         self.ring.keep(window, count * self.stride)
         return y
-
-    @torch.jit.export
-    def output_length(self, n: int, final: bool = True) -> int:
-        """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        return window_count(n, self.field, self.stride)

@@ -11,9 +11,9 @@ from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
-from .ports import Port
+from .graph_stream import GraphStream
+from .input import Port
 from .signature import Structure, scripted_class
-from .stream import GraphStream
 
 __all__ = ["PortedGraphStream"]
 

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import UnsupportedModuleError
 from .capture import Capture
-from .stream import GraphStream
+from .graph_stream import GraphStream
 
 __all__ = ["shortest_length"]
 

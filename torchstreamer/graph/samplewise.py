@@ -3,42 +3,23 @@
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from .values import Group, Replay, Rows, Span, Static, Value
+from .values import Replay, Value
+from .weights import Weights
 
-__all__ = ["is_samplewise", "run"]
+__all__ = ["is_pointwise", "is_samplewise"]
 
 _LENGTH = 7
 _CUTS = (1, 3, 6)
 
 
-def run(lowering: Any, recipe: Replay, tensors: Dict[Any, Tensor], rows: int = 2) -> Any:
-    """Compute a recipe on given tensors."""
-    target = recipe.target
-
-    def fill(argument: Any) -> Any:
-        if isinstance(argument, (Value, Group)):
-            if argument not in tensors:
-                assert argument.recipe is not None
-                tensors[argument] = run(lowering, argument.recipe, tensors, rows)
-            return tensors[argument]
-        if isinstance(argument, Static):
-            return lowering.static_tensor(argument)
-        if isinstance(argument, Rows):
-            return rows * argument.factor
-        if isinstance(argument, Span):
-            return fill(argument.value).shape[argument.value.time + argument.value.lifted]
-        if isinstance(argument, (list, tuple)):
-            return [fill(item) for item in argument]
-        return argument
-
-    args = [fill(argument) for argument in recipe.args]
-    kwargs = {name: fill(argument) for name, argument in recipe.kwargs.items()}
-    return (torch.reshape if target == "reshape" else target)(*args, **kwargs)
+def is_pointwise(node: fx.Node) -> bool:
+    """Whether torch says of an operation that it treats every element alone."""
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
-def random_tensor(value: Value, device: torch.device, numbers: Tuple[int, int]) -> Tensor:
+def _random_tensor(value: Value, device: torch.device, numbers: Tuple[int, int]) -> Tensor:
     """A random tensor like a value, for two rows and a few samples; whole numbers from a range."""
     shape = []
     for axis, size in enumerate(value.shape):
@@ -58,28 +39,28 @@ def random_tensor(value: Value, device: torch.device, numbers: Tuple[int, int]) 
     return torch.randint(*numbers, shape, generator=generator).to(device, value.dtype)
 
 
-def is_samplewise(lowering: Any, recipe: Replay, values: Sequence[Value], axes: Sequence[Optional[int]]) -> bool:
+def is_samplewise(weights: Weights, recipe: Replay, values: Sequence[Value], axes: Sequence[Optional[int]]) -> bool:
     """Whether an operation gives for the pieces of a signal the pieces of what it gives for the whole.
 
     Args:
-        lowering: knows weights and constants
+        weights: knows weights and constants
         recipe: the operation
         values: its inputs with a time axis
         axes: the time axis of each of its outputs; ``None`` for one without, which is not compared
     """
-    device = lowering.capture.streamed[0].example.device
+    device = weights.capture.streamed[0].example.device
     for numbers in ((0, 2), (0, 1), (1, 2)):  # what is good for a table may be none for a division
-        tensors = {value: random_tensor(value, device, numbers) for value in values}
+        tensors = {value: _random_tensor(value, device, numbers) for value in values}
         try:
             with torch.no_grad():
-                return _cuts_agree(lowering, recipe, tensors, axes)
+                return _cuts_agree(weights, recipe, tensors, axes)
         except (RuntimeError, IndexError, ValueError, ArithmeticError):
             continue
     return False
 
 
-def _cuts_agree(lowering: Any, recipe: Replay, tensors: Dict[Any, Tensor], axes: Sequence[Optional[int]]) -> bool:
-    whole = _outputs(run(lowering, recipe, dict(tensors)))
+def _cuts_agree(weights: Weights, recipe: Replay, tensors: Dict[Any, Tensor], axes: Sequence[Optional[int]]) -> bool:
+    whole = _outputs(weights.run(recipe, dict(tensors)))
     for y, axis in zip(whole, axes, strict=False):
         if axis is not None and y.shape[axis] != _LENGTH:
             return False
@@ -90,7 +71,7 @@ def _cuts_agree(lowering: Any, recipe: Replay, tensors: Dict[Any, Tensor], axes:
                 value: x.narrow(value.time + value.lifted, begin, end - begin).contiguous()
                 for value, x in tensors.items()
             }
-            parts.append(_outputs(run(lowering, recipe, dict(piece))))
+            parts.append(_outputs(weights.run(recipe, dict(piece))))
         for i, axis in enumerate(axes):
             if axis is not None and not _close(torch.cat([part[i] for part in parts], axis), whole[i]):
                 return False

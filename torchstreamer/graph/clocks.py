@@ -1,29 +1,18 @@
-"""What is known of the values of a captured graph: axes, lengths, clocks; and the words of a refusal."""
+"""What is known of the values of a captured graph: their axes, their lengths, and when their samples come."""
 
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+import math
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ..errors import UnsupportedModuleError
-from .capture import Capture, module_of, source_line
-from .lengths import LengthFunction
-from .probing import run
-from .values import (
-    Clock,
-    Replay,
-    Static,
-    Value,
-)
+from .capture import Capture
+from .lengths import LengthFunction, LengthTable
+from .refusals import Refusals
+from .values import Clock, Replay, Value
 
-__all__ = ["OperationError", "Tracking", "is_pointwise"]
-
-
-class OperationError(UnsupportedModuleError):
-    """The refusal of an operation; ``plain`` is the reason without its place."""
-
-    plain = ""
+__all__ = ["Clocks"]
 
 
 def _sizes(graph: fx.Graph) -> Iterator[Any]:
@@ -36,29 +25,23 @@ def _sizes(graph: fx.Graph) -> Iterator[Any]:
                 yield thing
 
 
-class Tracking:
+class Clocks:
     """Knows lengths and clocks.
 
     Args:
         capture: the graph
+        refuse: makes refusals
 
     Attributes:
-        calls: streams and alignments, in order
-        recorded: values and groups that segments compute, in order
-        inputs: the inputs of the model
         lengths: lengths of the signal at which lengths of values are compared
         periods: after which lengths may begin anew to be rounded
     """
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Capture, refuse: Refusals) -> None:
         self.capture = capture
         self.sizes = capture.sizes
-        self.calls: List[Any] = []
-        self.recorded: List[Any] = []
-        self.inputs: List[Any] = []
+        self.refuse = refuse
         self._clocks: List[Tuple[Any, Clock]] = []
-        self._tensors: Dict[int, Tensor] = {}
-        self._handler = ""
         start = self._example_length()
         unit = self.sizes.scale * capture.multiple
         near = [n for n in range(start, start + 48 * unit) if capture.valid(n)]
@@ -140,18 +123,13 @@ class Tracking:
         self._clocks.append((signature, clock))
         return clock
 
-    def static_tensor(self, thing: Static) -> Tensor:
-        """The tensor of a static value now, for two rows and the example's static inputs."""
-        if id(thing) not in self._tensors:
-            if thing.recipe is not None:
-                with torch.no_grad():
-                    found = run(self, thing.recipe, {})
-            elif thing.given:
-                found = next(port.example for port in self.capture.inputs if port.name == thing.node.name)
-            else:
-                found = self.capture.tensors[thing.node.name]
-            self._tensors[id(thing)] = found
-        return self._tensors[id(thing)]
+    def meet(self, clocks: Sequence[Clock]) -> Clock:
+        """The clock of values met by position."""
+
+        def available(n: int, final: bool) -> int:
+            return min(clock.available(n, final) for clock in clocks)
+
+        return self.clock(available, math.lcm(*(clock.hop for clock in clocks)), clocks[0].ratio)
 
     def require_length(self, node: fx.Node, value: Value) -> None:
         """Refuse if the stream's own formula does not give the length that the exporter found."""
@@ -166,24 +144,16 @@ class Tracking:
                     "register a handler for the module",
                 )
 
-    def name(self, node: fx.Node) -> str:
-        """The name of an operation, without its overload."""
-        target = node.target
-        if isinstance(target, torch._ops.OpOverload):
-            return str(target._schema.name).split("::")[-1]
-        return getattr(target, "__name__", str(target))
+    def table(self, length: LengthFunction, period: int) -> Optional[LengthTable]:
+        """A length as a table for scripts."""
+        first = next(n for n in range(self.lengths[0] + 1) if self.capture.valid(n) and self._defined(length, n))
+        unit = self.sizes.scale * self.capture.multiple
+        # It may depend on a rate somewhere else in the model.
+        for candidate in dict.fromkeys([period, *(clock.hop for _, clock in self._clocks)]):
+            found = LengthTable.fit(length, candidate, first, unit, self.periods)
+            if found is not None:
+                return found
+        return None
 
-    def refuse(self, node: fx.Node, code: str, reason: str, remedy: str) -> UnsupportedModuleError:
-        """The error that names an operation, its module and the line of the model's source."""
-        path, module = module_of(node, self.capture.net)
-        line = source_line(node)
-        where = f" (at {line})" if line else ""
-        error = OperationError(code, module, f"'{self.name(node)}'{where}: {reason}", remedy)
-        error.path = path
-        error.plain = f"{reason}; {remedy}"
-        return error
-
-
-def is_pointwise(node: fx.Node) -> bool:
-    """Whether torch says of an operation that it treats every element alone."""
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+    def _defined(self, length: LengthFunction, n: int) -> bool:
+        return length(n) > 0 or n == self.lengths[0]

@@ -86,6 +86,13 @@ class Body:
         self._nodes: Dict[Any, fx.Node] = {}
         self._first: Optional[Value] = None  # whose rows say how many there are
 
+    def of_window(self, x: Value, recipe: Replay) -> fx.GraphModule:
+        """The module of an operation on windows of one value."""
+        self.input(x)
+        result = x.like(recipe=recipe)
+        self.compute(result)
+        return self.finish([result])
+
     def input(self, thing: Any) -> fx.Node:
         """A value that comes from outside."""
         if thing not in self._nodes:
@@ -107,6 +114,11 @@ class Body:
             return self.input(thing)
         self._nodes[thing] = node
         return node
+
+    def compute(self, thing: Any) -> None:
+        """Compute a value here, whatever segment it belongs to."""
+        if thing not in self._nodes:
+            self._nodes[thing] = self._replay(thing.recipe)
 
     def finish(self, outputs: Sequence[Any], single: bool = False) -> fx.GraphModule:
         """The module; it gives the list of ``outputs``, or with ``single`` the only one."""

@@ -1,0 +1,180 @@
+"""Streams put after values, values met by position, and steps that segments compute."""
+
+import math
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence
+
+from torch import fx
+
+from ..core.rates import chain_rates
+from ..core.stream import BaseStream
+from ..errors import StreamError, UnsupportedModuleError
+from .clocks import Clocks
+from .lengths import LengthFunction, LengthTable
+from .reasons import reason_for
+from .refusals import Refusals, operation_name
+from .values import AlignCall, Call, Clock, Edge, EdgeCall, Replay, SettleCall, StreamCall, Value
+
+__all__ = ["Alignment"]
+
+
+class Alignment:
+    """Puts streams into the graph.
+
+    Args:
+        clocks: of the values
+        refuse: makes refusals
+
+    Attributes:
+        calls: streams and alignments, in order
+        recorded: values and groups that segments compute, in order
+        handler: what reports call the last call
+    """
+
+    def __init__(self, clocks: Clocks, refuse: Refusals) -> None:
+        self.clocks = clocks
+        self.refuse = refuse
+        self.calls: List[Call] = []
+        self.recorded: List[Any] = []
+        self.handler = ""
+        self._aligned: Dict[FrozenSet[Value], Dict[Value, Value]] = {}
+
+    def align(self, node: fx.Node, values: Sequence[Value]) -> List[Value]:
+        """The values met by position: as they are if they have one clock."""
+        distinct = list(dict.fromkeys(values))
+        if len({id(value.clock) for value in distinct}) == 1:
+            return list(values)
+        for value in distinct:
+            self._require_rows(node, value)
+        if any(not self.clocks.same_length(value.length, distinct[0].length) for value in distinct):
+            raise self.refuse(
+                node, "length", "its inputs have different lengths", "crop or pad them to one length before they meet"
+            )
+        key = frozenset(distinct)
+        if key not in self._aligned:
+            clock = self.clocks.meet([value.clock for value in distinct if value.clock is not None])
+            level = max(value.level for value in distinct) + 1
+            found = self._aligned[key] = {value: value.like(clock=clock, level=level) for value in distinct}
+            self.calls.append(AlignCall(distinct, list(found.values())))
+        return [self._aligned[key][value] for value in values]
+
+    def _require_rows(self, node: fx.Node, value: Value) -> None:
+        if value.merged:
+            raise self.refuse(
+                node,
+                "rows_mixed",
+                "it works along time where time and rows are one axis",
+                "give rows an axis of their own",
+            )
+
+    # ------------------------------------------------------------------ streams
+
+    def stream(self, node: fx.Node, source: Value, stream: BaseStream, packed: bool, meta: Any = None) -> Value:
+        """Put a stream after a value.
+
+        Args:
+            node: the operation that it stands for
+            source: its input
+            stream: the stream
+            packed: whether it takes ``[B, C, T]`` whatever the value's layout; else the value as it is, ``[N, C, T]``
+            meta: the tensor that it gives, if not the node's
+        """
+        clock = self._clock_after(node, source, stream)
+        value = self.clocks.value(node, node.meta["val"] if meta is None else meta, clock, source.level + 1)
+        if value is None:
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
+        return self._called(node, source, stream, packed, value)
+
+    def derived(
+        self, node: fx.Node, source: Value, stream: BaseStream, length: LengthFunction, result: Optional[Value] = None
+    ) -> Value:
+        """Put a stream after a value, for a step of an operation whose result has no node of its own.
+
+        Args:
+            node: the operation
+            source: its input
+            stream: the stream; it takes ``[B, C, T]``
+            length: length of what it gives
+            result: a value with the layout of the result, if not that of the input
+        """
+        clock = self._clock_after(node, source, stream)
+        value = (result or source).like(node=node, length=length, clock=clock, level=source.level + 1)
+        return self._called(node, source, stream, True, value)
+
+    def _clock_after(self, node: fx.Node, source: Value, stream: BaseStream) -> Clock:
+        assert source.clock is not None
+        self._require_rows(node, source)
+        self.handler = type(stream).__name__
+        before = source.clock
+
+        def available(n: int, final: bool) -> int:
+            return stream.output_length(before.available(n, final), final)
+
+        hop, ratio = chain_rates([(before.hop, before.ratio), (stream.hop, stream.ratio)])
+        try:
+            return self.clocks.clock(available, hop, ratio)
+        except StreamError as error:
+            if isinstance(error, UnsupportedModuleError):
+                raise
+            raise self.refuse(node, "no_output_length", str(error), "define output_length(n, final)") from None
+
+    def _called(self, node: fx.Node, source: Value, stream: BaseStream, packed: bool, value: Value) -> Value:
+        value.fresh = stream.aliasing == 0
+        self.clocks.require_length(node, value)
+        self.calls.append(StreamCall([source], [value], stream, packed))
+        return value
+
+    def settled(
+        self, node: fx.Node, source: Value, lead: int, table: LengthTable, length: LengthFunction, value: float
+    ) -> Value:
+        """A value cropped by ``lead`` on the left, and on the right as the length of the signal says."""
+        assert source.clock is not None
+        self._require_rows(node, source)
+        self.handler = "settled at the end"
+        before, ahead = source.clock, table.least_ahead()
+
+        def available(n: int, final: bool) -> int:
+            if final:
+                return max(table(n), 0)
+            return max(min(ahead(n), before.available(n, False) - lead), 0)
+
+        clock = self.clocks.clock(available, math.lcm(before.hop, table.period), before.ratio)
+        found = source.like(node=node, length=length, clock=clock, level=source.level + 1)
+        self.calls.append(SettleCall([source], [found], lead, table, value))
+        return found
+
+    def edged(self, node: fx.Node, source: Value, edge: Edge) -> Value:
+        """A value with another's first sample in front, or its last sample at the end."""
+        before, other, count = source.clock, edge.value.clock, edge.count
+        assert before is not None and other is not None
+
+        def available(n: int, final: bool) -> int:
+            came = before.available(n, final)
+            if edge.last:
+                return came + (count if final and other.available(n, True) > 0 else 0)
+            return came + count if other.available(n, final) > 0 else 0
+
+        self.handler = "EdgeNode"
+        clock = self.clocks.clock(available, math.lcm(before.hop, other.hop), before.ratio)
+        length, level = source.length, max(source.level, edge.value.level) + 1
+        found = source.like(node=node, length=lambda n: length(n) + count, clock=clock, level=level)
+        self.calls.append(EdgeCall([source, edge.value], [found], edge.last, count))
+        return found
+
+    # ------------------------------------------------------------------ steps that segments compute
+
+    def step(self, node: fx.Node, x: Value, recipe: Replay, **changes: Any) -> Value:
+        """A step whose result is laid out as its input, but for what is given."""
+        return self.record(x.like(node=node, recipe=recipe, **changes))
+
+    def step_across(self, node: fx.Node, x: Value, recipe: Replay) -> Value:
+        """A step that changes other axes than time, whose sizes become those of the node's result."""
+        shape = tuple(
+            x.shape[axis] if axis in (x.time, x.rows) else self.clocks.sizes.settled(size)
+            for axis, size in enumerate(node.meta["val"].shape)
+        )
+        return self.step(node, x, recipe, shape=shape)
+
+    def record(self, value: Value) -> Value:
+        """Let a segment compute a value."""
+        self.recorded.append(value)
+        return value

@@ -1,0 +1,1 @@
+"""Streams of operations that occur in graphs and have no layer of torch.nn."""

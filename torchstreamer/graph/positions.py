@@ -1,0 +1,186 @@
+"""Tensors with a time axis that depend on no signal: constants as long as it is, and positions."""
+
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import fx
+
+from .alignment import Alignment
+from .clocks import Clocks
+from .ops.running import PositionStream
+from .reasons import REASONS, reason_for
+from .refusals import Refusals, operation_name
+from .values import Clock, Replay, Rows, Span, Spread, Static, StreamCall, Value, substituted, things_in
+
+__all__ = ["Positions"]
+
+# What makes tensors out of nothing but sizes.
+_CONSTRUCTORS = frozenset(["expand", "repeat", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty"])
+
+
+class Positions:
+    """Binds values that are the same at all times, and positions, to what they are used with.
+
+    Args:
+        clocks: of the values
+        alignment: takes the streams that count
+        refuse: makes refusals
+        operation: lowers an operation whose arguments have become values
+    """
+
+    def __init__(
+        self,
+        clocks: Clocks,
+        alignment: Alignment,
+        refuse: Refusals,
+        operation: Callable[[fx.Node, Sequence[Any], Dict[str, Any]], Value],
+    ) -> None:
+        self.clocks = clocks
+        self.sizes = clocks.sizes
+        self.alignment = alignment
+        self.refuse = refuse
+        self.operation = operation
+
+    # ------------------------------------------------------------------ without a clock
+
+    def made(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any], bound: Dict[str, Any]) -> Spread:
+        """What an operation makes of sizes and constants: a range of numbers, or a constant as long as a size says."""
+        meta, name = node.meta["val"], operation_name(node)
+        axes = self._axes(meta)
+        if name == "arange" and axes == [0]:
+            start = bound.get("start", 0) or 0
+            step = 1 if bound.get("step") is None else bound["step"]
+            if isinstance(start, (int, float)) and isinstance(step, (int, float)):
+                return self._spread(node, None, start, step)
+        if len(axes) != 1 or name not in _CONSTRUCTORS:
+            raise self.refuse(node, "total_length", *REASONS["length"])
+        axis = axes[0]
+        key = next(key for key in ("size", "sizes", "repeats") if key in bound)
+        shift = len(bound[key]) - len(meta.shape)
+        size = [None if i - shift == axis else item for i, item in enumerate(bound[key])]
+        if any(isinstance(item, torch.SymInt) for item in size):
+            raise self.refuse(node, "total_length", *REASONS["length"])
+        static = bound.get("self")
+        if isinstance(static, Static) and name in ("expand", "repeat"):
+            before = tuple(static.node.meta["val"].shape)
+            at = axis - (len(meta.shape) - len(before))
+            if at >= 0 and before[at] != 1:
+                raise self.refuse(
+                    node, "total_length", "it repeats a constant as often as the length says", "expand it"
+                )
+        places = list(args)
+        places[list(bound).index(key)] = size
+        return self._spread(node, Replay(node.target, tuple(places), dict(kwargs)))
+
+    def of_spreads(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Spread:
+        """What an operation makes of nothing but such tensors."""
+        if len(self._axes(node.meta["val"])) != 1:
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
+        return self._spread(node, Replay(node.target, tuple(args), dict(kwargs)))
+
+    def _axes(self, meta: Any) -> List[int]:
+        return [axis for axis, size in enumerate(meta.shape) if self.sizes.varies(size)]
+
+    def _spread(self, node: fx.Node, recipe: Optional[Replay], first: Any = None, step: Any = None) -> Spread:
+        meta = node.meta["val"]
+        axis = self._axes(meta)[0]
+        length = self.sizes.function(meta.shape[axis])
+        return Spread(node, tuple(meta.shape), meta.dtype, axis, length, recipe, first, step)
+
+    # ------------------------------------------------------------------ on a clock
+
+    def bind(self, spread: Spread, reference: Value) -> Value:
+        """A value without a clock, on the clock of another of the same length."""
+        assert reference.clock is not None
+        if reference.clock in spread.bound:
+            return spread.bound[reference.clock]
+        if not self.clocks.same_length(spread.length, reference.length):
+            raise self.refuse(
+                spread.node,
+                "total_length",
+                "its length is not that of what it is used with",
+                "take both from one shape",
+            )
+        recipe = spread.recipe
+        if recipe is None:
+            value = self._counted(spread, reference)
+        elif any(isinstance(thing, Spread) for thing in things_in([recipe.args, recipe.kwargs])):
+            value = self._bind_operation(spread.node, recipe, reference)
+        else:
+            recipe = Replay(recipe.target, _spanned(recipe.args, reference), recipe.kwargs)
+            meta, clock, level = spread.node.meta["val"], reference.clock, reference.level
+            rowed = any(self.sizes.has_rows(size) for size in meta.shape)
+            found = self.clocks.value(spread.node, meta, clock, level, recipe) if rowed else None
+            value = self.alignment.record(found or spread.on(clock, level, recipe=recipe))
+        spread.bound[reference.clock] = value
+        return value
+
+    def _bind_operation(self, node: fx.Node, recipe: Replay, reference: Value) -> Value:
+        inner = [thing for thing in things_in([recipe.args, recipe.kwargs]) if isinstance(thing, Spread)]
+        bound = {thing: self.bind(thing, reference) for thing in inner}
+        return self.operation(node, substituted(recipe.args, bound), substituted(recipe.kwargs, bound))
+
+    def _counted(self, spread: Spread, reference: Value) -> Value:
+        assert reference.clock is not None
+        value = spread.on(reference.clock, reference.level + 1, rows=0, fresh=True, lifted=True)
+        stream = PositionStream(spread.first, spread.step, spread.dtype)
+        self.alignment.calls.append(StreamCall([reference], [value], stream, True))
+        return value
+
+    # ------------------------------------------------------------------ an axis of rows in front
+
+    def value(self, node: fx.Node, meta: Any, clock: Optional[Clock], level: int, recipe: Replay) -> Value:
+        """A value computed from positions alone, with an axis of rows in front."""
+        shape = tuple(self.sizes.settled(size) for size in meta.shape)
+        axis = self._axes(meta)[0]
+        length = self.sizes.function(shape[axis])
+        return Value(node, shape, meta.dtype, axis, 0, 1, length, clock, level, recipe, lifted=True)
+
+    def shifted(self, node: fx.Node, recipe: Replay, values: Sequence[Value]) -> Replay:
+        """An operation on positions alone, along an axis: after the axis of rows in front its number is one more."""
+        names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+        at = names.index("dim") if "dim" in names else -1
+        if at < 0 or not all(value.lifted for value in values):
+            raise self.refuse(node, "position", *REASONS["arange"])
+        args = list(recipe.args)
+        dim = args[at] if at < len(args) else recipe.kwargs.get("dim", 0)
+        if not isinstance(dim, int):
+            raise self.refuse(node, "position", *REASONS["arange"])
+        dim = dim if dim < 0 else dim + 1
+        if at < len(args):
+            args[at] = dim
+            return Replay(recipe.target, tuple(args), recipe.kwargs)
+        return Replay(recipe.target, recipe.args, {**recipe.kwargs, "dim": dim})
+
+    def ranked(self, node: fx.Node, recipe: Replay, values: Sequence[Value]) -> Replay:
+        """Give positions, which have an axis of rows in front, the rank of the result."""
+        rank = len(node.meta["val"].shape)
+        plain = [value for value in values if not value.lifted]
+        if any(value.rows != 0 or len(value.shape) != rank or value.inner != 1 for value in plain):
+            raise self.refuse(node, "position", *REASONS["arange"])
+        placed: Dict[Any, Value] = {}
+        for value in values:
+            if value.lifted:
+                own = [Span(value) if axis == value.time else int(size) for axis, size in enumerate(value.shape)]
+                front = rank - len(own)
+                if plain and front == 0:
+                    # Rows take the place of its first axis.
+                    if own[0] != 1:
+                        raise self.refuse(node, "position", *REASONS["arange"])
+                    own = own[1:]
+                elif plain:
+                    front -= 1
+                shape = [Rows(1), *[1] * front, *own]
+                placed[value] = self.alignment.step(value.node, value, Replay("reshape", (value, shape)))
+        return Replay(recipe.target, substituted(recipe.args, placed), substituted(recipe.kwargs, placed))
+
+
+def _spanned(args: Tuple[Any, ...], reference: Value) -> Tuple[Any, ...]:
+    """Arguments of a constructor whose size along time, which stands as ``None``, is that of a value."""
+
+    def fill(argument: Any) -> Any:
+        if isinstance(argument, list):
+            return [Span(reference) if item is None else item for item in argument]
+        return argument
+
+    return tuple(fill(argument) for argument in args)
