@@ -35,6 +35,7 @@ PUBLIC = {
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
+    "Reach",
     "RecurrentStream",
     "Residual1d",
     "Residual1dStream",

@@ -14,6 +14,7 @@ from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.cell import Cell
 from .core.counter import Counter
+from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import RingBuffer
 from .core.state import stack_states, unstack_state
@@ -63,6 +64,7 @@ __all__ = [
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
+    "Reach",
     "RecurrentStream",
     "Residual1d",
     "Residual1dStream",

@@ -106,6 +106,11 @@ class Cell(Memory):
             held.append(tensor.clone(memory_format=torch.contiguous_format))
         self._hold(held)
 
+    def forget(self) -> None:
+        """Hold nothing, as before the first chunk."""
+        held: List[Tensor] = []
+        self.held = held
+
     # ------------------------------------------------------------------ inside
 
     def _hold(self, tensors: List[Tensor]) -> None:
@@ -180,8 +185,7 @@ class Cell(Memory):
     # ------------------------------------------------------------------ the tree of streams calls these
 
     def _clear(self) -> None:
-        held: List[Tensor] = []
-        self.held = held
+        self.forget()
         self._rank_two = False
 
     def _detach(self) -> None:
@@ -242,8 +246,7 @@ class Cell(Memory):
                 tensor = tensor.flatten(0, 1)
             tensors.append(tensor.clone(memory_format=torch.contiguous_format))
             n += 1
-        held: List[Tensor] = []
-        self.held = held
+        self.forget()
         if n > 0:
             self._hold(tensors)
 

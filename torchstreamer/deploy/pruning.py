@@ -1,10 +1,10 @@
-"""Which parts of a plan its result depends on, and how long their values are needed."""
+"""Which parts of a plan its result depends on."""
 
-from typing import Any, Dict, List, Sequence
+from typing import List, Sequence
 
 from .rows import Part
 
-__all__ = ["needed", "spent"]
+__all__ = ["needed"]
 
 
 def needed(parts: Sequence[Part], result: int) -> List[Part]:
@@ -16,13 +16,3 @@ def needed(parts: Sequence[Part], result: int) -> List[Part]:
             wanted.update(part.sources)
             kept.append(part)
     return kept[::-1]
-
-
-def spent(parts: Any, result: int) -> List[List[int]]:
-    """For each part, the values that nobody needs behind it."""
-    last: Dict[int, int] = {}
-    for i, part in enumerate(parts):
-        for slot in (*part.sources, part.target):
-            last[slot] = i
-    last.pop(result, None)
-    return [[slot for slot, at in last.items() if at == i] for i in range(len(parts))]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..core.describe import dtype_name
 from ..core.lengths import LengthTable
+from ..core.liveness import spent
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
@@ -17,7 +18,7 @@ from .counting import OPEN
 from .cuda_graphs import CudaGraph
 from .inductor import inductor
 from .planning import Edge, Planner
-from .pruning import needed, spent
+from .pruning import needed
 from .rows import Rows
 
 __all__ = ["StaticStream"]
@@ -137,7 +138,7 @@ class StaticStream(nn.Module):
         assert isinstance(parts, nn.ModuleList)
         self.parts = parts
         self.counters = nn.ModuleList(plan.counters)
-        self._spent = spent(used, out.slot)
+        self._spent = spent([(*part.sources, part.target) for part in used], {out.slot})
         # The state: of each row how old it is, how long its signal is, and how many steps are left (-1: live).
         self._names = ["row.age", "row.total", "row.left"]
         clock = torch.zeros([batch], dtype=torch.int64, device=plan.device)

@@ -4,8 +4,8 @@ import time
 from typing import List, Optional
 
 import torch
-from torch import Tensor
 
+from ..core.closeness import distance, largest
 from .backends import Program
 from .steady import SteadyStep
 
@@ -24,30 +24,11 @@ def difference(steady: SteadyStep, program: Program) -> float:
             expected = steady.stream.step(x.clone(), False)
             y, states = program.run(x, states)
             assert expected is not None
-            if y.shape != expected.shape or y.dtype != expected.dtype:
-                return float("inf")
-            if y.numel():
-                scale = max(scale, _scale(expected))
-                worst = max(worst, _largest(y, expected))
+            scale = max(scale, largest(expected))
+            worst = max(worst, distance(y, expected))
         for held, state in zip(steady.held(), program.unpack(states), strict=True):
-            if held.shape != state.shape:
-                return float("inf")
-            if held.numel():
-                worst = max(worst, _largest(state, held) / (_scale(held) or 1.0) * scale)
+            worst = max(worst, distance(state, held) / (largest(held) or 1.0) * scale)
     return worst / scale
-
-
-def _scale(expected: Tensor) -> float:
-    return float(torch.where(expected.isfinite(), expected, 0).abs().max())
-
-
-def _largest(found: Tensor, expected: Tensor) -> float:
-    # Infinite where one of two is nan or infinite alone.
-    if found.dtype == torch.bool:
-        found, expected = found.to(torch.int8), expected.to(torch.int8)
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    difference = torch.where(same, 0, (found - expected).abs())
-    return float(difference.max()) if difference.isfinite().all() else float("inf")
 
 
 def seconds(steady: SteadyStep, program: Optional[Program]) -> float:

@@ -5,14 +5,14 @@ from typing import Any, Dict, FrozenSet, List, Optional, Sequence
 
 from torch import fx
 
-from ..core.rates import chain_rates
+from ..core.lengths import LengthFunction, LengthTable
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from .clocks import Clocks
-from .lengths import LengthFunction, LengthTable
+from .lengths import Lengthened
 from .reasons import reason_for
 from .refusals import Refusals, operation_name
-from .values import AlignCall, Call, Clock, Edge, EdgeCall, Replay, SettleCall, StreamCall, Value
+from .values import AlignCall, Call, Clock, EdgeCall, EndSamples, Replay, SettleCall, StreamCall, Value
 
 __all__ = ["Alignment"]
 
@@ -104,14 +104,8 @@ class Alignment:
         assert source.clock is not None
         self._require_rows(node, source)
         self.handler = type(stream).__name__
-        before = source.clock
-
-        def available(n: int, final: bool) -> int:
-            return stream.output_length(before.available(n, final), final)
-
-        hop, ratio = chain_rates([(before.hop, before.ratio), (stream.hop, stream.ratio)])
         try:
-            return self.clocks.clock(available, hop, ratio)
+            return self.clocks.after(source.clock, stream)
         except StreamError as error:
             if isinstance(error, UnsupportedModuleError):
                 raise
@@ -142,22 +136,22 @@ class Alignment:
         self.calls.append(SettleCall([source], [found], lead, table, value))
         return found
 
-    def edged(self, node: fx.Node, source: Value, edge: Edge) -> Value:
+    def edged(self, node: fx.Node, source: Value, end: EndSamples) -> Value:
         """A value with another's first sample in front, or its last sample at the end."""
-        before, other, count = source.clock, edge.value.clock, edge.count
+        before, other, count = source.clock, end.value.clock, end.count
         assert before is not None and other is not None
 
         def available(n: int, final: bool) -> int:
             came = before.available(n, final)
-            if edge.last:
+            if end.last:
                 return came + (count if final and other.available(n, True) > 0 else 0)
             return came + count if other.available(n, final) > 0 else 0
 
         self.handler = "EdgeNode"
         clock = self.clocks.clock(available, math.lcm(before.hop, other.hop), before.ratio)
-        length, level = source.length, max(source.level, edge.value.level) + 1
-        found = source.like(node=node, length=lambda n: length(n) + count, clock=clock, level=level)
-        self.calls.append(EdgeCall([source, edge.value], [found], edge.last, count))
+        length, level = source.length, max(source.level, end.value.level) + 1
+        found = source.like(node=node, length=Lengthened(length, count), clock=clock, level=level)
+        self.calls.append(EdgeCall([source, end.value], [found], end.last, count))
         return found
 
     # ------------------------------------------------------------------ steps that segments compute

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from torch import nn
 
+from ..core.liveness import spent
 from ..core.memory import Memory
 from .fusing import fuse_sums
 from .lowering import Lowering
@@ -141,18 +142,16 @@ class Assembly:
         return StreamNode(call.stream, sources[0], targets[0], None, None)
 
     def _release(self) -> None:
-        """Let every value go behind its last use."""
+        """Let every value go after its last use."""
         kept = {self.slots[value] for value in self.outputs}
         kept.update(self.slots[thing] for thing in self.lowering.inputs if isinstance(thing, Static))
-        seen: Set[int] = set(kept)
-        for part in reversed(self.nodes):
-            node: Any = part
+        nodes: List[Any] = self.nodes
+        slots = []
+        for node in nodes:
             sources = node.sources if hasattr(node, "sources") else [node.source]
-            targets = node.targets if hasattr(node, "targets") else [node.target]
-            for i in [*sources, *targets]:
-                if i not in seen:
-                    seen.add(i)
-                    node.spent.append(i)
+            slots.append([*sources, *(node.targets if hasattr(node, "targets") else [node.target])])
+        for node, free in zip(nodes, spent(slots, kept), strict=True):
+            node.spent = free
 
 
 def _inputs_of(recipe: Any) -> List[Any]:

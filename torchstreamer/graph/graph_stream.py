@@ -83,7 +83,7 @@ class GraphStream(BaseStream):
         self.rows = rows
         self.aliasing = 0 if fresh else 2
         self.keeps_dtype = keeps_dtype
-        self.beyond = Counter()  # samples behind the last whole multiple
+        self.beyond = Counter()  # samples after the last whole multiple
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         came = 0 if x is None else x.size(2)

@@ -1,21 +1,18 @@
 """Lengths as functions of the length of the input.
 
 The export writes every size as an expression of one symbol. Here it becomes a Python function of ``n``, the length of
-the first streamed input. Such functions rise by a constant with every period, from some length on; `LengthTable` holds
-one so that a script can evaluate it.
+the first streamed input. Nearly all are one rounded line; such functions are compared by their numbers.
 """
 
 import math
 from fractions import Fraction
-from itertools import chain
-from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 import torch
-from torch import nn
 
-__all__ = ["LengthFunction", "LengthTable", "Sizes", "future_least"]
+from ..core.lengths import LengthFunction, LinearLength
 
-LengthFunction = Callable[[int], int]
+__all__ = ["Lengthened", "Sizes", "line_of"]
 
 # Functions in sizes, as the exporter names them: those that divide by their second argument, and those that round.
 _EXACT = frozenset(["IntTrueDiv", "FloatTrueDiv"])
@@ -23,9 +20,8 @@ _REMAINDERS = frozenset(["Mod", "PythonMod"])
 _DIVISIONS = _EXACT | _REMAINDERS | {"FloorDiv", "CleanDiv", "CeilDiv"}
 _ROUNDINGS = frozenset(["CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ceiling", "floor"])
 
-# Tables of lengths are no longer than this.
+# Periods are no longer than this.
 _LONGEST = 1 << 16
-_TRIED = 4096  # and than this where no division says so
 
 
 class Sizes:
@@ -44,6 +40,8 @@ class Sizes:
         self.scale = scale
         self.offset = offset
         self.samples: List[int] = []  # lengths at which sizes are compared
+        self._symbols: Dict[Any, Set[str]] = {}
+        self._functions: Dict[Tuple[Any, int], _SizeFunction] = {}
 
     def periods(self, sizes: Iterable[Any]) -> List[int]:
         """Numbers of samples after which rounding may begin anew, as far as the divisions in the sizes tell."""
@@ -54,18 +52,23 @@ class Sizes:
         """Whether the first streamed input can have ``n`` samples."""
         return n >= 1 and (n - self.offset) % self.scale == 0
 
-    def symbols(self, size: Any) -> set[str]:
+    def symbols(self, size: Any) -> Set[str]:
         """Names of the symbols that a size depends on."""
         if isinstance(size, int):
             return set()
-        return {str(symbol) for symbol in size.node.expr.free_symbols}
+        expression = size.node.expr
+        if expression not in self._symbols:
+            self._symbols[expression] = {str(symbol) for symbol in expression.free_symbols}
+        return self._symbols[expression]
 
     def varies(self, size: Any) -> bool:
         """Whether a size depends on the length of the signal, among the lengths that can occur."""
         if self.root not in self.symbols(size):
             return False
         function = self.function(size)
-        return len({function(n) for n in self.samples}) > 1 or not self.samples
+        if line_of(function) is not None or not self.samples:
+            return True
+        return len({function(n) for n in self.samples}) > 1
 
     def settled(self, size: Any) -> Any:
         """The size as a number if it is the same for all lengths and rows, else as it is."""
@@ -81,24 +84,91 @@ class Sizes:
         """A size as a function of the length."""
         if isinstance(size, int):
             return lambda n: size
-        code = compile(_python(size.node.expr), "<size>", "eval")
-        root, other, scale, offset = self.root, self.rows, self.scale, self.offset
-        known: dict[int, int] = {}
-
-        def evaluate(n: int) -> int:
-            if n not in known:
-                names = {"math": math, "torch": torch, root: (n - offset) // scale, other or "_": rows}
-                try:
-                    known[n] = int(eval(code, names))
-                except ZeroDivisionError:  # a size inferred beside an empty axis: the model refuses such a length
-                    known[n] = 0
-            return known[n]
-
-        return evaluate
+        expression = size.node.expr
+        if (expression, rows) not in self._functions:
+            self._functions[expression, rows] = _SizeFunction(self, expression, rows)
+        return self._functions[expression, rows]
 
     def at(self, size: Any, n: int, rows: int = 2) -> int:
         """The size for ``n`` samples and so many rows."""
         return size if isinstance(size, int) else self.function(size, rows)(n)
+
+
+class _SizeFunction:
+    """A size as a function of the length.
+
+    Attributes:
+        line: the same as a rounded line, if it is one; from some length on
+    """
+
+    def __init__(self, sizes: Sizes, expression: Any, rows: int) -> None:
+        self.code = compile(_python(expression), "<size>", "eval")
+        self.names = {"math": math, "torch": torch, sizes.rows or "_": rows}
+        self.sizes = sizes
+        self.known: Dict[int, int] = {}
+        self.line: Optional[LinearLength] = None
+        found = _rounded(expression, sizes.root, {sizes.rows: rows})
+        if found is not None and found[0] > 0:
+            self.line = LinearLength(*found).after(LinearLength(1, -sizes.offset, sizes.scale))
+
+    def __call__(self, n: int) -> int:
+        if n not in self.known:
+            self.names[self.sizes.root] = (n - self.sizes.offset) // self.sizes.scale
+            try:
+                self.known[n] = int(eval(self.code, self.names))
+            except ZeroDivisionError:  # a size inferred beside an empty axis: the model refuses such a length
+                self.known[n] = 0
+        return self.known[n]
+
+
+class Lengthened:
+    """A length and so many samples more, or fewer.
+
+    Attributes:
+        line: the same as a rounded line, if it is one; from some length on
+    """
+
+    def __init__(self, length: LengthFunction, amount: int) -> None:
+        self.length = length
+        self.amount = amount
+        line = line_of(length)
+        self.line = None if line is None else LinearLength(line.rise, line.offset + amount * line.period, line.period)
+
+    def __call__(self, n: int) -> int:
+        return self.length(n) + self.amount
+
+
+def line_of(length: LengthFunction) -> Optional[LinearLength]:
+    """The rounded line that a length is, from some length on; ``None`` if it is none, or not known to be one."""
+    return length if isinstance(length, LinearLength) else getattr(length, "line", None)
+
+
+def _rounded(expression: Any, root: str, known: Dict[str, int]) -> Optional[Tuple[int, int, int]]:
+    """An expression as ``(rise · symbol + offset) // period``, if it is one."""
+    if expression.is_Integer:
+        return 0, int(expression), 1
+    if expression.is_Symbol:
+        name = str(expression)
+        return (1, 0, 1) if name == root else (0, known[name], 1) if name in known else None
+    name, parts = type(expression).__name__, [_rounded(part, root, known) for part in expression.args]
+    lines = [part for part in parts if part is not None]
+    rounded = [line for line in lines if line[2] > 1]
+    if len(lines) < len(parts) or len(rounded) > 1:
+        return None
+    if name == "Add":
+        period = math.prod(line[2] for line in lines)
+        # A whole number goes into the quotient: x // p + y = (x + p·y) // p.
+        scaled = [(line if line[2] == period else (line[0] * period, line[1] * period)) for line in lines]
+        return sum(line[0] for line in scaled), sum(line[1] for line in scaled), period
+    if name == "Mul" and not rounded:
+        rising = [line for line in lines if line[0] != 0]
+        factor = math.prod(line[1] for line in lines if line[0] == 0)
+        if len(rising) == 1:
+            return rising[0][0] * factor, rising[0][1] * factor, 1
+    if name in ("FloorDiv", "CleanDiv") and lines[1][0] == 0 and lines[1][1] > 0 and lines[1][2] == 1:
+        rise, offset, period = lines[0]
+        return rise, offset, period * lines[1][1]
+    return None
 
 
 def _python(expression: Any) -> str:
@@ -127,80 +197,3 @@ def _growth(expression: Any) -> Tuple[int, Fraction]:
         return period, math.prod(factors) * sum(rises, Fraction(0))
     turns = max(rises).denominator if name in _ROUNDINGS else 1
     return period * turns, max(rises) * turns
-
-
-def future_least(values: Sequence[int], start: int, period: int, rise: int) -> List[int]:
-    """For each length the least value at this or any greater length; of a table as `LengthTable` holds it."""
-    longer = list(values) + [value + rise for value in values[start:]]
-    least: List[int] = []
-    for value in reversed(longer):
-        least.append(min(value, least[-1]) if least else value)
-    return least[::-1][: len(values)]
-
-
-class LengthTable(nn.Module):
-    """An integer function that rises by ``rise`` with every ``period``, from ``start`` on.
-
-    Args:
-        values: its values at 0 … ``start + period - 1``
-        start: from where on it is periodic
-        period: length of a period
-        rise: how much it rises with each
-    """
-
-    values: List[int]
-
-    def __init__(self, values: List[int], start: int, period: int, rise: int) -> None:
-        super().__init__()
-        assert len(values) == start + period
-        self.values = values
-        self.start = start
-        self.period = period
-        self.rise = rise
-
-    def forward(self, n: int) -> int:
-        """The value at ``n``."""
-        if n < self.start:
-            return self.values[max(n, 0)]
-        turns = (n - self.start) // self.period
-        return self.values[n - turns * self.period] + turns * self.rise
-
-    def least_ahead(self) -> "LengthTable":
-        """The least value at a length or beyond it, as such a function."""
-        ahead = future_least(self.values, self.start, self.period, self.rise)
-        return LengthTable(ahead, self.start, self.period, self.rise)
-
-    @staticmethod
-    def fit(
-        function: LengthFunction, part: int, first: int, multiple: int = 1, periods: Sequence[int] = ()
-    ) -> Optional["LengthTable"]:
-        """The table of a function, or ``None`` if it does not rise periodically.
-
-        Args:
-            function: defined at ``first`` and beyond, at multiples of ``multiple``; below it counts as 0
-            part: what a period is a multiple of. Of the multiples the first 32 are tried
-            first: the least length at which the function is defined
-            multiple: what the length is a multiple of. Between multiples the next one above counts
-            periods: other periods to try
-        """
-
-        def value(n: int) -> int:
-            n = -(-n // multiple) * multiple
-            return function(n) if n >= first else 0
-
-        part = math.lcm(part, multiple)
-        few = [length for length in range(part, 33 * part, part) if length <= _TRIED]
-        for length in [*few, *(math.lcm(period, part) for period in periods)]:
-            if length > _LONGEST:
-                continue
-            base = max(first, 0)
-            for start in (base, base + length, base + 4 * length, base + 64):
-                start = -(-start // multiple) * multiple
-                rise = value(start + length) - value(start)
-                if rise <= 0:
-                    continue
-                # Long enough to tell a period from a plateau.
-                ends = chain(range(start, start + 3 * length + 1024), range(50_021, 50_021 + length))
-                if all(value(n + length) == value(n) + rise for n in ends):
-                    return LengthTable([value(n) for n in range(start + length)], start, length, rise)
-        return None

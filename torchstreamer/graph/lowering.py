@@ -5,7 +5,8 @@ its clock. Operations that treat every sample alone are recorded, to be run in s
 """
 
 import operator
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -14,17 +15,18 @@ from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
 from .clocks import Clocks
+from .lengths import line_of
 from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
 from .samplewise import is_pointwise, is_samplewise
-from .values import Edge, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
+from .values import EndSamples, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
 from .weights import Weights
 
 __all__ = ["Lowering", "Operation", "rule"]
 
-Rule = Callable[["Lowering", fx.Node, Dict[str, Any]], Any]
-_rules: Dict[str, Rule] = {}
+Rule = TypeVar("Rule", bound=Callable[["Lowering", fx.Node, Any, Dict[str, Any]], Any])
+_rules: Dict[str, List[Callable[["Lowering", fx.Node, Dict[str, Any]], Any]]] = {}
 
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
@@ -33,24 +35,51 @@ _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register how operations of these names are lowered; without a rule an operation must treat samples alone."""
+def rule(
+    *names: str, takes: Any = Value, lifted: Optional[bool] = False, last: int = 0, along: str = ""
+) -> Callable[[Rule], Rule]:
+    """Register how operations of these names are lowered.
+
+    A rule gets the lowering, the node, the first argument of the operation, and all of them by name. Of the rules of a
+    name the first that fits and does not give ``NotImplemented`` counts; without one an operation must treat samples
+    alone.
+
+    Args:
+        names: of the operations
+        takes: what the first argument must be; ``None`` for anything
+        lifted: whether that value must be one with an axis of rows in front; ``None`` for either
+        last: among how many last axes of it time must be, if not 0
+        along: the argument that must name its axis of time, if any
+    """
+
+    def fits(x: Any, a: Dict[str, Any]) -> bool:
+        if takes is None:
+            return True
+        if not isinstance(x, takes) or lifted not in (None, getattr(x, "lifted", lifted)):
+            return False
+        if last and x.time < len(x.shape) - last:
+            return False
+        return not along or (a.get(along) is not None and a[along] % len(x.shape) == x.time)
 
     def register(function: Rule) -> Rule:
+        def guarded(low: "Lowering", node: fx.Node, a: Dict[str, Any]) -> Any:
+            x = next(iter(a.values()))
+            return function(low, node, x, a) if fits(x, a) else NotImplemented
+
         for name in names:
-            _rules[name] = function
+            _rules.setdefault(name, []).append(guarded)
         return function
 
     return register
 
 
+@dataclass
 class Operation:
     """One operation of the graph, and what became of it, for reports."""
 
-    def __init__(self, node: fx.Node, handler: str, error: Optional[UnsupportedModuleError] = None) -> None:
-        self.node = node
-        self.handler = handler
-        self.error = error
+    node: fx.Node
+    handler: str
+    error: Optional[UnsupportedModuleError] = None
 
 
 class Lowering:
@@ -114,11 +143,11 @@ class Lowering:
             found = None if name is None else self._env[names[name]]
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
-            if isinstance(found, Edge):
-                edge_error = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
+            if isinstance(found, EndSamples):
+                refusal = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
-                    raise edge_error
-                found = Refused(edge_error)
+                    raise refusal
+                found = Refused(refusal)
             outputs.append(found)
         return outputs
 
@@ -134,7 +163,7 @@ class Lowering:
         found = self._env.get(node)
         if isinstance(found, Refused):
             self.operations.append(Operation(node, "", found.error))
-        elif isinstance(found, (Value, Spread, Edge, Group)) and node.target is not operator.getitem:
+        elif isinstance(found, (Value, Spread, EndSamples, Group)) and node.target is not operator.getitem:
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -145,7 +174,9 @@ class Lowering:
             self.inputs.append(static)
             return static
         length = self.sizes.function(port.length)
-        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), port)
+        line = line_of(length)
+        lines = None if line is None else (line, line)
+        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), lines, port=True)
         value = self.value(node, node.meta["val"], clock, 0)
         assert value is not None
         self.inputs.append(value)
@@ -177,12 +208,12 @@ class Lowering:
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
         if refused is not None:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
-        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, Edge)):
+        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples)):
             return things[0]
         bound = _bound(node, args, kwargs)
         if _is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
-        if any(isinstance(thing, (Value, Spread, Edge)) for thing in things):
+        if any(isinstance(thing, (Value, Spread, EndSamples)) for thing in things):
             return self._streamed(node, args, kwargs)
         if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
             return self.positions.made(node, args, kwargs, bound)
@@ -216,9 +247,11 @@ class Lowering:
 
     def _streamed(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """What the rule of an operation makes of its arguments; without one it must treat samples alone."""
-        name = operation_name(node)
-        found = _rules[name](self, node, _bound(node, args, kwargs)) if name in _rules else NotImplemented
-        return self.samplewise(node, args, kwargs) if found is NotImplemented else found
+        for apply in _rules.get(operation_name(node), ()):
+            found = apply(self, node, _bound(node, args, kwargs))
+            if found is not NotImplemented:
+                return found
+        return self.samplewise(node, args, kwargs)
 
     def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
         """The value of an operation on values that depend on no signal."""
@@ -238,7 +271,7 @@ class Lowering:
         """
         things = list(things_in([args, kwargs]))
         for thing in things:
-            if isinstance(thing, Edge):
+            if isinstance(thing, EndSamples):
                 raise self.refuse(node, "single_sample", *REASONS["select"])
             if isinstance(thing, torch.SymInt):
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
@@ -283,14 +316,14 @@ class Lowering:
         return self.record(value)
 
     def _require_broadcast(self, node: fx.Node, value: Value, things: Iterable[Any]) -> None:
-        behind = len(value.shape) - value.time
+        place = len(value.shape) - value.time  # of time, from the end
         for thing in things:
             if isinstance(thing, (Value, Spread)) and not getattr(thing, "lifted", False):
-                if len(thing.shape) - thing.time != behind:
+                if len(thing.shape) - thing.time != place:
                     raise self.refuse(node, "time_mixing", "it relates time to another axis", "bring time to one axis")
             elif isinstance(thing, Static):
                 shape = tuple(thing.node.meta["val"].shape)
-                if len(shape) >= behind and shape[-behind] != 1:
+                if len(shape) >= place and shape[-place] != 1:
                     raise self.refuse(
                         node, "fixed_length", "it holds a constant as long as the signal", "use one sample"
                     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..core.closeness import distance, largest, tolerance
 from ..errors import UnsupportedModuleError
 from .capture import Capture
 from .graph_stream import GraphStream
@@ -135,6 +136,7 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
             pieces = _streamed(found, stream, inputs)
         finally:
             stream.reset()
+    largest_input = max(largest(x) for x in inputs)
     for y, parts, axis in zip(whole, pieces, _axes(found, stream), strict=True):
         if y is None:
             continue
@@ -144,7 +146,8 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
                 return f"nothing came for {y.shape[axis]} samples"
         elif got.shape != y.shape:
             return f"shape {tuple(got.shape)} came for {tuple(y.shape)}"
-        elif not _close(got, y, max(_scale(x) for x in inputs)):
+        # An output of zeros may come as rounding errors of the input's size.
+        elif distance(got, y, max(largest(y), 1e-4 * largest_input, 1e-30)) > tolerance(y.dtype, 1e-7, 1e-3, 1e-1):
             return "its values differ"
     return ""
 
@@ -170,19 +173,3 @@ def _streamed(found: Capture, stream: GraphStream, inputs: List[Tensor]) -> List
         for piece, part in zip(pieces, pytree.tree_leaves(y, is_leaf=lambda leaf: leaf is None), strict=True):
             piece += [] if part is None else [part]
     return pieces
-
-
-def _scale(x: Tensor) -> float:
-    finite = x[x.isfinite()].abs()
-    return float(finite.max()) if finite.numel() > 0 else 0.0
-
-
-def _close(one: Tensor, other: Tensor, scale: float) -> bool:
-    if not (one.is_floating_point() or one.is_complex()):
-        return torch.equal(one, other)
-    # An output of zeros may come as rounding errors of the input's size.
-    scale = max(_scale(other), 1e-4 * scale)
-    tolerance = {torch.float64: 1e-7, torch.complex128: 1e-7, torch.float32: 1e-3, torch.complex64: 1e-3}.get(
-        one.dtype, 1e-1
-    )
-    return torch.allclose(one, other, rtol=0, atol=tolerance * max(scale, 1e-30), equal_nan=True)

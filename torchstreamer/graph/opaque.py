@@ -43,10 +43,12 @@ def _define() -> None:
         return
     library = torch.library.Library("torchstreamer", "FRAGMENT")
     library.define("leaf(Tensor x, int call) -> Tensor")
-    library.define("max_pool1d(Tensor x, int kernel, int stride, int padding, int dilation, bool ceil_mode) -> Tensor")
     library.define(
-        "ceil_pool(Tensor x, bool largest, int[] kernel, int[] stride, int[] padding, int[] dilation, "
-        "bool count_include_pad, int? divisor) -> Tensor"
+        "max_pool1d(Tensor self, int kernel_size, int stride, int padding, int dilation, bool ceil_mode) -> Tensor"
+    )
+    library.define(
+        "ceil_pool(Tensor self, bool largest, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
+        "bool count_include_pad, int? divisor_override) -> Tensor"
     )
     torch.library.register_fake("torchstreamer::ceil_pool", _pool_shape, lib=library)
     torch.library.register_fake("torchstreamer::leaf", _leaf_shape, lib=library)

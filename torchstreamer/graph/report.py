@@ -9,7 +9,7 @@ from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
 from .capture import capture, module_of, source_line
 from .creation import assembled, inputs_of, recurrent_refusal
-from .lowering import Lowering
+from .lowering import Lowering, Operation
 from .refusals import operation_name
 
 __all__ = ["operation_reports"]
@@ -29,7 +29,7 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
             continue
         low = Lowering(captured, collect=True)
         outputs = low.run()
-        found = [_operation(low, net, operation) for operation in low.operations]
+        found = [_operation(net, operation) for operation in low.operations]
         if all(report.handler is not None for report in found):
             try:
                 assembled(captured, low, outputs)
@@ -44,10 +44,10 @@ def _whole(net: nn.Module, error: UnsupportedModuleError) -> ModuleReport:
     return ModuleReport(path, type(error.module).__name__, None, f"{error.reason}; {error.remedy}")
 
 
-def _operation(low: Lowering, net: nn.Module, operation: object) -> OperationReport:
-    node = operation.node  # type: ignore[attr-defined]
-    error = operation.error  # type: ignore[attr-defined]
+def _operation(net: nn.Module, operation: Operation) -> OperationReport:
+    node, error = operation.node, operation.error
     path, module = module_of(node, net)
     reason = "" if error is None else getattr(error, "plain", "") or f"{error.reason}; {error.remedy}"
-    handler = operation.handler or None  # type: ignore[attr-defined]
-    return OperationReport(path, type(module).__name__, handler, reason, operation_name(node), source_line(node))
+    return OperationReport(
+        path, type(module).__name__, operation.handler or None, reason, operation_name(node), source_line(node)
+    )

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from torch import fx, nn
 
+from ..core.lengths import LengthFunction, LengthTable
 from ..layers.upsampling import UpsampleStream
-from .lengths import LengthFunction, LengthTable
 from .lowering import Lowering, rule
 from .ops.edges import CropStream
 from .ops.rates import CornerUpsampleStream
@@ -16,61 +16,55 @@ from .ops.running import CumulativeStream
 from .ops.windows import WindowedStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import Edge, Replay, Spread, Value
+from .values import EndSamples, Replay, Span, Spread, Value
 
-__all__ = ["constant", "length_table", "settle", "time_axis"]
+__all__ = ["constant", "length_table", "settle"]
 
 _FAR = 1 << 62
-
-
-def time_axis(x: Any, dim: int) -> bool:
-    """Whether this is the axis of time of a value."""
-    return isinstance(x, Value) and not x.lifted and dim % len(x.shape) == x.time
 
 
 # ---------------------------------------------------------------------- crops
 
 
-@rule("slice", "narrow")
-def slice_(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if isinstance(x, (Spread, Value)) and _takes_all(low, x, a):
-        return x
-    if not time_axis(x, a["dim"]):
-        return NotImplemented
+@rule("slice", takes=(Spread, Value), lifted=None)
+def whole(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
+    return x if _takes_all(low, x, a) else NotImplemented
+
+
+@rule("slice", "narrow", along="dim")
+def slice_(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     start, end, step = a.get("start"), a.get("end"), a.get("step", 1)
     if "length" in a:
         start, end, step = a["start"], None, 1
-    low_length = x.length
-    begin = _position(low, 0 if start is None else start, low_length)
-    stop = _position(low, _FAR if end is None else end, low_length)
+    begin = _position(low, 0 if start is None else start, x.length)
+    stop = _position(low, _FAR if end is None else end, x.length)
     if "length" in a:
-        amount = _size(low, a["length"])
+        amount = low.sizes.function(a["length"])
         stop_of = begin
 
         def stop(n: int) -> int:
             return stop_of(n) + amount(n)
 
-    behind = low.value(node, node.meta["val"], None, 0)
+    result = low.value(node, node.meta["val"], None, 0)
     left = constant(low, begin)
-    if behind is None or left is None:
-        taken = _edge(low, x, begin, stop)
+    if result is None or left is None:
+        taken = _end_samples(low, x, begin, stop)
         if taken is not None:
             return taken
-        if behind is None:
+        if result is None:
             raise low.refuse(node, "single_sample", *REASONS["select"])
         raise low.refuse(node, "varying_crop", *REASONS["slice"])
-    y = _crop(low, node, x, left, stop, behind if step == 1 else None)
+    y = _crop(low, node, x, left, stop)
     if step == 1:
         return y
     recipe = Replay(torch.ops.aten.slice.Tensor, (y, y.time, 0, _FAR * 2 - 1, step))
-    stream = WindowedStream(low.weights.body().of_window(y, recipe), 1, step, y.layout(), behind.layout(), "slice")
+    stream = WindowedStream(low.weights.body().of_window(y, recipe), 1, step, y.layout(), result.layout(), "slice")
     return low.stream(node, y, stream, True)
 
 
 def _takes_all(low: Lowering, x: Any, a: Dict[str, Any]) -> bool:
     """Whether a slice is all there is."""
-    if "length" in a or a.get("start") not in (None, 0) or a.get("step", 1) != 1:
+    if a.get("start") not in (None, 0) or a.get("step", 1) != 1:
         return False
     end = a.get("end")
     if end is None or (isinstance(end, int) and end >= _FAR):
@@ -82,7 +76,7 @@ def _takes_all(low: Lowering, x: Any, a: Dict[str, Any]) -> bool:
     return isinstance(end, int) and isinstance(size, int) and end >= size
 
 
-def _crop(low: Lowering, node: fx.Node, x: Value, left: int, stop: LengthFunction, behind: Optional[Value]) -> Value:
+def _crop(low: Lowering, node: fx.Node, x: Value, left: int, stop: LengthFunction) -> Value:
     length = x.length
     right = low.constant_difference(length, stop)
 
@@ -93,7 +87,7 @@ def _crop(low: Lowering, node: fx.Node, x: Value, left: int, stop: LengthFunctio
         if left == right == 0:
             return x
         return low.derived(node, x, CropStream(left, right, _held(low, x, left, right, cropped)), cropped)
-    return settle(low, node, x, left, behind, cropped)
+    return settle(low, node, x, left, cropped)
 
 
 def _held(low: Lowering, x: Value, left: int, right: int, length: LengthFunction) -> int:
@@ -117,13 +111,11 @@ def settle(
     node: fx.Node,
     x: Value,
     left: int,
-    behind: Optional[Value],
-    length: Optional[LengthFunction] = None,
+    length: LengthFunction,
     value: float = 0.0,
 ) -> Value:
     """A value whose end is settled when the length of the signal is known."""
     assert x.clock is not None
-    length = length or (behind.length if behind is not None else x.length)
     return low.alignment.settled(node, x, left, length_table(low, node, length, x.clock.hop), length, value)
 
 
@@ -137,10 +129,6 @@ def length_table(low: Lowering, node: fx.Node, length: LengthFunction, hop: int)
             "leave it outside the stream",
         )  # fmt: skip
     return table
-
-
-def _size(low: Lowering, size: Any) -> LengthFunction:
-    return low.sizes.function(size)
 
 
 def _position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
@@ -160,50 +148,36 @@ def constant(low: Lowering, position: LengthFunction) -> Optional[int]:
     return found.pop() if len(found) == 1 else None
 
 
-def _edge(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) -> Optional[Edge]:
-    """The first or last sample of a value, if that is what a slice takes."""
+def _end_samples(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFunction) -> Optional[EndSamples]:
+    """The first or last samples of a value, if they are what a slice takes."""
     count = low.constant_difference(stop, begin)
     if count is not None and count > 0:
         if constant(low, begin) == 0:
-            return Edge(x, False, samples=count)
+            return EndSamples(x, False, samples=count)
         if low.constant_difference(x.length, stop) == 0:
-            return Edge(x, True, samples=count)
+            return EndSamples(x, True, samples=count)
     return None
 
 
-@rule("select")
-def select(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    if not time_axis(a["self"], a["dim"]):
-        return NotImplemented
+@rule("select", along="dim")
+def select(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     raise low.refuse(node, "single_sample", *REASONS["select"])
 
 
 # ---------------------------------------------------------------------- interpolation
 
 
-@rule(
-    "upsample_nearest1d",
-    "_upsample_nearest_exact1d",
-    "upsample_linear1d",
-    "upsample_nearest2d",
-    "_upsample_nearest_exact2d",
-    "upsample_bilinear2d",
-)
-def upsample(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a.get("input", a.get("self"))
-    if not isinstance(x, Value) or x.lifted:
-        return NotImplemented
+@rule("upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d", last=1)
+@rule("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", last=2)
+def upsample(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     name = operation_name(node)
     axes = 2 if name.endswith("2d") else 1
-    first = len(x.shape) - axes
-    if x.time < first:
-        return NotImplemented
     mode = "nearest-exact" if "exact" in name else ("nearest" if "nearest" in name else "linear")
     scales, size = a.get("scale_factors"), a.get("output_size")
     corners = bool(a.get("align_corners"))
     if axes == 2:
         x = _other_axis(low, node, x, name, scales, size, corners)
-    at = x.time - first
+    at = x.time - (len(x.shape) - axes)
     if scales is not None:
         scale: Any = scales[at]
     else:
@@ -217,9 +191,9 @@ def upsample(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
                 "align_corners=True ties each output to the total length",
                 "use align_corners=False",
             )
-        behind = low.value(node, node.meta["val"], None, 0)
-        assert behind is not None
-        return low.derived(node, x, CornerUpsampleStream(int(scale)), behind.length)
+        result = low.value(node, node.meta["val"], None, 0)
+        assert result is not None
+        return low.derived(node, x, CornerUpsampleStream(int(scale)), result.length)
     try:
         stream = UpsampleStream(nn.Upsample(scale_factor=float(scale), mode=mode))
     except ValueError as error:
@@ -247,32 +221,23 @@ def _other_axis(low: Lowering, node: fx.Node, x: Value, name: str, scales: Any, 
     # Interpolation over two axes is interpolation over each; at scale 1 it is a copy.
     at = x.time - (len(x.shape) - 2)
     other = 1 - at
-    before = int(x.shape[len(x.shape) - 2 + other])
-    behind = int(low.sizes.settled(node.meta["val"].shape[len(x.shape) - 2 + other]))
-    if before == behind:
+    height = int(low.sizes.settled(node.meta["val"].shape[other - 2]))
+    if height == int(x.shape[other - 2]):
         return x
-    from .values import Span
-
     sizes: List[Any] = [0, 0]
-    sizes[at], sizes[other] = Span(x), behind
+    sizes[at], sizes[other] = Span(x), height
     args: Tuple[Any, ...] = (x, sizes, None)
     if scales is not None:
         factors = [1.0, 1.0]
         factors[other] = scales[other]
         args = (x, None, factors)
     if "linear" in name:
-        if corners:
-            args = (x, sizes, True, None)
-        else:
-            args = (x, args[1], False, args[2])
+        args = (x, sizes, True, None) if corners else (x, args[1], False, args[2])
     return low.step_across(node, x, Replay(node.target, args))
 
 
-@rule("repeat_interleave")
-def repeat_interleave(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a.get("self")
-    if x is None or a.get("dim") is None or not time_axis(x, a["dim"]):
-        return NotImplemented
+@rule("repeat_interleave", along="dim")
+def repeat_interleave(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     if not isinstance(a["repeats"], int):
         raise low.refuse(node, "data_dependent", "it repeats each sample as often as a tensor says", "use a number")
     return low.stream(node, x, UpsampleStream(nn.Upsample(scale_factor=float(a["repeats"]))), True)
@@ -281,11 +246,8 @@ def repeat_interleave(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 # ---------------------------------------------------------------------- sums
 
 
-@rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
-def cumulative(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if not time_axis(x, a["dim"]):
-        return NotImplemented
+@rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", along="dim")
+def cumulative(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     name = operation_name(node)
     if name in ("cummax", "cummin"):
         if any(user.args[1] == 1 for user in node.users):

@@ -1,4 +1,4 @@
-"""Rules for padding, and for constants and edges in front of a signal and behind it."""
+"""Rules for padding, and for constants and end samples in front of a signal and after it."""
 
 import math
 from typing import Any, Dict, List
@@ -6,25 +6,29 @@ from typing import Any, Dict, List
 import torch
 from torch import fx
 
+from ..core.lengths import LengthFunction
 from ..layers.padding import Pad1dStream
-from .lengths import LengthFunction
+from .lengths import Lengthened
 from .lowering import Lowering, rule
 from .ops.edges import FramesStream, MirroredEndStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .rules_length import constant, length_table, settle, time_axis
-from .values import Edge, Replay, Static, Value
+from .rules_length import constant, length_table, settle
+from .values import EndSamples, Replay, Static, Value
 
 __all__: List[str] = []
 
+_MODES = {
+    "reflection_pad1d": "reflect",
+    "reflection_pad2d": "reflect",
+    "replication_pad1d": "replicate",
+    "replication_pad2d": "replicate",
+}
+
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "replication_pad1d", "reflection_pad2d", "replication_pad2d")
-def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if not isinstance(x, Value) or x.lifted:
-        return NotImplemented
-    name = operation_name(node)
-    mode = {"r": "reflect" if name.startswith("reflect") else "replicate"}.get(name[0], a.get("mode", "constant"))
+def pad(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    mode = _MODES.get(operation_name(node)) or a.get("mode", "constant")
     value = float(a.get("value") or 0.0)
     amounts = list(a["pad"] if "pad" in a else a["padding"])
     at = 2 * (len(x.shape) - 1 - x.time)
@@ -53,12 +57,12 @@ def pad(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         if fixed is None:
             if mode != "constant":
                 return _varying_pad(low, node, x, left, amount, mode)
-            x = low.derived(node, x, Pad1dStream(left, 0, mode, value), lambda n: length(n) + left) if left else x
-            return settle(low, node, x, 0, None, lambda n: length(n) + left + amount(n), value)
+            x = low.derived(node, x, Pad1dStream(left, 0, mode, value), Lengthened(length, left)) if left else x
+            return settle(low, node, x, 0, lambda n: length(n) + left + amount(n), value)
         right = fixed
     if left == right == 0:
         return x
-    return low.derived(node, x, Pad1dStream(left, right, mode, value), lambda n: length(n) + left + right)
+    return low.derived(node, x, Pad1dStream(left, right, mode, value), Lengthened(length, left + right))
 
 
 def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: LengthFunction, mode: str) -> Value:
@@ -78,26 +82,26 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
         raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
     most = max(amounts)
     stream = MirroredEndStream(left, most) if mirrored else Pad1dStream(left, most, mode)
-    whole = low.derived(node, x, stream, lambda n: length(n) + left + most)
+    whole = low.derived(node, x, stream, Lengthened(length, left + most))
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
 
 
-# ---------------------------------------------------------------------- constants in front and behind
+# ---------------------------------------------------------------------- constants in front and after
 
 
-@rule("cat", "concat")
-def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    parts = list(a["tensors"])
+@rule("cat", "concat", takes=list)
+def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> Any:
     dim = a["dim"] % len(node.meta["val"].shape)
     signals = [part for part in parts if isinstance(part, Value)]
-    if not any(isinstance(part, Edge) for part in parts) and not any(time_axis(x, dim) for x in signals):
+    ends = any(isinstance(part, EndSamples) for part in parts)
+    if not ends and not any(x.time == dim and not x.lifted for x in signals):
         return NotImplemented
     if len(signals) != 1 or signals[0].time != dim:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     x = signals[0]
     at = parts.index(x)
     y = x
-    # From the signal outward, so that an edge repeats what stands there.
+    # From the signal outward, so that an end repeats what stands there.
     for side in (reversed(range(at)), range(at + 1, len(parts))):
         for i in side:
             y = _beside(low, node, x, y, parts[i], i < at)
@@ -106,13 +110,13 @@ def cat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
 
 def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
     length = y.length
-    if isinstance(part, Edge):
+    if isinstance(part, EndSamples):
         if part.last == front or part.samples > 1:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])
         if part.value is not x:
             return low.alignment.edged(node, y, part)
         amounts = (part.count, 0) if front else (0, part.count)
-        return low.derived(node, y, Pad1dStream(*amounts, "replicate"), lambda n: length(n) + sum(amounts))
+        return low.derived(node, y, Pad1dStream(*amounts, "replicate"), Lengthened(length, sum(amounts)))
     if not isinstance(part, Static) or part.given:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     tensor = low.weights.tensor(part)
@@ -120,7 +124,7 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
     if count == 0:
         return y
     amounts = (count, 0) if front else (0, count)
-    grown = lambda n: length(n) + sum(amounts)  # noqa: E731
+    grown = Lengthened(length, sum(amounts))
     if not part.weights and bool((tensor == tensor.flatten()[0]).all()):
         return low.derived(node, y, Pad1dStream(*amounts, "constant", float(tensor.flatten()[0])), grown)
     body = low.weights.body()

@@ -11,7 +11,7 @@ from .ops.rates import MergeTimeStream
 from .ops.windows import SplitTimeStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import Edge, Replay, Rows, Span, Spread, Static, Value
+from .values import EndSamples, Replay, Rows, Span, Spread, Static, Value
 
 __all__: List[str] = []
 
@@ -21,37 +21,23 @@ _PARTS = (
 )
 
 
-@rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
-def view(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if isinstance(x, Spread):
-        return NotImplemented
-    if isinstance(x, Edge):
-        raise low.refuse(node, "single_sample", *REASONS["select"])
+@rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", lifted=None)
+def view(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     meta = node.meta["val"]
     if "dtype" in a and not isinstance(a.get("size"), list):
         return NotImplemented
     if x.lifted:
-        shape: List[Any] = [Rows(1)]
-        axis = None
-        for at, size in enumerate(meta.shape):
-            if low.sizes.varies(size):
-                axis = at
-            shape.append(Span(x) if low.sizes.varies(size) else low.sizes.settled(size))
-        if axis is None or not low.same_length(low.sizes.function(meta.shape[axis]), x.length):
-            raise low.refuse(node, "position", *REASONS["arange"])
-        found = low.positions.value(node, meta, x.clock, x.level, Replay("reshape", (x, shape)))
-        return low.record(found)
+        return _lifted_view(low, node, x, meta)
     y = low.value(node, meta, x.clock, x.level)
     if y is None:
         raise low.refuse(node, "time_mixing", *_PARTS)
     n = low.lengths[-1]
     if x.merged or y.merged:
         return _merged_rows(low, node, x, y, n)
-    before, behind = _products(low, x, n), _products(low, y, n)
+    old, new = _products(low, x, n), _products(low, y, n)
     if x.rows is not None and y.rows is not None and _front(low, x, x.rows, n) != _front(low, y, y.rows, n):
         raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
-    if before[0] == behind[0] and low.same_length(x.length, y.length):
+    if old[0] == new[0] and low.same_length(x.length, y.length):
         sizes: List[Any] = []
         for axis, item in enumerate(y.shape):
             if axis == y.time:
@@ -63,15 +49,23 @@ def view(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         y.recipe = Replay("reshape", (x, sizes))
         return low.record(y)
     factor = _factor(low, y, x)
-    if before[0] != behind[0] or factor is None or (x.rows is not None and x.rows > x.time):
+    if old[0] != new[0] or factor is None or (x.rows is not None and x.rows > x.time):
         raise low.refuse(node, "time_mixing", *_PARTS)
     if factor > 1:
-        return low.stream(node, x, MergeTimeStream(factor, before[1] // factor), True)
+        return low.stream(node, x, MergeTimeStream(factor, old[1] // factor), True)
     if y.rows is not None and y.rows > y.time:
         raise low.refuse(node, "time_mixing", *_PARTS)
     split = _factor(low, x, y)
     assert split is not None
-    return low.stream(node, x, SplitTimeStream(split, before[1]), True)
+    return low.stream(node, x, SplitTimeStream(split, old[1]), True)
+
+
+def _lifted_view(low: Lowering, node: fx.Node, x: Value, meta: Any) -> Value:
+    axes = [axis for axis, size in enumerate(meta.shape) if low.sizes.varies(size)]
+    if not axes or not low.same_length(low.sizes.function(meta.shape[axes[-1]]), x.length):
+        raise low.refuse(node, "position", *REASONS["arange"])
+    shape = [Span(x) if axis in axes else low.sizes.settled(size) for axis, size in enumerate(meta.shape)]
+    return low.record(low.positions.value(node, meta, x.clock, x.level, Replay("reshape", (x, [Rows(1), *shape]))))
 
 
 def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Value:
@@ -88,13 +82,13 @@ def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Va
 
 
 def _products(low: Lowering, value: Value, n: int) -> List[int]:
-    """Entries of the axes in front of time, and behind it, for one row of many."""
+    """Entries of the axes in front of time, and after it, for one row of many."""
     sizes = [low.sizes.at(size, n, 7) for size in value.shape]
     return [math.prod(sizes[: value.time]), math.prod(sizes[value.time + 1 :])]
 
 
 def _front(low: Lowering, value: Value, axis: int, n: int) -> int:
-    # Time is left out: an axis of rows behind it stays behind it.
+    # Time is left out: an axis of rows after it stays after it.
     sizes = [low.sizes.at(size, n, 7) for at, size in enumerate(value.shape) if at < axis and at != value.time]
     return math.prod(sizes) * (-1 if value.time < axis else 1)
 
@@ -108,61 +102,45 @@ def _factor(low: Lowering, longer: Value, shorter: Value) -> Optional[int]:
     return 0 if all(shorter.length(n) == back * longer.length(n) for n in low.lengths) else None
 
 
-@rule("type_as")
-def type_as(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+@rule("type_as", lifted=None)
+def type_as(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     # Of the other tensor only the dtype counts.
-    if not isinstance(a["self"], Value):
-        return NotImplemented
     dtype = node.meta["val"].dtype
-    return low.step(node, a["self"], Replay(torch.ops.aten.to.dtype, (a["self"], dtype)), dtype=dtype)
+    return low.step(node, x, Replay(torch.ops.aten.to.dtype, (x, dtype)), dtype=dtype)
 
 
 @rule("expand")
-def expand(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if isinstance(x, Edge):
-        meta = node.meta["val"]
-        axis = x.value.time
-        size = meta.shape[axis]
-        if low.sizes.varies(size):
-            raise low.refuse(node, "single_sample", *REASONS["select"])
-        if x.samples > 1:
-            return x
-        return Edge(x.value, x.last, int(size))
-    if not isinstance(x, Value) or x.lifted:
-        return NotImplemented
+def expand(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     shift = len(node.meta["val"].shape) - len(x.shape)
     size = [-1 if i == x.time + shift else item for i, item in enumerate(a["size"])]
     return low.samplewise(node, [x, size], {})
 
 
-@rule("repeat")
-def repeat(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["self"]
-    if isinstance(x, Edge):
-        repeats = list(a["repeats"])
-        axis = x.value.time
-        if (
-            any(count != 1 for i, count in enumerate(repeats) if i != axis)
-            or not isinstance(repeats[axis], int)
-            or x.samples > 1
-        ):
-            raise low.refuse(node, "single_sample", *REASONS["select"])
-        return Edge(x.value, x.last, repeats[axis])
-    return NotImplemented
+@rule("expand", takes=EndSamples)
+def expand_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> EndSamples:
+    size = node.meta["val"].shape[x.value.time]
+    if low.sizes.varies(size):
+        raise low.refuse(node, "single_sample", *REASONS["select"])
+    return x if x.samples > 1 else EndSamples(x.value, x.last, int(size))
 
 
-@rule("zeros_like", "ones_like", "full_like")
-def like(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    if not isinstance(a["self"], Edge):
-        return NotImplemented
+@rule("repeat", takes=EndSamples)
+def repeat_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> EndSamples:
+    count = a["repeats"][x.value.time]
+    others = [item for axis, item in enumerate(a["repeats"]) if axis != x.value.time]
+    if x.samples > 1 or not isinstance(count, int) or any(item != 1 for item in others):
+        raise low.refuse(node, "single_sample", *REASONS["select"])
+    return EndSamples(x.value, x.last, count)
+
+
+@rule("zeros_like", "ones_like", "full_like", takes=EndSamples)
+def like_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> Any:
     # Of a single sample only the shape counts.
-    size = low.resolve(list(node.meta["val"].shape))
-    return constructor(low, node, {**a, "size": size})
+    return constructor(low, node, x, {**a, "size": low.resolve(list(node.meta["val"].shape))})
 
 
-@rule("new_zeros", "new_ones", "new_full")
-def constructor(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+@rule("new_zeros", "new_ones", "new_full", takes=None)
+def constructor(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     # The tensor only says dtype and device.
     meta = node.meta["val"]
     name = operation_name(node)
@@ -178,25 +156,24 @@ def constructor(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     return made
 
 
-@rule("einsum")
-def einsum(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
+@rule("einsum", takes=None)
+def einsum(low: Lowering, node: fx.Node, equation: str, a: Dict[str, Any]) -> Any:
     streamed = [x for x in a["tensors"] if isinstance(x, (Value, Spread))]
     if not any(isinstance(x, Value) and x.lifted for x in streamed):
         return NotImplemented
-    if not all(isinstance(x, Value) and x.lifted for x in streamed) or "." in a["equation"]:
+    if not all(isinstance(x, Value) and x.lifted for x in streamed) or "." in equation:
         raise low.refuse(node, "position", *REASONS["arange"])
     # Positions have an axis of rows in front.
-    left, right = a["equation"].replace(" ", "").split("->")
+    left, right = equation.replace(" ", "").split("->")
     terms = ["..." + term if x in streamed else term for term, x in zip(left.split(","), a["tensors"], strict=True)]
     recipe = Replay(node.target, (f"{','.join(terms)}->...{right}", a["tensors"]))
     first = next(x for x in streamed if isinstance(x, Value))
-    found = low.positions.value(node, node.meta["val"], first.clock, first.level, recipe)
-    return low.record(found)
+    return low.record(low.positions.value(node, node.meta["val"], first.clock, first.level, recipe))
 
 
-@rule("outer")
-def outer(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    one, two = a["self"], a["vec2"]
+@rule("outer", takes=None)
+def outer(low: Lowering, node: fx.Node, one: Any, a: Dict[str, Any]) -> Any:
+    two = a["vec2"]
     if isinstance(one, Value) and one.lifted and isinstance(two, Static):
         x, other = one, two
         shaped = Replay("reshape", (x, [Rows(1), Span(x), 1]))
@@ -206,25 +183,18 @@ def outer(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
         shaped = Replay("reshape", (x, [Rows(1), 1, Span(x)]))
     else:
         return NotImplemented
-    time = 0 if a["self"] is x else 1
-    shape = [x.shape[0], 1] if time == 0 else [1, x.shape[0]]
-    spread = low.step(node, x, shaped, shape=tuple(shape), time=time)
+    time = 0 if one is x else 1
+    spread = low.step(node, x, shaped, shape=(x.shape[0], 1) if time == 0 else (1, x.shape[0]), time=time)
     recipe = Replay(torch.ops.aten.mul.Tensor, (spread, other))
-    found = low.positions.value(node, node.meta["val"], x.clock, x.level, recipe)
-    return low.record(found)
+    return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
 
 
-@rule("pixel_shuffle")
-def pixel_shuffle(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x, r = a["self"], a["upscale_factor"]
-    if not isinstance(x, Value) or x.time < len(x.shape) - 2 or x.rows is None or x.rows >= x.time or x.lifted:
+@rule("pixel_shuffle", last=2)
+def pixel_shuffle(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    if x.rows is None or x.rows >= x.time:
         return NotImplemented
-    return _shuffled(low, node, x, r)
-
-
-def _shuffled(low: Lowering, node: fx.Node, x: Value, r: int) -> Value:
     # [.., C·r·r, H, W] -> [.., C, r, r, H, W], the two factors beside their axes; the one beside time goes into it.
-    rank, last = len(x.shape), x.time == len(x.shape) - 1
+    r, rank, last = a["upscale_factor"], len(x.shape), x.time == len(x.shape) - 1
     front: List[Any] = [Rows(x.inner) if axis == x.rows else x.shape[axis] for axis in range(rank - 3)]
     channels = int(x.shape[rank - 3]) // (r * r)
     other = int(x.shape[rank - 2 if last else rank - 1])
@@ -234,8 +204,7 @@ def _shuffled(low: Lowering, node: fx.Node, x: Value, r: int) -> Value:
     parts = Replay("reshape", (x, [*front, channels, r, r, height, width]))
     y = low.step(node, x, parts, shape=(*x.shape[:k], channels, r, r, *x.shape[k + 1 :]), time=x.time + 2)
     y = _permuted(low, node, y, [*range(k), k, k + 3, k + 1, k + 4, k + 2])
-    behind = 1 if last else other * r
-    return low.stream(node, y, MergeTimeStream(r, behind), True)
+    return low.stream(node, y, MergeTimeStream(r, 1 if last else other * r), True)
 
 
 def _permuted(low: Lowering, node: fx.Node, x: Value, order: List[int]) -> Value:
@@ -243,12 +212,11 @@ def _permuted(low: Lowering, node: fx.Node, x: Value, order: List[int]) -> Value
     return low.step(node, x, recipe, shape=tuple(x.shape[axis] for axis in order), time=order.index(x.time))
 
 
-@rule("pixel_unshuffle")
-def pixel_unshuffle(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x, r = a["self"], a["downscale_factor"]
-    if not isinstance(x, Value) or x.time < len(x.shape) - 2 or x.rows is None or x.rows >= x.time or x.lifted:
+@rule("pixel_unshuffle", last=2)
+def pixel_unshuffle(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    if x.rows is None or x.rows >= x.time:
         return NotImplemented
-    rank, last = len(x.shape), x.time == len(x.shape) - 1
+    r, rank, last = a["downscale_factor"], len(x.shape), x.time == len(x.shape) - 1
     k = rank - 3
     front: List[Any] = [Rows(x.inner) if axis == x.rows else x.shape[axis] for axis in range(k)]
     channels = int(x.shape[k])
@@ -276,9 +244,8 @@ def pixel_unshuffle(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
     return low.record(whole)
 
 
-@rule("leaf")
-def leaf(low: Lowering, node: fx.Node, a: Dict[str, Any]) -> Any:
-    x = a["x"]
+@rule("leaf", takes=None)
+def leaf(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Value:
     call = low.capture.leaves[a["call"]]
     name = type(call.module).__name__
     if not isinstance(x, Value) or x.lifted or len(x.shape) != 3 or x.time != 2 or x.rows not in (0, None):

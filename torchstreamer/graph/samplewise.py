@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, fx
 
+from ..core.closeness import distance, tolerance
 from .values import Replay, Value
 from .weights import Weights
 
@@ -73,20 +74,12 @@ def _cuts_agree(weights: Weights, recipe: Replay, tensors: Dict[Any, Tensor], ax
             }
             parts.append(_outputs(weights.run(recipe, dict(piece))))
         for i, axis in enumerate(axes):
-            if axis is not None and not _close(torch.cat([part[i] for part in parts], axis), whole[i]):
-                return False
+            if axis is not None:
+                found = torch.cat([part[i] for part in parts], axis)
+                if distance(found, whole[i], 1.0, 1.0) > tolerance(found.dtype, 1e-9, 1e-4, 3e-2):
+                    return False
     return True
 
 
 def _outputs(y: Any) -> List[Tensor]:
     return [y] if isinstance(y, Tensor) else list(y)
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    if not (one.is_floating_point() or one.is_complex()):
-        return torch.equal(one, other)
-    coarse = one.dtype in (torch.float16, torch.bfloat16)
-    tolerance = 3e-2 if coarse else (1e-9 if one.dtype in (torch.float64, torch.complex128) else 1e-4)
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)

@@ -6,15 +6,15 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 import torch
 from torch import fx
 
+from ..core.lengths import LengthFunction, LengthTable, LinearLength
 from ..core.stream import BaseStream
 from .layout import Layout
-from .lengths import LengthFunction, LengthTable
 
 __all__ = [
     "AlignCall",
     "Call",
     "Clock",
-    "Edge",
+    "EndSamples",
     "EdgeCall",
     "Group",
     "Refused",
@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+Lines = Tuple[LinearLength, LinearLength]
+
+
 @dataclass(eq=False)
 class Clock:
     """How many samples of a value have come, as a function of the input.
@@ -42,11 +45,13 @@ class Clock:
         available: samples after ``n`` samples of the first streamed input, before or at its end
         hop: input period after which it repeats
         ratio: samples per input sample
+        lines: the same before and at the end of the signal as rounded lines, if they are such
     """
 
     available: Callable[[int, bool], int]
     hop: int
     ratio: Tuple[int, int]
+    lines: Optional[Lines] = None
 
 
 @dataclass(eq=False)
@@ -159,7 +164,7 @@ class Spread:
 
 
 @dataclass(eq=False)
-class Edge:
+class EndSamples:
     """The first or last samples of a value.
 
     Attributes:

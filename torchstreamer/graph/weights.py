@@ -3,8 +3,9 @@
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..layers.weights import PlainWeight
 from .capture import Capture
 from .computed import ComputedWeight, KeptValue
 from .segment import Body
@@ -70,6 +71,12 @@ class Weights:
         # With whether it belongs into `state_dict()`.
         persistent = thing.recipe is None and self.capture.paths.get(thing.node.name) in self.capture.net.state_dict()
         return self.tensor(thing), persistent
+
+    def source(self, thing: Static) -> nn.Module:
+        """The module that gives a layer's weight: a parameter, a constant, or what is computed from parameters."""
+        if thing.recipe is None or not thing.weights:
+            return PlainWeight(self.tensor(thing))
+        return self.computed(thing)
 
     def computed(self, thing: Static) -> ComputedWeight:
         """The module that computes a tensor from the model's weights."""

@@ -19,7 +19,7 @@ __all__ = ["CropStream", "FramesStream", "MirroredEndStream"]
 
 
 class CropStream(BaseStream):
-    """A crop by constant amounts behind a value whose last samples come only when the signal ends.
+    """A crop by constant amounts after a value whose last samples come only when the signal ends.
 
     What right padding adds at the end, as before a causal crop, need not be waited for: only ``hold`` samples are.
 
@@ -77,7 +77,7 @@ class MirroredEndStream(Pad1dStream):
 
     Args:
         left: samples before the first
-        right: samples behind the last
+        right: samples after the last
     """
 
     def __init__(self, left: int, right: int) -> None:
@@ -91,13 +91,13 @@ class MirroredEndStream(Pad1dStream):
 
 
 class FramesStream(BaseStream):
-    """Constant samples in front of a signal and behind it.
+    """Constant samples in front of a signal and after it.
 
     Args:
         front: gives the samples in front, on a list with one tensor in the model's layout; or ``None``
-        back: the same for those behind
+        back: the same for those after it
         fronts: how many in front
-        backs: how many behind
+        backs: how many after it
         layout: of the value
     """
 

@@ -14,11 +14,11 @@ __all__ = ["CornerUpsampleStream", "MergeTimeStream"]
 
 
 class MergeTimeStream(BaseStream):
-    """A reshape that moves a factor from the axes behind time into time: every sample becomes ``factor`` samples.
+    """A reshape that moves a factor from the axes after time into time: every sample becomes ``factor`` samples.
 
     Args:
         factor: samples per sample
-        behind: entries of the axes behind time that stay there
+        behind: entries of the axes after time that stay there
     """
 
     def __init__(self, factor: int, behind: int) -> None:

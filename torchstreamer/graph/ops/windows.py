@@ -125,7 +125,7 @@ class SplitTimeStream(WindowStream):
 
     Args:
         factor: samples per output sample
-        behind: entries of the axes behind time before
+        behind: entries of the axes after time before
     """
 
     def __init__(self, factor: int, behind: int) -> None:
