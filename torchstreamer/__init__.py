@@ -12,6 +12,7 @@ from . import handlers as _handlers  # fills the registry
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
+from .core.cell import Cell
 from .core.counter import Counter
 from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
@@ -42,6 +43,7 @@ from .layers.elementwise import Elementwise1dStream
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import Pad1dStream, without_padding
 from .layers.pooling import Pool1dStream
+from .layers.recurrent import RecurrentStream
 from .layers.upsampling import UpsampleStream
 
 __version__ = "0.1.0"
@@ -50,6 +52,7 @@ __all__ = [
     "AudioStreamDataset",
     "BaseStream",
     "BatchNorm1dStream",
+    "Cell",
     "CompiledStream",
     "Conv1dStream",
     "ConvTranspose1dStream",
@@ -62,6 +65,7 @@ __all__ = [
     "PointwiseError",
     "Pool1dStream",
     "Reach",
+    "RecurrentStream",
     "Residual1d",
     "Residual1dStream",
     "RingBuffer",

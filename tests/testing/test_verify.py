@@ -189,7 +189,7 @@ BROKEN: List[Row] = [
     (GoesOnAfterErrors, STRIDED, "safe", "StreamStateError"),
     (RejectsLate, STRIDED, "safe", "was rejected, but changed the state"),
     (RingNeverDropped, STRIDED, "bounded", "the state grows"),
-    (Diary, STRIDED, "bounded", "more and more outside of RingBuffers"),
+    (Diary, STRIDED, "bounded", "more and more outside of its memories"),
     (SpareRoom, STRIDED, "bounded", "are allocated"),
     (BytesUncounted, STRIDED, "bounded", "state_nbytes() is 0"),
     (StateInAList, STRIDED, "state", "goes on differently"),

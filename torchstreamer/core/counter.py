@@ -1,16 +1,17 @@
 """`Counter`: a whole number that a stream remembers. TorchScript compiles this file."""
 
-from typing import Dict
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import StreamInputError
+from .memory import Memory
 
 __all__ = ["Counter"]
 
 
-class Counter(nn.Module):
+class Counter(Memory):
     """A whole number that a stream remembers, for instance how many outputs are still to be dropped.
 
     A counter is part of the phase of a state: in the steady state it must repeat, so count down or wrap around, never
@@ -25,14 +26,17 @@ class Counter(nn.Module):
         self.start = start
         self.value = start
 
+    def phase(self) -> Tuple[int, ...]:
+        return (self.value,)
+
+    def tensors(self) -> List[Tensor]:
+        return []
+
+    def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
+        self.value = phase[0]
+
     def _clear(self) -> None:
         self.value = self.start
-
-    def _detach(self) -> None:
-        pass
-
-    def _nbytes(self) -> int:
-        return 0
 
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
         state[name] = torch.tensor(self.value)

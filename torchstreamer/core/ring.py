@@ -3,13 +3,14 @@
 TorchScript compiles this file, so it uses no postponed annotations and copies what it needs to locals.
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import StreamInputError
 from .entry import entry
+from .memory import Memory
 from .tracing import in_place, inference_mode, plain_inference
 
 __all__ = ["RingBuffer"]
@@ -19,7 +20,7 @@ __all__ = ["RingBuffer"]
 _NUMBERS = frozenset(["held", "skip", "begin", "room", "free", "period", "borrowed", "_rank_two", "fold"])
 
 
-class RingBuffer(nn.Module):
+class RingBuffer(Memory):
     """The last samples of a stream, kept until they are no longer needed.
 
     Every sample that a stream keeps is in a `RingBuffer`, so whole trees of streams can be reset, saved, stacked and
@@ -65,7 +66,6 @@ class RingBuffer(nn.Module):
         self.period = -1  # length of the chunks that `advance` takes; -1 if it takes none
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self._rank_two = False
-        self.fold = 1  # entries of the batch axis per row of the signal, where a network merged another axis into it
 
     # ------------------------------------------------------------------ for handlers
 
@@ -286,6 +286,20 @@ class RingBuffer(nn.Module):
                     f"chunk {list(x.size())} of another shape, dtype or device; a chunk must continue the signal; "
                     "reset() first to begin another one"
                 )
+
+    # ------------------------------------------------------------------ who records a step asks these
+
+    def phase(self) -> Tuple[int, ...]:
+        return self.held, self.skip, self.data.dim()
+
+    def tensors(self) -> List[Tensor]:
+        return [self.rows()]
+
+    def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
+        self._set(next(tensors), phase[0])
+        self.held = phase[0]
+        self.skip = phase[1]
+        self.borrowed = True
 
     # ------------------------------------------------------------------ the tree of streams calls these
 

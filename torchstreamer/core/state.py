@@ -74,14 +74,17 @@ def unstack_state(state: State, unbatched: bool = False) -> List[State]:
         StreamInputError: the entries of the state have different numbers of rows
     """
     entries = {key: value for key, value in state.items() if not _is_rank(key)}
-    counts = {value.shape[0] for value in entries.values() if value.dim() > 1}
+    counts = {value.shape[0] for value in entries.values() if _has_rows(value)}
     if len(counts) > 1:
         raise StreamInputError(
             f"invalid_state: its entries have {sorted(counts)} rows; one number of rows was expected; make the state "
             "with get_state()"
         )
     rows = counts.pop() if counts else 1
-    states = [{k: v[i : i + 1].clone() if v.dim() > 1 else v.clone() for k, v in entries.items()} for i in range(rows)]
+    states = [
+        {key: (value[i : i + 1] if _has_rows(value) else value).clone() for key, value in entries.items()}
+        for i in range(rows)
+    ]
     if unbatched:
         for one in states:
             for key in list(one):
@@ -117,6 +120,11 @@ def require_whole(state: Dict[str, Tensor], layout: int) -> None:
             "invalid_state: the state is that of a stream with other layers; a state fits the stream of the same "
             "network that it was taken from; make it with get_state()"
         )
+
+
+def _has_rows(value: Tensor) -> bool:
+    # An empty tensor of one axis is that of a ring into which nothing has come.
+    return value.dim() > 1 or value.numel() > 0 and value.dim() == 1
 
 
 def _is_rank(key: str) -> bool:

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
-from .counter import Counter
 from .describe import describe, dtype_name
 from .entry import entry
 from .handle import adopt_forward, inherited_step, scripted_class
 from .lengths import LinearLength
+from .memory import Memory
 from .reach import Reach, offline_length, settled_length
-from .ring import RingBuffer
 from .shell import fresh_shell
 from .state import count_entries, require_whole
 from .tracing import autocasting, inference_mode, plain_inference
@@ -365,10 +364,10 @@ class BaseStream(nn.Module):
         for _, m in self.named_modules():
             if hasattr(m, "_unbatched"):
                 m._unbatched = unbatched
-            if hasattr(m, "handle"):  # whose rings hold chunks in the rank that it gets
-                for _, ring in m.named_modules():
-                    if hasattr(ring, "_rank_two"):
-                        ring._rank_two = unbatched
+            if hasattr(m, "handle"):  # whose memories hold tensors in the rank that it gets
+                for _, memory in m.named_modules():
+                    if hasattr(memory, "_rank_two"):
+                        memory._rank_two = unbatched
 
     def _check_signal(self, x: Tensor) -> None:
         self.output_channels(x.size(-2))
@@ -435,8 +434,8 @@ class BaseStream(nn.Module):
             adopt_forward(cls)
 
     def __prepare_scriptable__(self) -> "BaseStream":
-        # `torch.jit.script` gets a copy with empty rings, so that the script and the original share weights alone.
-        shell = fresh_shell(self, (BaseStream, RingBuffer, Counter))
+        # `torch.jit.script` gets a copy with empty memories, so that the script and the original share weights alone.
+        shell = fresh_shell(self, (BaseStream, Memory))
         shell._layout_code()
         shell._clear()
         shell._failed = False

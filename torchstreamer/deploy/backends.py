@@ -56,11 +56,11 @@ class Program:
         raise NotImplementedError
 
     def pack(self, rows: List[Tensor]) -> List[Tensor]:
-        """States of what the rings hold."""
+        """States of what the memories hold."""
         return rows
 
     def unpack(self, states: List[Tensor]) -> List[Tensor]:
-        """What the rings hold."""
+        """What the memories hold."""
         return states
 
 

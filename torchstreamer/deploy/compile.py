@@ -12,7 +12,7 @@ from ..errors import StreamError
 from .backends import BACKENDS, KERNELS, Program, available, quietly
 from .chunks import check_step, input_channels
 from .kernels import rounds
-from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put, rings_of
+from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put
 from .trials import difference, seconds
 
 __all__ = ["Candidate", "CompiledStream", "compile"]
@@ -110,10 +110,9 @@ class CompiledStream(BaseStream):
         self.keeps_dtype = stream.keeps_dtype
         self.candidates = candidates
         self._plan: Phase = steady.phase
-        self._numbers = steady.numbers
         self._program = program
         self._layout = stream._layout_code()
-        self._states: Optional[List[Tensor]] = None  # what the rings hold, while the compiled step has it
+        self._states: Optional[List[Tensor]] = None  # what the memories hold, while the compiled step has it
 
     # ------------------------------------------------------------------ the interface
 
@@ -143,7 +142,7 @@ class CompiledStream(BaseStream):
             program = self._program
             if program is not None and x.dtype == self.dtype and x.device == self.device:
                 if self._states is None and phase_of(self.stream) == self._plan:
-                    # Memory of its own: the rings' may be written to by the general step.
+                    # Memory of its own: a ring's may be written to by the general step.
                     self._states = program.pack(held_by(self.stream))
                 if self._states is not None:
                     y, self._states = program.run(x.contiguous(), self._states)
@@ -185,11 +184,10 @@ class CompiledStream(BaseStream):
     # ------------------------------------------------------------------ inside
 
     def _settle(self) -> None:
-        # Give the rings back what the compiled step has.
+        # Give the memories back what the compiled step has.
         if self._states is not None and self._program is not None:
             kept = self._program.unpack(self._states)
-            for ring, rows, (held, skip) in zip(rings_of(self.stream), kept, self._numbers, strict=True):
-                put(ring, rows.clone(), held, skip)
+            put(self.stream, self._plan, [state.clone() for state in kept])
             self._states = None
 
     def _check_signal(self, x: Tensor) -> None:

@@ -13,11 +13,10 @@ from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ops.edges import CropStream, FramesStream
 from ..graph.ops.rates import MergeTimeStream
-from ..graph.ops.running import CumulativeStream, PositionStream
 from ..graph.several import PortedGraphStream
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
-from .parts import Call, PositionPart, RunningPart, Sum
+from .parts import Call, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule
 
 __all__ = ["several_signals"]
@@ -204,17 +203,6 @@ _NODES = {
 
 
 # ---------------------------------------------------------------------- streams
-
-
-@static_rule(CumulativeStream)
-def cumulative(plan: Planner, stream: CumulativeStream, edge: Edge) -> Edge:
-    dtype = edge.example.dtype if stream.like.is_floating_point() else stream.like.dtype
-    return plan.add(RunningPart(stream.kind, dtype, edge.lag, plan.key(edge)), [edge], edge.lag)
-
-
-@static_rule(PositionStream)
-def position(plan: Planner, stream: PositionStream, edge: Edge) -> Edge:
-    return plan.add(PositionPart(stream.first, stream.increment, stream.like.dtype, edge.lag), [edge], edge.lag)
 
 
 @static_rule(MergeTimeStream)

@@ -5,10 +5,9 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..graph.ops.running import accumulate
 from .rows import Part, Rows, over
 
-__all__ = ["Call", "Delay", "Interpolate", "Pick", "PositionPart", "RunningPart", "Sum"]
+__all__ = ["Call", "Delay", "Interpolate", "Pick", "Sum"]
 
 
 class Call(Part):
@@ -99,59 +98,3 @@ class Interpolate(Part):
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         weight = self.weight.to(wide)
         return (first * (1 - weight) + second * weight).to(x.dtype), states
-
-
-class RunningPart(Part):
-    """A cumulative operation over time.
-
-    Args:
-        kind: as in the stream
-        dtype: of the output
-        lag, key: of the input
-    """
-
-    like: Tensor
-
-    def __init__(self, kind: str, dtype: torch.dtype, lag: int, key: int) -> None:
-        super().__init__(1)
-        self.kind = kind
-        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
-        self.lag = lag
-        self.key = key
-        extreme = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
-        infinite = dtype.is_floating_point
-        lowest = -float("inf") if infinite else extreme.min
-        highest = float("inf") if infinite else extreme.max
-        neutral = {"cumsum": 0, "cumprod": 1, "logcumsumexp": lowest, "cummax": lowest, "cummin": highest}
-        self.neutral = neutral[kind]
-
-    def empty(self, xs: List[Tensor]) -> List[Tensor]:
-        return [xs[0].new_zeros([xs[0].size(0), xs[0].size(1), 1], dtype=self.like.dtype)]
-
-    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
-        x = xs[0].to(self.like.dtype)
-        inside = over(rows.inside(x.size(2), self.lag, self.key), x)
-        x = torch.where(inside, x, torch.full_like(x, self.neutral))
-        state = rows.restart(states[0], self.neutral)
-        y = accumulate(self.kind, torch.cat([state, x], 2))[:, :, 1:]
-        return y, [rows.keep(state, y[:, :, -1:])]
-
-
-class PositionPart(Part):
-    """The positions of samples, ``first + increment · i``."""
-
-    like: Tensor
-
-    def __init__(self, first: float, increment: float, dtype: torch.dtype, lag: int) -> None:
-        super().__init__()
-        self.first = first
-        self.increment = increment
-        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
-        self.lag = lag
-
-    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
-        position = rows.position(xs[0].size(2), self.lag).unsqueeze(1)
-        dtype = self.like.dtype
-        if dtype.is_floating_point:
-            return (position.to(torch.float64) * self.increment + self.first).to(dtype), []
-        return (position * int(self.increment) + int(self.first)).to(dtype), []

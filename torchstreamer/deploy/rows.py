@@ -101,7 +101,7 @@ class Part(nn.Module):
         self.target = -1
 
     def empty(self, xs: List[Tensor]) -> List[Tensor]:
-        """Empty states for such inputs."""
+        """Empty states for such inputs: any tensors, rows first."""
         return [xs[0].new_zeros([xs[0].size(0), xs[0].size(1), self.held])] if self.held > 0 else []
 
     def join(

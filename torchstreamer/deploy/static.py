@@ -12,7 +12,7 @@ from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
-from . import graph_rules, rules  # noqa: F401  (they register themselves)
+from . import graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_step, input_channels
 from .counting import OPEN
 from .cuda_graphs import CudaGraph
@@ -143,13 +143,16 @@ class StaticStream(nn.Module):
         self._names = ["row.age", "row.total", "row.left"]
         clock = torch.zeros([batch], dtype=torch.int64, device=plan.device)
         self._empty: State = {name: clock for name in self._names}
-        kept = {part: states for part, states in zip(plan.parts, plan.empty, strict=True)}
+        empty_of = {part: states for part, states in zip(plan.parts, plan.empty, strict=True)}
+        self._held: List[List[str]] = []  # the states of each part, by name
         for i, part in enumerate(used):
-            for empty in kept[part]:
-                name = f"ring.{i}"
-                self._names.append(name)
+            states = empty_of[part]
+            names = [f"ring.{i}"] if len(states) == 1 else [f"ring.{i}.{k}" for k in range(len(states))]
+            for name, empty in zip(names, states, strict=True):
                 # Rows first, where another axis is merged into them.
-                self._empty[name] = empty.view(batch, -1, empty.size(1), empty.size(2))
+                self._empty[name] = empty.reshape(batch, -1, *empty.shape[1:])
+            self._held.append(names)
+            self._names += names
         for name, empty in self._empty.items():
             self.register_buffer(_buffer(name), empty.clone(), persistent=False)
 
@@ -216,14 +219,12 @@ class StaticStream(nn.Module):
         values: List[Optional[Tensor]] = [torch.where(came.unsqueeze(1), x, torch.zeros_like(x))]
         following: State = {}
         for i, part in enumerate(self.parts):
-            name = f"ring.{i}"
             xs: List[Any] = [values[source] for source in part.sources]  # type: ignore[union-attr]
-            held = [state[name].flatten(0, 1)] if name in self._empty else []
-            y, kept = part(xs, held, rows)
+            y, kept = part(xs, [state[name].flatten(0, 1) for name in self._held[i]], rows)
             values.extend([None] * (part.target + 1 - len(values)))  # type: ignore[operator]
             values[part.target] = y  # type: ignore[index]
-            if kept:
-                following[name] = kept[0].reshape(state[name].shape)
+            for name, value in zip(self._held[i], kept, strict=True):
+                following[name] = value.reshape(state[name].shape)
             for slot in self._spent[i]:
                 values[slot] = None
         result = values[self._result]

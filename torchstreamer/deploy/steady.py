@@ -1,8 +1,8 @@
 """The steady state of a stream, and its step as a function of tensors.
 
 Chunks of one size, a multiple of ``hop``, bring a stream into a state whose shapes repeat. From there on a step is a
-function of the chunk and of what the rings hold, which is recorded here as a graph of ATen operations. It is recorded
-from the stream itself, so it serves every handler that keeps its state in rings.
+function of the chunk and of what its memories hold, recorded here as a graph of ATen operations. It is recorded from
+the stream itself, so it serves every handler that keeps its state in rings, counters and cells.
 """
 
 import copy
@@ -12,40 +12,45 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..core.counter import Counter
-from ..core.ring import RingBuffer
+from ..core.memory import Memory
 from ..core.stream import BaseStream
 from ..core.tracing import tracing
 from ..errors import StreamError, UnsupportedModuleError
 from .folding import fold_constants
 
-__all__ = ["Phase", "SteadyStep", "fresh", "held_by", "phase_of", "put", "rings_of"]
+__all__ = ["Phase", "SteadyStep", "fresh", "held_by", "phase_of", "put"]
 
-Phase = Tuple[int, ...]
+Phase = Tuple[Tuple[int, ...], ...]
 
 # The longest start that is tried, in samples.
 _LONGEST = 1 << 22
 
 
-def rings_of(stream: BaseStream) -> List[RingBuffer]:
-    """The rings of a stream, in order."""
-    return [module for module in stream.modules() if isinstance(module, RingBuffer)]
-
-
 def held_by(stream: BaseStream) -> List[Tensor]:
-    """What the rings of a stream hold, as rows ``[B, n, C]``, in contiguous memory of their own."""
-    return [_own(ring.rows().detach()) for ring in rings_of(stream)]
+    """What the memories of a stream hold, rows first, in contiguous memory of their own."""
+    return [_own(tensor.detach()) for memory in _memories(stream) for tensor in memory.tensors()]
 
 
 def phase_of(stream: BaseStream) -> Phase:
-    """The whole numbers of a stream's state."""
-    numbers: List[int] = []
-    for module in stream.modules():
-        if isinstance(module, RingBuffer):
-            numbers += (module.held, module.skip, module.data.dim())
-        elif isinstance(module, Counter):
-            numbers.append(module.value)
-    return tuple(numbers)
+    """The whole numbers of a stream's state, by memory."""
+    return tuple(memory.phase() for memory in _memories(stream))
+
+
+def put(stream: BaseStream, phase: Phase, states: Sequence[Tensor]) -> None:
+    """Let a stream in this phase hold these tensors.
+
+    Args:
+        stream: in any state
+        phase: `phase_of` a stream like this
+        states: what `held_by` gave in that phase, or another step's
+    """
+    rest = iter(states)
+    for memory, numbers in zip(_memories(stream), phase, strict=True):
+        memory.put(numbers, rest)
+
+
+def _memories(stream: BaseStream) -> List[Memory]:
+    return [module for module in stream.modules() if isinstance(module, Memory)]
 
 
 class SteadyStep:
@@ -57,7 +62,7 @@ class SteadyStep:
 
     Attributes:
         phase: the whole numbers of the state
-        states: what the rings hold, as rows, after the chunks that led there
+        states: what the memories hold, rows first, after the chunks that led there
 
     Raises:
         UnsupportedModuleError: the state does not come to repeat its shape
@@ -88,22 +93,19 @@ class SteadyStep:
                         "let counters in its handlers wind back, and check hop",
                     )
         self.phase = phases[0]
-        self.rings = rings_of(stream)
-        self.counters = [module for module in stream.modules() if isinstance(module, Counter)]
-        self.numbers = [(ring.held, ring.skip) for ring in self.rings]
-        self._values = [counter.value for counter in self.counters]
         self.states = held_by(stream)
 
     def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """A random signal."""
         return _like(torch.rand(list(shape), generator=generator), self.x)
 
-    def place(self, states: List[Tensor]) -> None:
-        """Bring the stream into the steady state with these rows."""
-        for ring, rows, (held, skip) in zip(self.rings, states, self.numbers, strict=True):
-            put(ring, rows, held, skip)
-        for counter, value in zip(self.counters, self._values, strict=True):
-            counter.value = value
+    def place(self, states: Sequence[Tensor]) -> None:
+        """Bring the stream into the steady state with these tensors."""
+        put(self.stream, self.phase, states)
+
+    def held(self) -> List[Tensor]:
+        """What the memories hold now, not copied."""
+        return [tensor for memory in _memories(self.stream) for tensor in memory.tensors()]
 
     def record(self, form: str) -> fx.GraphModule:
         """The step as a graph ``(x, *states) -> (y, *states)``.
@@ -117,12 +119,12 @@ class SteadyStep:
         """
 
         def step(x: Tensor, *states: Tensor) -> Tuple[Tensor, ...]:
-            self.place(list(states))
+            self.place(states)
             # A copy, so that views by address, which are recorded as such, are not of the caller's memory.
             y = self.stream.step(_own(x), False)
             assert y is not None and phase_of(self.stream) == self.phase
             # Memory of their own: neither the chunk's, which is the caller's, nor each other's.
-            return tuple(_own(value) for value in (y, *(ring.rows() for ring in self.rings)))
+            return tuple(_own(value) for value in (y, *self.held()))
 
         try:
             with torch.no_grad(), tracing(form):
@@ -138,18 +140,6 @@ class SteadyStep:
             ) from error
         fold_constants(graph)
         return graph
-
-
-def put(ring: RingBuffer, rows: Tensor, held: int, skip: int) -> None:
-    """Let a ring hold these rows."""
-    ring.data = rows
-    ring.held = held
-    ring.skip = skip
-    ring.begin = 0
-    ring.room = held
-    ring.free = -1
-    ring.period = -1
-    ring.borrowed = True
 
 
 def _own(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from ..core.closeness import distance, largest
 from .backends import Program
-from .steady import SteadyStep, rings_of
+from .steady import SteadyStep
 
 __all__ = ["difference", "seconds"]
 
@@ -26,9 +26,8 @@ def difference(steady: SteadyStep, program: Program) -> float:
             assert expected is not None
             scale = max(scale, largest(expected))
             worst = max(worst, distance(y, expected))
-        for ring, state in zip(rings_of(steady.stream), program.unpack(states), strict=True):
-            rows = ring.rows()
-            worst = max(worst, distance(state, rows) / (largest(rows) or 1.0) * scale)
+        for held, state in zip(steady.held(), program.unpack(states), strict=True):
+            worst = max(worst, distance(state, held) / (largest(held) or 1.0) * scale)
     return worst / scale
 
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 from torch import nn
 
 from ..core.liveness import spent
-from ..core.ring import RingBuffer
+from ..core.memory import Memory
 from .fusing import fuse_sums
 from .lowering import Lowering
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StreamNode, SumNode
@@ -137,7 +137,7 @@ class Assembly:
         fold = int(source.shape[0]) if source.rows is None else source.inner
         if fold > 1 or source.rows is None:
             for module in call.stream.modules():
-                if isinstance(module, RingBuffer):
+                if isinstance(module, Memory):
                     module.fold = fold
         return StreamNode(call.stream, sources[0], targets[0], None, None)
 

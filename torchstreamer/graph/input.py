@@ -5,9 +5,9 @@ from typing import List, Sequence
 
 from torch import Tensor, nn
 
+from ..core.cell import Cell
 from ..core.counter import Counter
 from ..core.describe import dtype_name
-from ..core.ring import RingBuffer
 from ..errors import StreamInputError
 
 __all__ = ["Port"]
@@ -39,7 +39,7 @@ class Port(nn.Module):
         self.p, self.q, self.c = factor
         self.register_buffer("like", like, persistent=False)
         self.came = Counter()
-        self.ring = RingBuffer()  # a static input
+        self.kept = Cell()  # a static input, once for each row
         self.static = time < 0
 
     def check(self, x: Tensor, rows: int, unbatched: bool, begins: bool) -> None:
@@ -97,23 +97,14 @@ class Port(nn.Module):
     def hold(self, x: Tensor, rows: int) -> None:
         """Keep a static input for the whole signal."""
         if self.rows >= 0:
-            flat = x.movedim(self.rows, 0).reshape([rows, 1, -1])
+            self.kept.keep([x.movedim(self.rows, 0)])
         else:
-            flat = x.reshape([1, 1, -1]).expand([rows, 1, -1])
-        self.ring.data = flat.clone()
-        self.ring.held = 1
-        self.ring.room = 1
+            self.kept.keep([x.expand([rows] + self.shape)])
 
     def held(self) -> Tensor:
         """The static input."""
-        data = self.ring.data
-        if self.rows < 0:
-            return data[0, 0].reshape(self.shape)
-        others: List[int] = []
-        for i, size in enumerate(self.shape):
-            if i != self.rows:
-                others.append(size)
-        return data.reshape([data.size(0)] + others).movedim(0, self.rows)
+        x = self.kept.rows()[0]
+        return x.movedim(0, self.rows) if self.rows >= 0 else x[0]
 
     def units(self, came: int) -> int:
         """Samples of the first streamed input for which so many samples of this one suffice."""

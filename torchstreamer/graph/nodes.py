@@ -12,6 +12,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core.cell import Cell
 from ..core.counter import Counter
 from ..core.entry import entry
 from ..core.lengths import LengthTable
@@ -267,7 +268,7 @@ class EdgeNode(nn.Module):
         self.other = other
         self.last = last
         self.repeats = repeats
-        self.ring = RingBuffer()  # the sample
+        self.sample = Cell()
         self.waiting = RingBuffer()  # what came before it
         self.open = Counter()
         self.spent = []
@@ -279,20 +280,19 @@ class EdgeNode(nn.Module):
             x = self.layout.pack(x)
         if edge is not None:
             edge = self.other.pack(edge)
-            if self.last or not self.ring.started():
-                self.ring.borrowed = True
-                self.ring.keep(edge.narrow(2, edge.size(2) - 1 if self.last else 0, 1), 0)
+            if self.last or (self.open.value == 0 and not self.sample.started()):
+                self.sample.keep([edge.narrow(2, edge.size(2) - 1 if self.last else 0, 1)])
         if self.last:
-            if final and self.ring.started():
-                end = self.ring.rows().transpose(1, 2).expand(-1, -1, self.repeats)
+            if final and self.sample.started():
+                end = self.sample.rows()[0].expand(-1, -1, self.repeats)
                 x = end if x is None else torch.cat([x, end], 2)
         elif self.open.value == 0:
-            if not self.ring.started():
+            if not self.sample.started():
                 if x is not None:
                     self.waiting.push(x)
                 return
             self.open.value = 1
-            front = self.ring.rows().transpose(1, 2).expand(-1, -1, self.repeats)
+            front = self.sample.rows()[0].expand(-1, -1, self.repeats)
             if x is not None:
                 x = self.waiting.join(x)
                 self.waiting.fill(x, 0, 0.0)
@@ -300,7 +300,7 @@ class EdgeNode(nn.Module):
                 x = self.waiting.rows().transpose(1, 2)
                 self.waiting.fill(x, 0, 0.0)
             x = front if x is None else torch.cat([front, x], 2)
-            self.ring.fill(x, 0, 0.0)
+            self.sample.forget()
         if x is not None:
             chunks[self.target] = self.layout.unpack(x)
 

@@ -178,13 +178,15 @@ def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) 
     try:
         with _SymbolicPools():
             yield calls
-        calls += _calls
+        made = list(_calls)
     finally:
         _calls.clear()
         for module, forward in patched.items():
             del module.__dict__["forward"]
             if forward is not None:
                 module.__dict__["forward"] = forward
+    # While the export ran, weights were fake tensors, which a handler may have kept.
+    calls += [Leaf(call.module, create_stream(call.module)) for call in made]
 
 
 def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) -> Iterator[nn.Module]:

@@ -124,7 +124,7 @@ class PortedGraphStream(GraphStream):
             if port.static:
                 if x is not None:
                     port.hold(x, rows)
-                if port.ring.started():
+                if port.kept.started():
                     inner[i] = port.held()
             elif x is not None:
                 port.came.value += x.size(port.time)

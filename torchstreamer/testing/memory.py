@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Set
 import torch
 from torch import Tensor, nn
 
-from ..core.ring import RingBuffer
+from ..core.memory import Memory
 from .report import Recorder, VerificationError
 from .subject import Subject
 
@@ -42,7 +42,7 @@ def check_bounded(subject: Subject, recorder: Recorder, chunks: int = _CHUNKS) -
             if _objects(stream) > objects or _reachable(stream) > 4 * size:
                 raise VerificationError(
                     "bounded",
-                    f"the stream keeps more and more outside of RingBuffers: {objects} objects of {size} bytes in the "
+                    f"the stream keeps more and more outside of its memories: {objects} objects of {size} bytes in the "
                     f"steady state, {_objects(stream)} of {_reachable(stream)} bytes {i} chunks later",
                 )
     recorder.ran("memory in the steady state", "bounded", chunks)
@@ -79,7 +79,7 @@ def _check_count(subject: Subject) -> None:
 
 
 def _check_storage(subject: Subject) -> None:
-    # What is allocated for the rings, after long chunks and after short ones.
+    # What is allocated for the memories, after long chunks and after short ones.
     for sizes in ((subject.long, 1, 1), (subject.settled, *[1] * 30), (subject.long, subject.long), (2, 3) * 20):
         stream = subject.make()
         for size in sizes:
@@ -97,8 +97,8 @@ def _check_storage(subject: Subject) -> None:
 
 
 def _storages(stream: nn.Module) -> Dict[int, int]:
-    rings = [module for module in stream.modules() if isinstance(module, RingBuffer)]
-    storages = [ring.data.untyped_storage() for ring in rings]
+    memories = [module for module in stream.modules() if isinstance(module, Memory)]
+    storages = [tensor.untyped_storage() for memory in memories for tensor in memory.tensors()]
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 

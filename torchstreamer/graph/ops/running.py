@@ -1,31 +1,16 @@
 """Streams of what runs along the signal: cumulative sums, and positions. TorchScript compiles this file."""
 
-from typing import Iterator, Optional
+from typing import Iterator, List, Tuple
 
 import torch
 from torch import Tensor
 
-from ...core.reach import Reach
-from ...core.ring import RingBuffer
-from ...core.stream import BaseStream
+from ...layers.recurrent import RecurrentStream
 
-__all__ = ["CumulativeStream", "PositionStream", "accumulate"]
+__all__ = ["CumulativeStream", "PositionStream"]
 
 
-def accumulate(kind: str, x: Tensor) -> Tensor:
-    """A cumulative operation over the time of ``[B, C, T]``; its kind as in `CumulativeStream`."""
-    if kind == "cumsum":
-        return torch.cumsum(x, 2)
-    if kind == "cumprod":
-        return torch.cumprod(x, 2)
-    if kind == "logcumsumexp":
-        return torch.logcumsumexp(x, 2)
-    if kind == "cummax":
-        return torch.cummax(x, 2)[0]
-    return torch.cummin(x, 2)[0]
-
-
-class CumulativeStream(BaseStream):
+class CumulativeStream(RecurrentStream):
     """A cumulative operation over time, which carries its last output.
 
     Args:
@@ -36,35 +21,53 @@ class CumulativeStream(BaseStream):
     like: Tensor
 
     def __init__(self, kind: str, like: Tensor) -> None:
-        super().__init__(Reach.recurrence())
+        super().__init__(names=["last"])
         self.kind = kind
         self.register_buffer("like", like, persistent=False)
-        self.ring = RingBuffer()
         self.keeps_dtype = True
+        # What changes nothing, among floating-point numbers and among whole ones.
+        self.neutral = {"cumsum": 0.0, "cumprod": 1.0, "cummin": float("inf")}.get(kind, -float("inf"))
+        self.whole_neutral = 0 if like.is_floating_point() else _whole_neutral(kind, like.dtype)
 
-    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if x is None:
-            return None
+    def initial(self, x: Tensor) -> List[Tensor]:
+        size = [x.size(0), x.size(1), 1]
+        if self.like.is_floating_point():
+            return [x.new_full(size, self.neutral)]
+        return [torch.full(size, self.whole_neutral, dtype=self.like.dtype, device=x.device)]
+
+    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         if not self.like.is_floating_point():
             x = x.to(self.like.dtype)
-        if self.ring.started():
-            x = torch.cat([self.ring.rows().transpose(1, 2), x], 2)
-        # The carried value goes first and is left out again: the sum is formed in the order of the whole signal.
-        y = accumulate(self.kind, x)
-        if self.ring.started():
-            y = y.narrow(2, 1, y.size(2) - 1)
-        self.ring.borrowed = True
-        self.ring.keep(y, y.size(2) - 1)
-        return y
+        t = x.size(2)
+        # What is carried goes first and is left out again: the sum is formed in the order of the whole signal.
+        y = self._accumulate(torch.cat([state[0], x], 2)).narrow(2, 1, t)
+        return y, [y.narrow(2, t - 1, 1)]
 
-    def output_channels(self, channels: int) -> int:
-        return channels
+    def _accumulate(self, x: Tensor) -> Tensor:
+        if self.kind == "cumsum":
+            return torch.cumsum(x, 2)
+        if self.kind == "cumprod":
+            return torch.cumprod(x, 2)
+        if self.kind == "logcumsumexp":
+            return torch.logcumsumexp(x, 2)
+        if self.kind == "cummax":
+            return torch.cummax(x, 2)[0]
+        return torch.cummin(x, 2)[0]
 
     def extra_repr(self) -> str:
         return self.kind
 
 
-class PositionStream(BaseStream):
+def _whole_neutral(kind: str, dtype: torch.dtype) -> int:
+    """What changes nothing among whole numbers."""
+    if kind in ("cumsum", "cumprod"):
+        return int(kind == "cumprod")
+    if dtype == torch.bool:
+        return int(kind == "cummin")
+    return torch.iinfo(dtype).max if kind == "cummin" else torch.iinfo(dtype).min
+
+
+class PositionStream(RecurrentStream):
     """The positions of samples: ``first + step · i`` at sample ``i``, one channel.
 
     Every row counts for itself, so rows of different age share a batch.
@@ -78,25 +81,21 @@ class PositionStream(BaseStream):
     like: Tensor
 
     def __init__(self, first: float, step: float, dtype: torch.dtype) -> None:
-        super().__init__(Reach.recurrence())
+        super().__init__(out_channels=1, names=["next"])
         self.first = first
         self.increment = step
         self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
-        self.ring = RingBuffer()
 
-    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if x is None:
-            return None
+    def initial(self, x: Tensor) -> List[Tensor]:
+        return [torch.zeros([x.size(0)], dtype=torch.int64, device=x.device)]
+
+    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         t = x.size(2)
-        if not self.ring.started():
-            self.ring.data = torch.zeros([x.size(0), 1, 1], dtype=torch.int64, device=x.device)
-        i = self.ring.data + torch.arange(t, device=x.device)
-        self.ring.data = self.ring.data + t
-        self.ring.held = 1
-        self.ring.room = 1
+        i = state[0].view([-1, 1, 1]) + torch.arange(t, device=x.device)
+        after = [state[0] + t]
         if self.like.is_floating_point():
-            return (i.to(torch.float64) * self.increment + self.first).to(self.like.dtype)
-        return (i * int(self.increment) + int(self.first)).to(self.like.dtype)
+            return (i.to(torch.float64) * self.increment + self.first).to(self.like.dtype), after
+        return (i * int(self.increment) + int(self.first)).to(self.like.dtype), after
 
     def taps(self, n: int, m: int) -> Iterator[Tensor]:
         """None: the values of the input do not count."""
