@@ -11,7 +11,7 @@
 Every message reads ``code: what came; what was expected; what to do``. The codes are stable, the texts are not.
 """
 
-from typing import Optional
+from typing import Any, List, Optional
 
 from torch import nn
 
@@ -110,11 +110,29 @@ class WorkerError(StreamError, RuntimeError):
 
 
 def path_of(module: nn.Module, net: nn.Module) -> Optional[str]:
-    """The first path at which ``module`` stands in ``net``, or ``None``."""
+    """The first path at which ``module`` stands in ``net``, or ``None``; by the model's own names in a captured one."""
     for path, candidate in net.named_modules():
         if candidate is module:
-            return path
+            return readable(path, net)
     return None
+
+
+def readable(path: str, net: nn.Module) -> str:
+    """A path in a stream in which parts of captured models bear the names that these have in the model."""
+    told: List[str] = []
+    at: Any = net
+    parts = path.split(".") if path else []
+    while parts:
+        names = getattr(at, "node_names", None)
+        if names is not None and parts[0] == "nodes" and len(parts) > 1:
+            told.append(names[int(parts[1])])
+            at, parts = at.nodes[int(parts[1])], parts[2:]
+            if parts and parts[0] == "stream":
+                at, parts = at.stream, parts[1:]
+        else:
+            told.append(parts[0])
+            at, parts = getattr(at, parts[0]), parts[1:]
+    return ".".join(told)
 
 
 def _unsupported(code: str, module: nn.Module, reason: str, remedy: str, path: str) -> UnsupportedModuleError:

@@ -26,7 +26,7 @@ class Part:
     """A handler, a merge of branches, or an operation of a graph.
 
     Attributes:
-        path: of the module in the network where the stream was made from containers; of the part in the stream else
+        path: of the module in the network; of a captured model also the operations outside of layers
         module: the part
         call: the method that does its work
         node: the node of a graph that the handler stands in
@@ -67,10 +67,10 @@ def parts_of(stream: nn.Module, path: str = "") -> Iterator[Part]:
     elif isinstance(stream, GraphStream):
         for i, node in enumerate(stream.nodes):
             if isinstance(node, StreamNode):
-                for part in parts_of(node.stream, below(f"nodes.{i}.stream")):
+                for part in parts_of(node.stream, below(stream.node_names[i])):
                     yield Part(part.path, part.module, part.call, part.node or node, part.graph or stream)
             else:
-                yield Part(below(f"nodes.{i}"), node, "run", node, stream)
+                yield Part(below(stream.node_names[i]), node, "run", node, stream)
     else:
         yield Part(path, stream, "step")
 

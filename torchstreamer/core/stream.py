@@ -16,6 +16,7 @@ from .entry import entry
 from .handle import adopt_forward, inherited_step, scripted_class
 from .lengths import LinearLength
 from .memory import Memory
+from .printing import described
 from .reach import Reach, offline_length, settled_length
 from .shell import fresh_shell
 from .state import count_entries, require_whole
@@ -417,6 +418,9 @@ class BaseStream(nn.Module):
             self._set_rank(prefix + "@unbatched" in state)
 
     # ------------------------------------------------------------------ Python only
+
+    def __str__(self) -> str:
+        return described(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # nn.Module searches all its tables first.

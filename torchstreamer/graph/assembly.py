@@ -3,12 +3,13 @@
 import math
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
-from torch import nn
+from torch import fx, nn
 
 from ..core.liveness import spent
 from ..core.memory import Memory
 from .fusing import fuse_sums
 from .lowering import Lowering
+from .naming import names_of
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StreamNode, SumNode
 from .values import AlignCall, Call, EdgeCall, Group, SettleCall, Span, Static, StreamCall, SumCall, Value, things_in
 
@@ -74,16 +75,18 @@ class Assembly:
             if thing in self.needed:
                 segments.setdefault((thing.level, id(thing.clock)), []).append(thing)
         outside = self._used_outside(segments)
-        parts: List[Tuple[int, int, nn.Module]] = []
+        parts: List[Tuple[int, int, nn.Module, List[fx.Node]]] = []
         for key, things in segments.items():
             outputs = [thing for thing in things if thing in outside]
             if outputs:
-                parts.append((key[0], 0, self._segment(key, outputs)))
+                parts.append((key[0], 0, self._segment(key, outputs), [thing.node for thing in things]))
         for call in self.calls:
             level = max(value.level for value in call.sources)
-            parts.append((level, 1, self._call(call)))
+            made = [] if isinstance(call, AlignCall) else [call.targets[0].node]
+            parts.append((level, 1, self._call(call), made))
         parts.sort(key=lambda part: part[:2])
-        return [module for _, _, module in parts]
+        self.names = names_of([made for _, _, _, made in parts], self.lowering.capture.net)
+        return [module for _, _, module, _ in parts]
 
     def _used_outside(self, segments: Dict[_Key, List[Any]]) -> Set[Any]:
         """Values computed in a segment that something else needs."""

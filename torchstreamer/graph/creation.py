@@ -120,10 +120,12 @@ def assembled(found: Capture, low: Lowering, outputs: List[Any]) -> GraphStream:
     if not parts.outputs:
         raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
     stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
+    stream.node_names = parts.names
     shortest = shortest_length(found, stream)
     gates = _gates(found, low, stream, shortest)
     if gates:
         stream.nodes = nn.ModuleList([*gates, *stream.nodes])
+        stream.node_names = [*(f"gate of {port.name}" for port in found.streamed), *parts.names]
     return stream
 
 

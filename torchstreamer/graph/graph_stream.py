@@ -3,7 +3,7 @@
 # A ModuleList does not tell the type of its modules.
 # mypy: disable-error-code="operator, union-attr"
 
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,8 @@ class GraphStream(BaseStream):
         >>> torch.testing.assert_close(y, net(x))
     """
 
+    __jit_ignored_attributes__ = [*BaseStream.__jit_ignored_attributes__, "node_names"]
+
     like: Tensor
     nodes = entry("_modules")
     beyond = entry("_modules")
@@ -73,6 +75,7 @@ class GraphStream(BaseStream):
     ) -> None:
         super().__init__()
         self.nodes = nn.ModuleList(nodes)
+        self.node_names = [str(i) for i in range(len(nodes))]  # as the model calls them, where that is known
         self.slots = slots
         self.result = result
         self.in_channels, self.out_channels = channels
@@ -156,6 +159,11 @@ class GraphStream(BaseStream):
             f"{self.length_multiple}; a total length that is a multiple was expected; go on to the next multiple, or "
             "call reset()"
         )
+
+    def named_parts(self) -> Iterator[Tuple[str, Any]]:
+        """The streams, and what stands between them, by name."""
+        for name, node in zip(self.node_names, self.nodes, strict=True):
+            yield name, getattr(node, "stream", type(node).__name__.removesuffix("Node"))
 
     def extra_repr(self) -> str:
         text = f"hop={self.hop}, ratio={self.ratio}"
