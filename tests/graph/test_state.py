@@ -108,3 +108,25 @@ def test_state_is_minimal(entry):
             held = stream.state_nbytes() // 8
             assert held <= 1.25 * allowed, (settled + i, held, layers, allowed)
             stream(x[..., :1])
+
+
+class Branches(nn.Module):
+    """Three branches that meet late."""
+
+    def __init__(self):
+        super().__init__()
+        self.branches = nn.ModuleList([nn.Conv1d(2, 2, k, padding=k // 2) for k in (3, 5, 7)])
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+def test_a_state_fits_every_stream_of_a_model():
+    model, x = Branches().double(), torch.randn(1, 2, 40, dtype=torch.float64)
+    streams = [pts.create_stream(model, example=x) for _ in range(4)]  # alive together, at addresses in any order
+    with torch.no_grad():
+        begin = streams[0](x[..., :20])
+        state = streams[0].get_state()
+        for stream in streams:
+            stream.set_state(state)
+            torch.testing.assert_close(torch.cat([begin, stream(x[..., 20:], final=True)], -1), model(x))

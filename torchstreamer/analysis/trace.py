@@ -303,9 +303,9 @@ def _joined(pieces: Sequence[Optional[Tensor]], axis: int = -1) -> Optional[Tens
 
 def _laid_out(y: Tensor, part: Part) -> Optional[Tensor]:
     """The output of a module as the handler in a graph gives it, if that is known."""
-    behind = None if part.node is None else part.node.behind
-    if behind is not None:
-        return behind.pack(y) if y.dim() == len(behind.order) else None
+    layout = None if part.node is None else part.node.layout_out
+    if layout is not None:
+        return layout.pack(y) if y.dim() == len(layout.order) else None
     if y.dim() == 2:
         return y.unsqueeze(0)
     return y if y.dim() == 3 else None

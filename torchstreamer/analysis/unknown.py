@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..core.stream import BaseStream
 from ..errors import PointwiseError
-from ..layers.elementwise import Elementwise1dStream
 from .dependencies import infer_dependency_matrix
 from .geometry import register_unknown
 from .probed import kind_of
@@ -43,7 +42,7 @@ def ensure_pointwise(stream: BaseStream) -> None:
     Raises:
         PointwiseError: one of them is not
     """
-    trusted = [part for part in stream.modules() if isinstance(part, Elementwise1dStream) and not part.checked]
+    trusted = [part for part in stream.modules() if isinstance(part, BaseStream) and not getattr(part, "checked", True)]
     for part in trusted:
         dtype, device = kind_of(stream)
         twin = copy.deepcopy(part)

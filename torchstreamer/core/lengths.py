@@ -7,7 +7,7 @@ function. Those of layers are nearly always one rounded line, `LinearLength`, wh
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from torch import nn
 
@@ -21,7 +21,7 @@ _FAR = 50_021
 
 @dataclass(frozen=True)
 class LinearLength:
-    """``(rise · n + offset) // period`` from ``shortest`` on, 0 before, and never less than 0.
+    """``(rise · n + offset) // period`` from ``shortest`` on, 0 before, and never less than 0. Nothing comes of 0.
 
     Two of them are equal as functions exactly if their numbers are.
 
@@ -48,12 +48,16 @@ class LinearLength:
         common = math.gcd(self.rise, self.period)
         rise, period, offset = self.rise // common, self.period // common, self.offset // common
         positive = -((offset - period) // rise)  # the least n with rise·n + offset ≥ period
-        fields = {"rise": rise, "period": period, "offset": offset, "shortest": max(self.shortest, positive, 0)}
+        fields = {"rise": rise, "period": period, "offset": offset, "shortest": max(self.shortest, positive, 1)}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
     def __call__(self, n: int) -> int:
-        return (self.rise * n + self.offset) // self.period if n >= self.shortest else 0
+        return self.formula(n) if n >= self.shortest else 0
+
+    def formula(self, n: Any) -> Any:
+        """The function where it is above 0, of a number of any kind."""
+        return (self.rise * n + self.offset) // self.period
 
     def least(self, wanted: int) -> int:
         """The least length at which the function is at least ``wanted``, which is 1 or more."""
@@ -69,7 +73,7 @@ class LinearLength:
             offset = self.rise * before.offset + self.offset
         else:
             return None
-        return LinearLength(rise, offset, period, before.least(max(self.shortest, 1)))
+        return LinearLength(rise, offset, period, before.least(self.shortest))
 
 
 class LengthTable(nn.Module):

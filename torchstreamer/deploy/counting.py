@@ -31,7 +31,7 @@ class RowLength(nn.Module):
         else:
             self.rise, self.offset, self.period = line.rise, line.offset, line.period
             # Where the line itself is above 0 too early.
-            early = any((line.rise * n + line.offset) // line.period > 0 for n in range(line.shortest))
+            early = any(line.formula(n) > 0 for n in range(line.shortest))
             self.shortest = line.shortest if early else 0
 
     def forward(self, total: Tensor) -> Tensor:

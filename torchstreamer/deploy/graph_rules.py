@@ -97,8 +97,8 @@ def _without_rows(plan: Planner, stream: nn.Module) -> Exception:
 
 
 def _stream(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
-    edge = _packed(plan, stream, values[node.source], node.before)
-    return [(node.target, _laid_out(plan, plan.lower(node.stream, edge), node.behind))]
+    edge = _packed(plan, stream, values[node.source], node.layout_in)
+    return [(node.target, _laid_out(plan, plan.lower(node.stream, edge), node.layout_out))]
 
 
 def _segment(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:

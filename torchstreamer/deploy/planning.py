@@ -279,8 +279,8 @@ class Planner:
         if edge.margin is None:
             return edge
         left, right, value, length = edge.margin
-        inner = self.settled(self.packed(replace(edge, margin=None, length=length)))
-        inner = self.delayed(inner, max(left - inner.lag, 0))
+        # Of the first step the first sample is at least at position 0.
+        inner = self.settled(self.packed(replace(edge, margin=None, length=length)), left)
         made = self.add(Fit(inner.lag, self.key(inner), value), [inner], inner.lag - left, edge.length)
         return self.unpacked(made, edge)
 
@@ -292,15 +292,15 @@ class Planner:
         later = [self.delayed(edge, lag - lead - edge.lag) for edge, lead in zip(edges, leads, strict=True)]
         return [edge.shifted(-lead, edge.length) for edge, lead in zip(later, leads, strict=True)]
 
-    def settled(self, edge: Edge) -> Edge:
-        """The value, late enough that no sample of it comes before it is sure to exist."""
+    def settled(self, edge: Edge, lag: int = 0) -> Edge:
+        """The value, at this lag or later, and so late that no sample of it comes before it is sure to exist."""
         edge = self.whole(edge)
         least = self.tables[self.key(edge)].least_ahead()
         steps = (len(least.values) + 2 * self.period) // self.chunk + 2
         m = edge.per_step
         early = max((k + 1) * m - edge.lag - least(self.ceiling((k + 1) * self.chunk)) for k in range(steps))
         # Nothing is early as long as nothing has come at all.
-        return self.delayed(edge, max(early, 0))
+        return self.delayed(edge, max(early, lag - edge.lag, 0))
 
     def packed(self, edge: Edge) -> Edge:
         """The value as ``[B, C, m]``."""

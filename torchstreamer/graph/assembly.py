@@ -131,8 +131,8 @@ class Assembly:
             return EdgeNode(sources, targets[0], layouts[0], layouts[1], call.last, call.repeats)
         assert isinstance(call, StreamCall)
         if call.packed:
-            before, behind = [None if layout.plain else layout for layout in (layouts[0], call.targets[0].layout())]
-            return StreamNode(call.stream, sources[0], targets[0], before, behind)
+            around = [None if layout.plain else layout for layout in (layouts[0], call.targets[0].layout())]
+            return StreamNode(call.stream, sources[0], targets[0], *around)
         source = call.sources[0]
         fold = int(source.shape[0]) if source.rows is None else source.inner
         if fold > 1 or source.rows is None:

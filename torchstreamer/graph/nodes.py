@@ -31,33 +31,33 @@ class StreamNode(nn.Module):
         stream: the stream
         source: slot of its input
         target: slot of its output
-        before: layout of the input, if the stream takes it as ``[B, C, T]``
-        behind: layout of the output
+        layout_in: layout of the input, if the stream takes it as ``[B, C, T]``
+        layout_out: layout of the output
     """
 
     spent: List[int]
     stream = entry("_modules")
-    before = entry("_modules")
-    behind = entry("_modules")
+    layout_in = entry("_modules")
+    layout_out = entry("_modules")
 
     def __init__(
-        self, stream: BaseStream, source: int, target: int, before: Optional[Layout], behind: Optional[Layout]
+        self, stream: BaseStream, source: int, target: int, layout_in: Optional[Layout], layout_out: Optional[Layout]
     ) -> None:
         super().__init__()
         self.stream = stream
         self.source = source
         self.target = target
-        self.before = before
-        self.behind = behind
+        self.layout_in = layout_in
+        self.layout_out = layout_out
         self.spent = []
 
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         x = chunks[self.source]
-        if x is not None and self.before is not None:
-            x = self.before.pack(x)
+        if x is not None and self.layout_in is not None:
+            x = self.layout_in.pack(x)
         y = self.stream.step(x, final)
-        if y is not None and self.behind is not None:
-            y = self.behind.unpack(y)
+        if y is not None and self.layout_out is not None:
+            y = self.layout_out.unpack(y)
         chunks[self.target] = y
 
     def count(self, lengths: List[int], n: int, final: bool) -> None:

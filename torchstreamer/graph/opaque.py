@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
+from ..layers.pooling import pool_reach
 
 __all__ = ["Leaf", "leaves_whole"]
 
@@ -58,7 +59,9 @@ def _define() -> None:
 
 def _leaf_shape(x: Tensor, call: int) -> Tensor:
     stream = _calls[call].stream
-    length = stream.output_length(x.shape[-1], True)
+    lines = stream.lines()
+    # A formula without conditions, which the exporter would decide once for all lengths.
+    length = stream.output_length(x.shape[-1], True) if lines is None else lines[1].formula(x.shape[-1])
     channels = stream.output_channels(int(x.shape[-2]))
     if channels < 0:
         channels = int(x.shape[-2])
@@ -66,11 +69,8 @@ def _leaf_shape(x: Tensor, call: int) -> Tensor:
 
 
 def _pooled(n: Any, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Any:
-    """Length of a pooled axis; in ceil mode the last window begins before the right padding."""
-    room = n + 2 * padding - (kernel - 1) * dilation - 1
-    if ceil_mode:
-        return torch.sym_min((room + stride - 1) // stride + 1, (n + padding - 1) // stride + 1)
-    return room // stride + 1
+    """Length of a pooled axis."""
+    return pool_reach(kernel, stride, padding, dilation, ceil_mode).lines()[1].formula(n)
 
 
 def _max_pool_shape(x: Tensor, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Tensor:

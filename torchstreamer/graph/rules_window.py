@@ -7,9 +7,9 @@ from torch import Tensor, fx, nn
 
 from ..layers.conv import conv_stream
 from ..layers.conv_transpose import conv_transpose_stream
-from ..layers.padding import Pad1dStream
+from ..layers.padding import Pad1dStream, same_padding
 from ..layers.pooling import Pool1dStream
-from ..layers.window import window_count
+from ..layers.window import spanned, window_count
 from .lengths import Lengthened
 from .lowering import Lowering, rule
 from .ops.windows import Fold, OverlapStream, WindowedStream
@@ -85,8 +85,7 @@ def _conv_padding(padding: Any, kernels: Sequence[int], dilations: Sequence[int]
     if isinstance(padding, str):
         if padding == "valid":
             return [(0, 0)] * len(kernels)
-        totals = [d * (k - 1) for k, d in zip(kernels, dilations, strict=True)]
-        return [(total // 2, total - total // 2) for total in totals]
+        return [same_padding(k, d) for k, d in zip(kernels, dilations, strict=True)]
     return [(p, p) for p in _numbers(padding, len(kernels))]
 
 
@@ -117,7 +116,7 @@ def conv2d(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     inner = [0, 0]
     inner[1 - axis] = other[0]
     args = (x, a["weight"], a["bias"], strides, inner, dilations, a["groups"])
-    field = (kernels[axis] - 1) * dilations[axis] + 1
+    field = spanned(kernels[axis], dilations[axis])
     return _windowed(low, node, x, Replay(torch.ops.aten.conv2d.default, args), field, strides[axis])
 
 
@@ -248,7 +247,7 @@ def stft(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
 def im2col(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     kernels, strides = _numbers(a["kernel_size"], 2), _numbers(a["stride"], 2)
     dilations, paddings = _numbers(a["dilation"], 2), _numbers(a["padding"], 2)
-    fields = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(kernels, dilations, strict=True)]
+    fields = [spanned(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)]
     if window_count(int(x.shape[-2]) + 2 * paddings[0], fields[0], strides[0]) != 1:
         raise low.refuse(
             node, "time_mixing", "it lays patches of several heights behind each other in time", "use Tensor.unfold"
@@ -262,7 +261,7 @@ def im2col(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
 def col2im(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     kernels, strides = _numbers(a["kernel_size"], 2), _numbers(a["stride"], 2)
     dilations, paddings = _numbers(a["dilation"], 2), _numbers(a["padding"], 2)
-    fields = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(kernels, dilations, strict=True)]
+    fields = [spanned(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)]
     result = _result(low, node)
     axis = result.time - (len(result.shape) - 2)  # of height and width, the one that is time
     other, height = 1 - axis, int(result.shape[-1 - axis])

@@ -3,7 +3,7 @@
 TorchScript compiles the streams of this file.
 """
 
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -234,6 +234,12 @@ def pad_stream(net: nn.Module) -> Pad1dStream:
     return Pad1dStream(int(left), int(right), mode, value)
 
 
+def same_padding(kernel: int, dilation: int) -> Tuple[int, int]:
+    """What ``padding='same'`` puts on the left and on the right."""
+    total = dilation * (kernel - 1)
+    return total // 2, total - total // 2
+
+
 def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Optional[Pad1dStream]:
     """What a convolution puts around the signal, if anything.
 
@@ -241,8 +247,7 @@ def conv_padding(net: nn.Module, kernel: int, dilation: int) -> Optional[Pad1dSt
         UnsupportedModuleError: circular padding
     """
     if net.padding == "same":
-        total = dilation * (kernel - 1)
-        left, right = total // 2, total - total // 2
+        left, right = same_padding(kernel, dilation)
     elif net.padding == "valid":
         left = right = 0
     else:

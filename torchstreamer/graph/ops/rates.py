@@ -18,15 +18,15 @@ class MergeTimeStream(BaseStream):
 
     Args:
         factor: samples per sample
-        behind: entries of the axes after time that stay there
+        after: entries of the axes after time that stay there
     """
 
-    def __init__(self, factor: int, behind: int) -> None:
+    def __init__(self, factor: int, after: int) -> None:
         super().__init__(Reach(p=factor))
         self.factor = factor
-        self.behind = behind
+        self.after = after
         # Values that stand side by side in the channels of a sample, and one after the other in the output.
-        self.interleaved = factor if behind == 1 else 1
+        self.interleaved = factor if after == 1 else 1
         self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -34,7 +34,7 @@ class MergeTimeStream(BaseStream):
             return None
         t = x.size(2)
         channels = x.size(1) // self.factor
-        x = x.reshape([x.size(0), channels // self.behind, self.factor, self.behind, t])
+        x = x.reshape([x.size(0), channels // self.after, self.factor, self.after, t])
         return x.permute([0, 1, 3, 4, 2]).reshape([x.size(0), channels, t * self.factor])
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.conv_transpose import TransposedStream
-from ...layers.window import WindowStream
+from ...layers.window import WindowStream, spanned
 from ..layout import Layout
 
 __all__ = ["Fold", "OverlapStream", "SplitTimeStream", "WindowedStream"]
@@ -26,23 +26,25 @@ class WindowedStream(WindowStream):
         body: the operation, on a list with one tensor in the model's layout; it gives one output per window
         field: samples that one window spans
         stride: samples from one window to the next
-        before: layout of the input
-        behind: layout of the output
+        layout_in: layout of the input
+        layout_out: layout of the output
         name: of the operation
     """
 
-    def __init__(self, body: nn.Module, field: int, stride: int, before: Layout, behind: Layout, name: str) -> None:
+    def __init__(
+        self, body: nn.Module, field: int, stride: int, layout_in: Layout, layout_out: Layout, name: str
+    ) -> None:
         super().__init__(field, stride)
         self.body = body
-        self.before = before
-        self.behind = behind
+        self.layout_in = layout_in
+        self.layout_out = layout_out
         self.name = name
         self.aliasing = 2
 
     def look(self, window: Tensor) -> Tensor:
         """The operation's outputs."""
-        ys: List[Tensor] = self.body([self.before.unpack(window)])
-        return self.behind.pack(ys[0])
+        ys: List[Tensor] = self.body([self.layout_in.unpack(window)])
+        return self.layout_out.pack(ys[0])
 
     def extra_repr(self) -> str:
         return f"{self.name}, field={self.field}, stride={self.stride}"
@@ -54,8 +56,8 @@ class OverlapStream(TransposedStream):
     Args:
         body: the operation without padding along time, on a list with one tensor in the model's layout
         kernel, stride, dilation, padding, output_padding: along time
-        before: layout of the input
-        behind: layout of the output
+        layout_in: layout of the input
+        layout_out: layout of the output
         name: of the operation
     """
 
@@ -67,20 +69,20 @@ class OverlapStream(TransposedStream):
         dilation: int,
         padding: int,
         output_padding: int,
-        before: Layout,
-        behind: Layout,
+        layout_in: Layout,
+        layout_out: Layout,
         name: str,
     ) -> None:
-        super().__init__(before.channels, kernel, stride, dilation, padding, output_padding)
+        super().__init__(layout_in.channels, kernel, stride, dilation, padding, output_padding)
         self.body = body
-        self.before = before
-        self.behind = behind
+        self.layout_in = layout_in
+        self.layout_out = layout_out
         self.name = name
 
     def overlap(self, x: Tensor) -> Tensor:
         """The frames added, uncropped."""
-        ys: List[Tensor] = self.body([self.before.unpack(x)])
-        y = self.behind.pack(ys[0])
+        ys: List[Tensor] = self.body([self.layout_in.unpack(x)])
+        y = self.layout_out.pack(ys[0])
         return F.pad(y, [0, self.output_padding]) if self.output_padding > 0 else y
 
     def extra_repr(self) -> str:
@@ -114,7 +116,7 @@ class Fold(nn.Module):
         """The frames ``[B, C, n]`` added."""
         x = xs[0]
         i = self.axis
-        span = (x.size(-1) - 1) * self.stride[i] + (self.kernel_size[i] - 1) * self.dilation[i] + 1
+        span = (x.size(-1) - 1) * self.stride[i] + spanned(self.kernel_size[i], self.dilation[i])
         size = [span, self.height] if i == 0 else [self.height, span]
         padding = [0, self.padding] if i == 0 else [self.padding, 0]
         return [F.fold(x, size, self.kernel_size, self.dilation, padding, self.stride)]
@@ -125,19 +127,19 @@ class SplitTimeStream(WindowStream):
 
     Args:
         factor: samples per output sample
-        behind: entries of the axes after time before
+        after: entries of the axes after time before
     """
 
-    def __init__(self, factor: int, behind: int) -> None:
+    def __init__(self, factor: int, after: int) -> None:
         super().__init__(factor, factor)
         self.factor = factor
-        self.behind = behind
+        self.after = after
         self.aliasing = 2
 
     def look(self, window: Tensor) -> Tensor:
         """The samples, ``factor`` together."""
         count = window.size(2) // self.factor
-        y = window.reshape([window.size(0), window.size(1) // self.behind, self.behind, count, self.factor])
+        y = window.reshape([window.size(0), window.size(1) // self.after, self.after, count, self.factor])
         return y.permute([0, 1, 4, 2, 3]).reshape([y.size(0), -1, count])
 
     def extra_repr(self) -> str:
