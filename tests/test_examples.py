@@ -40,6 +40,7 @@ def test_every_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "load_audio.py",
         "load_video.py",
+        "lstm_handler.py",
         "stream_any_model.py",
         "stream_speech.py",
         "train_text.py",
@@ -182,3 +183,17 @@ def test_video_frames_follow_each_other(tmp_path):
     assert report["frames"] == frames
     clips = [-(-count // 8) for count in frames]
     assert report["batches"] == max(sum(clips[row::4]) for row in range(4))
+
+
+# --------------------------------------------------------------------------- a handler by hand
+
+
+def test_a_handler_and_its_file_are_exact(tmp_path):
+    pytest.importorskip("onnxruntime")
+    done = run(EXAMPLES / "lstm_handler.py", "lstm.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for name in ("stream", "lstm.onnx"):
+        (difference,) = figure([done.stdout], rf"^{name}: largest difference (\S+) of the output's scale$")
+        assert 0 <= difference < 1e-5
+    assert len((EXAMPLES / "lstm_handler.py").read_text().splitlines()) <= 60

@@ -45,10 +45,11 @@ class RecurrentPart(Part):
         if place > 0:
             y, state = self.stream.advance(x[:, :, :place], state)
             ys.append(y)
+            x = x[:, :, place:]
         begins = rows.age == step
         new = self.stream.initial(x)
         state = [torch.where(like(begins, old), each, old) for each, old in zip(new, state, strict=True)]
-        y, state = self.stream.advance(x[:, :, place:], state)
+        y, state = self.stream.advance(x, state)
         ys.append(y)
         kept = [rows.keep(old, each.to(old.dtype)) for old, each in zip(states, state, strict=True)]
         return torch.cat(ys, 2) if place > 0 else y, kept

@@ -27,7 +27,7 @@ class RecurrentStream(BaseStream):
 
     A subclass gives `initial` and `advance`; eager step, script, snapshots, static rows, compilation, export and
     receptive field follow from them. Both see chunks ``[B, C, t]`` with ``t > 0``, whatever the rank of the caller's.
-    They decide by shapes and dtypes alone, and write to nothing that they were given.
+    They decide by shapes and dtypes, not by values, and write to nothing that they were given.
 
     Args:
         in_channels: channels in, -1 for any
@@ -72,7 +72,8 @@ class RecurrentStream(BaseStream):
     def initial(self, x: Tensor) -> List[Tensor]:
         """The state before the first sample, ``[B, …]`` each, for the rows of a chunk.
 
-        It may depend on the chunk's shape, dtype and device, and on parameters, but not on its samples.
+        It may depend on the chunk's shape, dtype and device, on parameters, and on the first sample, ``x[:, :, 0]``;
+        how many samples the chunk has, and which come later, is the caller's choice.
         """
         raise NotImplementedError("a RecurrentStream gives initial(x)")
 
