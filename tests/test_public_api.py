@@ -34,6 +34,7 @@ PUBLIC = {
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
+    "ProgressCallback",
     "Residual1d",
     "Residual1dStream",
     "RingBuffer",
