@@ -35,6 +35,7 @@ PUBLIC = {
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
+    "ProgressCallback",
     "Reach",
     "RecurrentStream",
     "Residual1d",

@@ -19,6 +19,7 @@ from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import RingBuffer
 from .core.state import stack_states, unstack_state
 from .core.stream import BaseStream
+from .core.telling import ProgressCallback
 from .data.audio import AudioStreamDataset
 from .data.batch import StreamBatch
 from .data.dataset import StreamDataset
@@ -64,6 +65,7 @@ __all__ = [
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
+    "ProgressCallback",
     "Reach",
     "RecurrentStream",
     "Residual1d",

@@ -18,6 +18,7 @@ from .core.registry import (
     register_streamer,
 )
 from .core.stream import BaseStream
+from .core.telling import Telling
 from .errors import UnsupportedModuleError
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
@@ -130,7 +131,7 @@ def _over_dim(net: nn.Module) -> BaseStream:
     raise UnsupportedModuleError("time_mixing", net, reason, "use dim=1, the channels")
 
 
-def _without_handler(net: nn.Module) -> BaseStream:
+def _without_handler(net: nn.Module, telling: Telling) -> BaseStream:
     for net_type, (reason, remedy) in _REFUSED.items():
         if isinstance(net, net_type):
             raise UnsupportedModuleError("time_mixing", net, reason, remedy)
@@ -138,7 +139,7 @@ def _without_handler(net: nn.Module) -> BaseStream:
     if not type(net).__module__.startswith("torch.nn.modules."):
         example = _made_up_example(net)
         if example is not None:
-            return _captured(net, example, -1, 1)
+            return _captured(net, example, -1, 1, telling)
     if base is not None:
         raise changed_forward(net, base)
     if type(net).__module__.startswith("torch.nn.modules."):
@@ -176,11 +177,11 @@ def _made_up_example(net: nn.Module) -> Optional[Tensor]:
     return None
 
 
-def _captured(net: nn.Module, example: Any, time_dim: Any, length_multiple: int) -> BaseStream:
+def _captured(net: nn.Module, example: Any, time_dim: Any, length_multiple: int, telling: Telling) -> BaseStream:
     # The exporter takes a while to import, and most streams need none of it.
     from .graph.creation import graph_stream
 
-    return graph_stream(net, example, time_dim, length_multiple)
+    return graph_stream(net, example, time_dim, length_multiple, telling)
 
 
 def _operations(net: nn.Module, example: Any, time_dim: Any, length_multiple: int) -> Any:

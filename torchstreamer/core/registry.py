@@ -3,6 +3,7 @@
 The registry starts empty; `torchstreamer.handlers` fills it and says what becomes of a module that has no handler.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
 from .stream import BaseStream
+from .telling import ProgressCallback, Telling
 
 __all__ = [
     "Example",
@@ -30,7 +32,7 @@ StreamType = TypeVar("StreamType", bound=Type[BaseStream])
 
 _factories: Dict[Type[nn.Module], Factory] = {}
 _builtin: Dict[Type[nn.Module], Factory] = {}
-_fallback: List[Factory] = []
+_fallback: List[Callable[[Any, Telling], BaseStream]] = []
 _capture: List[Callable[..., Any]] = []
 _containers: List[Type[nn.Module]] = []
 
@@ -87,8 +89,8 @@ def register_streamer(
     return None
 
 
-def register_fallback(factory: Factory) -> None:
-    """Say what becomes of a module that has no handler."""
+def register_fallback(factory: Callable[[Any, Telling], BaseStream]) -> None:
+    """Say what becomes of a module that has no handler; the factory may tell its stages."""
     _fallback[:] = [factory]
 
 
@@ -170,7 +172,11 @@ def base_with_handler(net: nn.Module) -> Optional[Type[nn.Module]]:
 
 
 def create_stream(
-    net: nn.Module, example: Optional[Example] = None, time_dim: TimeDim = -1, length_multiple: int = 1
+    net: nn.Module,
+    example: Optional[Example] = None,
+    time_dim: TimeDim = -1,
+    length_multiple: int = 1,
+    progress: Optional[ProgressCallback] = None,
 ) -> BaseStream:
     """Make the stream of a module.
 
@@ -188,6 +194,8 @@ def create_stream(
         length_multiple: what the total length of a signal is a multiple of (that of the first input with a time axis).
             Needed by models that are defined, or the same, for such lengths only: centre crops, U-Nets. A signal
             that ends elsewhere raises `StreamInputError`
+        progress: is told what is at work, as ``progress(stage, done, total)``; see `ProgressCallback`. A large model
+            takes a while to be captured
 
     Returns:
         a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
@@ -215,6 +223,8 @@ def create_stream(
         raise UnsupportedModuleError(
             "already_a_stream", net, "it is a stream already", "pass the network that it was made from"
         )
+    making = f"create_stream({type(net).__name__})"
+    telling = Telling(making, progress)
     try:
         _refuse_lazy(net)
         if example is None:
@@ -224,21 +234,34 @@ def create_stream(
                     "model"
                 )
             _refuse_hooks(net)
-            return (find_handler(net) or _fallback[0])(net)
+            factory = find_handler(net)
+            if factory is not None:
+                return _handled(net, factory, Telling(making, progress, logging.DEBUG))
+            return _ended(_fallback[0](net, telling), telling)
         if _takes_plain(net, example, time_dim, length_multiple):
             try:
                 _refuse_hooks(net)
                 factory = find_handler(net)
                 assert factory is not None
-                return factory(net)
+                return _handled(net, factory, Telling(making, progress, logging.DEBUG))
             except UnsupportedModuleError:
                 pass  # what a handler refuses may be a matter of layout; the operations inside tell
-        return _capture[0](net, example, time_dim, length_multiple)
+        return _ended(_capture[0](net, example, time_dim, length_multiple, telling), telling)
     except UnsupportedModuleError as error:
         path = error.path
         error = error.within(net)
         error.path = error.path or path
         raise error from None
+
+
+def _handled(net: nn.Module, factory: Factory, telling: Telling) -> BaseStream:
+    telling.begin("making the streams of its modules")
+    return _ended(factory(net), telling)
+
+
+def _ended(stream: BaseStream, telling: Telling) -> BaseStream:
+    telling.end()
+    return stream
 
 
 def _refuse_lazy(net: nn.Module) -> None:

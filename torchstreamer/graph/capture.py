@@ -8,6 +8,8 @@ import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import CodeType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -17,8 +19,11 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.experimental.symbolic_shapes import DimConstraints
 from torch.utils import _pytree as pytree
 
+from ..core.lengths import LengthFunction
 from ..core.registry import custom_factory
+from ..core.telling import Telling
 from ..errors import StreamError, UnsupportedModuleError
+from .functional import made_functional
 from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
@@ -88,19 +93,28 @@ class Capture:
     def broken_guards(self, n: int, rows: int = 2) -> List[str]:
         """The guards that do not hold for a length."""
         names = {"L": self._shapes(n, rows), "max": max, "min": min, "math": math, "torch": torch}
-        return [text for text, code in self._compiled() if not _holds(code, dict(names))]
+        if _holds(self._together, names):
+            return []
+        return [text for text, code in self._apart if not _holds(code, names)]
 
-    def _compiled(self) -> List[Tuple[str, Any]]:
-        if not hasattr(self, "_codes"):
-            self._codes = [(text, compile(text, "<guard>", "eval")) for text in dict.fromkeys(self.guards)]
-        return self._codes
+    @cached_property
+    def _apart(self) -> List[Tuple[str, CodeType]]:
+        return [(text, compile(text, "<guard>", "eval")) for text in dict.fromkeys(self.guards)]
+
+    @cached_property
+    def _together(self) -> CodeType:
+        return compile(" and ".join(f"({text})" for text in dict.fromkeys(self.guards)) or "True", "<guards>", "eval")
+
+    @cached_property
+    def _lengths(self) -> List[Optional[LengthFunction]]:
+        return [None if port.time is None else self.sizes.function(port.length) for port in self.inputs]
 
     def _shapes(self, n: int, rows: int) -> Dict[str, Any]:
         fakes = []
-        for port in self.inputs:
+        for port, length in zip(self.inputs, self._lengths, strict=True):
             size = list(port.example.shape)
-            if port.time is not None:
-                size[port.time] = self.sizes.at(port.length, n)
+            if port.time is not None and length is not None:
+                size[port.time] = length(n)
             if port.rows is not None and self.sizes.rows:
                 size[port.rows] = rows
             fakes.append(_Shape(size))
@@ -132,6 +146,7 @@ def capture(
     multiple: int,
     dynamic_rows: bool,
     tied: bool = False,
+    telling: Optional[Telling] = None,
 ) -> Capture:
     """Export a model.
 
@@ -142,6 +157,7 @@ def capture(
         multiple: what the length of the first streamed input is a multiple of
         dynamic_rows: whether the first axis that is not time is a batch of any size
         tied: whether to tell the exporter that the lengths of the inputs stand in the ratio of the examples
+        telling: is told what is at work
 
     Raises:
         UnsupportedModuleError: the model cannot be exported, or fixes the length of its input
@@ -161,7 +177,7 @@ def capture(
         values.append(x.detach())
         shapes.append(axes)
     with leaves_whole(net, custom_factory) as leaves:
-        program = _export(net, tuple(values), tuple(shapes))
+        program = _export(net, tuple(values), tuple(shapes), telling or Telling())
     return _read(net, program, values, times, multiple, dynamic_rows, leaves)
 
 
@@ -170,18 +186,31 @@ def _rows_axis(x: Tensor, time: Optional[int]) -> Optional[int]:
     return axes[0] if axes else None
 
 
-def _export(net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, Any], ...]) -> ExportedProgram:
+def _export(
+    net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, Any], ...], telling: Telling
+) -> ExportedProgram:
     names = list(inspect.signature(net.forward).parameters.values())
     dynamic: Any = shapes
     if names and names[0].kind is inspect.Parameter.VAR_POSITIONAL:
         dynamic = (shapes,)
+    telling.begin("exporting it with torch.export")
+    with _exporting(net):
+        program = export(net, values, dynamic_shapes=dynamic, strict=False)
+        whole = made_functional(program)
+    if whole:
+        return program
+    telling.note("tracing it once more, without what it does in place")
+    with _exporting(net):
+        return program.run_decompositions({})
+
+
+@contextmanager
+def _exporting(net: nn.Module) -> Iterator[None]:
+    """For what the exporter does: without gradients and its messages, and its errors are refusals of the model."""
     with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved():
         warnings.simplefilter("ignore")
         try:
-            program = export(net, values, dynamic_shapes=dynamic, strict=False)
-            return program.run_decompositions({})
-        except UnsupportedModuleError:
-            raise
+            yield
         except StreamError:
             raise
         except Exception as error:

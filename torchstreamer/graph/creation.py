@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.registry import Example, TimeDim
+from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from . import rules_length, rules_padding, rules_shape, rules_window  # noqa: F401  (they register themselves)
@@ -25,12 +26,19 @@ from .values import Value
 __all__ = ["assembled", "graph_stream", "inputs_of", "recurrent_refusal"]
 
 
-def graph_stream(net: nn.Module, example: Example, time_dim: TimeDim = -1, length_multiple: int = 1) -> GraphStream:
+def graph_stream(
+    net: nn.Module,
+    example: Example,
+    time_dim: TimeDim = -1,
+    length_multiple: int = 1,
+    telling: Optional[Telling] = None,
+) -> GraphStream:
     """Capture a model and make its stream; see `create_stream`."""
+    telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
     refuse_training(net)
     try:
-        return _made(net, examples, times, length_multiple, True)
+        return _made(net, examples, times, length_multiple, telling, True)
     except UnsupportedModuleError as error:
         several = sum(time is not None for time in times) > 1
         if error.code in ("independent_lengths", "not_exportable") and several:
@@ -41,7 +49,7 @@ def graph_stream(net: nn.Module, example: Example, time_dim: TimeDim = -1, lengt
             recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None
             raise (recurrent or error) from None
         try:
-            return _made(net, examples, times, length_multiple, **other)
+            return _made(net, examples, times, length_multiple, telling, **other)
         except UnsupportedModuleError as later:
             later = recurrent_refusal(net) or later if later.code == "fixed_length" else later
             raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
@@ -96,16 +104,19 @@ def _made(
     examples: List[Tensor],
     times: List[Optional[int]],
     multiple: int,
+    telling: Telling,
     dynamic_rows: bool,
     tied: bool = False,
 ) -> GraphStream:
-    found = capture(net, examples, times, multiple, dynamic_rows, tied)
+    telling.expect(3)
+    found = capture(net, examples, times, multiple, dynamic_rows, tied, telling)
+    telling.begin("finding a stream for every operation")
     low = Lowering(found)
     outputs = low.run()
-    return assembled(found, low, outputs)
+    return assembled(found, low, outputs, telling)
 
 
-def assembled(found: Capture, low: Lowering, outputs: List[Any]) -> GraphStream:
+def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Optional[Telling] = None) -> GraphStream:
     """The stream of a lowered capture."""
     for value in outputs:
         if isinstance(value, Value) and value.merged:
@@ -121,7 +132,7 @@ def assembled(found: Capture, low: Lowering, outputs: List[Any]) -> GraphStream:
         raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
     stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
     stream.node_names = parts.names
-    shortest = shortest_length(found, stream)
+    shortest = shortest_length(found, stream, telling or Telling())
     gates = _gates(found, low, stream, shortest)
     if gates:
         stream.nodes = nn.ModuleList([*gates, *stream.nodes])

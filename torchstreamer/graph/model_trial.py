@@ -8,25 +8,28 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..core.closeness import distance, largest, tolerance
+from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from .capture import Capture
 from .graph_stream import GraphStream
 
 __all__ = ["shortest_length"]
 
-_SHORT = 24  # of the shortest lengths, so many are tried at most
+_SHORT = 24  # of the shortest lengths, so many are looked at
+_FIRST = 6  # and so many are tried whatever is known of them
 _AHEAD = 512  # lengths beyond the example at which guards are looked at
 _FAR = (10_000, 100_003)
 _PER_GUARD = 4
 _GUARDED = 24
 
 
-def shortest_length(found: Capture, stream: GraphStream) -> int:
+def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> int:
     """The least length that the model takes.
 
     The exporter records guards: conditions on the length under which it took the branches that it took. Many exclude
     lengths only because an axis of one sample, or a contiguous tensor, is special to the tracer. So where a guard does
-    not hold the model itself is asked, and the stream must agree with it.
+    not hold the model itself is asked, and the stream must agree with it. So it must on the shortest signals that the
+    model takes: on the very first, and further on one of every phase.
 
     Raises:
         UnsupportedModuleError: the stream gives something else than the model
@@ -34,7 +37,9 @@ def shortest_length(found: Capture, stream: GraphStream) -> int:
     port = found.streamed[0]
     assert port.time is not None
     typical = port.example.shape[port.time]
-    problem = _disagreement(found, stream, typical)
+    trial = _Trial(found, stream, telling)
+    telling.begin("trying the stream against the model")
+    problem = trial.disagreement(typical)
     if problem:
         raise UnsupportedModuleError(
             "not_exact",
@@ -44,18 +49,31 @@ def shortest_length(found: Capture, stream: GraphStream) -> int:
         )
     shortest = _shortest_that_runs(found, typical)
     unit = found.sizes.scale * found.multiple
-    tried: List[int] = []
+    short: List[int] = []
     for n in range(shortest, shortest + _SHORT * unit):
-        if found.valid(n) and (len(tried) < 6 or sum(tried) < 3 * typical):
-            tried.append(n)
-    wrong = [n for n in tried if _disagreement(found, stream, n)]
-    if wrong and wrong[-1] in tried[-(len(tried) // 3) :]:
+        if found.valid(n) and (len(short) < _FIRST or sum(short) < 3 * typical):
+            short.append(n)
+    wrong = [n for n in _telling_lengths(found, stream, short) if trial.disagreement(n)]
+    if wrong:
+        wrong = [n for n in short if trial.disagreement(n)]
+    if wrong and wrong[-1] in short[-(len(short) // 3) :]:
         raise _branch(found, typical, f"the length {wrong[-1]}", wrong[-1])
     if wrong:
         # So short that a crop takes more than there is: nothing comes of such a signal.
         shortest = next(n for n in range(wrong[-1] + 1, wrong[-1] + unit + 1) if found.valid(n))
-    _check_guards(found, stream, max([shortest, *tried]), typical)
+    _check_guards(trial, max([shortest, *short]), typical)
     return shortest
+
+
+def _telling_lengths(found: Capture, stream: GraphStream, short: List[int]) -> List[int]:
+    """Of short lengths those whose trial tells most: no guard excludes the others, and of each phase one is tried."""
+    chosen: List[int] = []
+    phases: Set[int] = set()
+    for i, n in enumerate(short):
+        if i < _FIRST or n == short[-1] or n % stream.hop not in phases or found.broken_guards(n):
+            chosen.append(n)
+            phases.add(n % stream.hop)
+    return chosen
 
 
 def _shortest_that_runs(found: Capture, typical: int) -> int:
@@ -67,8 +85,9 @@ def _shortest_that_runs(found: Capture, typical: int) -> int:
     return lengths[high]
 
 
-def _check_guards(found: Capture, stream: GraphStream, above: int, typical: int) -> None:
+def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
     """Compare stream and model where a guard does not hold, for each guard at lengths of several phases."""
+    found, stream = trial.found, trial.stream
     unit = found.sizes.scale * found.multiple
     broken: Dict[str, Dict[int, int]] = {}
     near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
@@ -85,7 +104,7 @@ def _check_guards(found: Capture, stream: GraphStream, above: int, typical: int)
                 raise _branch(found, typical, guard, n)
             if n not in tried and len(tried) < _GUARDED:
                 tried.add(n)
-                if _disagreement(found, stream, n):
+                if trial.disagreement(n):
                     raise _branch(found, typical, guard, n)
 
 
@@ -124,8 +143,24 @@ def _runs(found: Capture, n: int) -> bool:
     return True
 
 
+class _Trial:
+    """Compares a stream with its model; no length twice."""
+
+    def __init__(self, found: Capture, stream: GraphStream, telling: Telling) -> None:
+        self.found = found
+        self.stream = stream
+        self.telling = telling
+        self.known: Dict[int, str] = {}
+
+    def disagreement(self, n: int) -> str:
+        """How stream and model differ on the first ``n`` samples of the example, or why the model refuses them."""
+        if n not in self.known:
+            self.telling.note(f"trying the stream against the model on {n} samples")
+            self.known[n] = _disagreement(self.found, self.stream, n)
+        return self.known[n]
+
+
 def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
-    """How stream and model differ on the first ``n`` samples of the example, or why the model refuses them."""
     inputs = _inputs(found, n)
     with torch.no_grad():
         try:
@@ -134,8 +169,9 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
             return f"{type(error).__name__}: {error}"
         try:
             pieces = _streamed(found, stream, inputs)
-        finally:
-            stream.reset()
+        except BaseException:
+            stream.reset()  # without an error the last call has done so
+            raise
     largest_input = max(largest(x) for x in inputs)
     for y, parts, axis in zip(whole, pieces, _axes(found, stream), strict=True):
         if y is None:

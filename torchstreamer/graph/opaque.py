@@ -91,14 +91,15 @@ def _pool_shape(
 
 class _SymbolicPools(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.max_pool1d, F.max_pool1d) and not (kwargs or {}).get("return_indices"):
-            named = {key: value for key, value in (kwargs or {}).items() if key != "return_indices"}
-            return _max_pool(*args[:6], **named)
-        if func in _CEIL_POOLS and not (kwargs or {}).get("return_indices"):
-            bound = _CEIL_POOLS[func](*args, **(kwargs or {}))
-            if bound is not None:
-                return torch.ops.torchstreamer.ceil_pool(*bound)
-        return func(*args, **(kwargs or {}))
+        named = kwargs or {}
+        if func in _POOLS and not named.get("return_indices"):
+            if func in _CEIL_POOLS:
+                bound = _CEIL_POOLS[func](*args, **named)
+                if bound is not None:
+                    return torch.ops.torchstreamer.ceil_pool(*bound)
+            else:
+                return _max_pool(*args[:6], **{key: value for key, value in named.items() if key != "return_indices"})
+        return func(*args, **named)
 
 
 def _max_pool(
@@ -159,6 +160,7 @@ _CEIL_POOLS: Dict[Any, Callable[..., Any]] = {
     F.avg_pool2d: _average(2),
     F.max_pool2d: _largest2d,
 }
+_POOLS = frozenset([torch.max_pool1d, F.max_pool1d, *_CEIL_POOLS])
 
 
 @contextmanager
