@@ -88,13 +88,19 @@ class Capture:
 
     def valid(self, n: int) -> bool:
         """Whether the first streamed input can have ``n`` samples in all."""
-        return self.sizes.valid(n) and n % self.multiple == 0
+        sizes = self.sizes
+        return n >= 1 and (n - sizes.offset) % sizes.scale == 0 and n % self.multiple == 0
 
-    def broken_guards(self, n: int, rows: int = 2) -> List[str]:
-        """The guards that do not hold for a length."""
-        names = {"L": self._shapes(n, rows), "max": max, "min": min, "math": math, "torch": torch}
-        if _holds(self._together, names):
-            return []
+    def broken_guards(self, n: int) -> List[str]:
+        """The guards that do not hold for a length, of two rows."""
+        names = self._names
+        for shape, axis, length in self._shapes:
+            shape.sizes[axis] = length(n)
+        try:
+            if eval(self._together, names):
+                return []
+        except ZeroDivisionError:  # see below
+            pass
         return [text for text, code in self._apart if not _holds(code, names)]
 
     @cached_property
@@ -106,22 +112,26 @@ class Capture:
         return compile(" and ".join(f"({text})" for text in dict.fromkeys(self.guards)) or "True", "<guards>", "eval")
 
     @cached_property
-    def _lengths(self) -> List[Optional[LengthFunction]]:
-        return [None if port.time is None else self.sizes.function(port.length) for port in self.inputs]
-
-    def _shapes(self, n: int, rows: int) -> Dict[str, Any]:
+    def _fakes(self) -> List["_Shape"]:
+        # What stands for the inputs while guards are tried.
         fakes = []
-        for port, length in zip(self.inputs, self._lengths, strict=True):
-            size = list(port.example.shape)
-            if port.time is not None and length is not None:
-                size[port.time] = length(n)
+        for port in self.inputs:
+            sizes = list(port.example.shape)
             if port.rows is not None and self.sizes.rows:
-                size[port.rows] = rows
-            fakes.append(_Shape(size))
-        return {
-            name: fakes[where] if isinstance(where, int) else [fakes[i] for i in where]
-            for name, where in self.arguments.items()
-        }
+                sizes[port.rows] = 2
+            fakes.append(_Shape(sizes))
+        return fakes
+
+    @cached_property
+    def _shapes(self) -> List[Tuple["_Shape", int, LengthFunction]]:
+        pairs = zip(self._fakes, self.inputs, strict=True)
+        return [(fake, p.time, self.sizes.function(p.length)) for fake, p in pairs if p.time is not None]
+
+    @cached_property
+    def _names(self) -> Dict[str, Any]:
+        fakes, places = self._fakes, self.arguments.items()
+        shapes = {name: fakes[at] if isinstance(at, int) else [fakes[i] for i in at] for name, at in places}
+        return {"L": shapes, "max": max, "min": min, "math": math, "torch": torch}
 
 
 def _holds(guard: Any, names: Dict[str, Any]) -> bool:
@@ -134,9 +144,7 @@ def _holds(guard: Any, names: Dict[str, Any]) -> bool:
 class _Shape:
     def __init__(self, sizes: List[int]) -> None:
         self.sizes = sizes
-
-    def size(self) -> List[int]:
-        return self.sizes
+        self.size = sizes.copy  # as guards ask a tensor
 
 
 def capture(

@@ -48,10 +48,6 @@ class Sizes:
         found = {self.scale * _growth(expression)[0] for expression in {size.node.expr for size in sizes}}
         return sorted(period for period in found if period <= _LONGEST)
 
-    def valid(self, n: int) -> bool:
-        """Whether the first streamed input can have ``n`` samples."""
-        return n >= 1 and (n - self.offset) % self.scale == 0
-
     def symbols(self, size: Any) -> Set[str]:
         """Names of the symbols that a size depends on."""
         if isinstance(size, int):
