@@ -5,7 +5,7 @@ A table that cannot be made holds the type and the code of the error instead.
 
 import hashlib
 import math
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import torch
 from subjects import Subject
@@ -98,11 +98,16 @@ def _bound(value: float) -> Any:
 def _state(state: Dict[str, Tensor], label: str) -> Tables:
     """The entries of a state, and apart from them their names."""
     return {
-        f"state.{label}": [_entry(value) for name, value in state.items() if name != "@layout"],
+        f"state.{label}": _entries([value for name, value in state.items() if name != "@layout"]),
         f"state.{label}.names": list(state),
         f"state.{label}.bytes": sum(value.nbytes for value in state.values() if value.dim()),
         "layout": int(state["@layout"]),
     }
+
+
+def _entries(values: Iterable[Tensor]) -> List[Any]:
+    # Sorted, as a name that moves from one ring to another is no other geometry.
+    return sorted((_entry(value) for value in values), key=str)
 
 
 def _entry(value: Tensor) -> List[Any]:
@@ -160,7 +165,7 @@ def _static(stream: Any, subject: Subject, chunk: int) -> Tables:
         "static.flush": static.flush_steps,
         "static.shape": list(static.out_shape),
         "static.length": [static.output_length(n * subject.length_multiple) for n in [*range(64), *LONG]],
-        "static.state": [_entry(value) for value in state.values()],
+        "static.state": _entries(state.values()),
         "static.state.names": list(state),
         "static.state.bytes": sum(value.nbytes for value in state.values()),
         "static.repr": repr(static).splitlines(),
