@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchstreamer as pts
-from torchstreamer.core.handle import _renamed as renamed
+from torchstreamer.core.user_forward import _renamed as renamed
 
 
 def strided() -> nn.Conv1d:

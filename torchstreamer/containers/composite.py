@@ -7,7 +7,7 @@ from typing import Optional, Sequence
 
 from torch import Tensor, nn
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.stream import BaseStream
 
 __all__ = ["CompositeStream"]

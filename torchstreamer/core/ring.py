@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StreamInputError
-from .entry import entry
+from .fast_attributes import entry
 from .memory import Memory
 from .tracing import in_place, inference_mode, plain_inference
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
 from .describe import describe, dtype_name
-from .entry import entry
-from .handle import adopt_forward, inherited_step, scripted_class
+from .fast_attributes import entry
 from .lengths import LinearLength
 from .memory import Memory
 from .printing import described
 from .reach import Reach, offline_length, settled_length
-from .shell import fresh_shell
+from .script_copy import script_copy
 from .state import count_entries, require_whole
 from .tracing import autocasting, inference_mode, plain_inference
+from .user_forward import adopt_forward, inherited_step, scripted_class
 
 __all__ = ["BaseStream"]
 
@@ -439,10 +439,10 @@ class BaseStream(nn.Module):
 
     def __prepare_scriptable__(self) -> "BaseStream":
         # `torch.jit.script` gets a copy with empty memories, so that the script and the original share weights alone.
-        shell = fresh_shell(self, (BaseStream, Memory))
-        shell._layout_code()
-        shell._clear()
-        shell._failed = False
-        if hasattr(shell, "handle"):
-            shell.__class__ = scripted_class(type(shell), BaseStream.forward)
-        return shell
+        twin = script_copy(self, (BaseStream, Memory))
+        twin._layout_code()
+        twin._clear()
+        twin._failed = False
+        if hasattr(twin, "handle"):
+            twin.__class__ = scripted_class(type(twin), BaseStream.forward)
+        return twin

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.counter import Counter
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.cell import Cell
 from ..core.counter import Counter
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.lengths import LengthTable
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream

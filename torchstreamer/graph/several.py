@@ -268,6 +268,6 @@ class PortedGraphStream(GraphStream):
         return self.like
 
     def __prepare_scriptable__(self) -> BaseStream:
-        shell = super().__prepare_scriptable__()
-        shell.__class__ = scripted_class(type(self), [port.name for port in self.ports], self.structure.spec)
-        return shell
+        twin = super().__prepare_scriptable__()
+        twin.__class__ = scripted_class(type(self), [port.name for port in self.ports], self.structure.spec)
+        return twin

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.tracing import autocasting, plain_inference, recorded_form

@@ -6,7 +6,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError

@@ -8,7 +8,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.ring import RingBuffer
 from ..core.tracing import plain_inference
 

@@ -5,7 +5,7 @@ from typing import Optional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream

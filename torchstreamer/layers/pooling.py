@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.counter import Counter
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..errors import UnsupportedModuleError

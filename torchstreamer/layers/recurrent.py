@@ -115,7 +115,7 @@ class RecurrentStream(BaseStream):
         return next((weight for weight in self.parameters() if weight.is_floating_point()), None)
 
     def __prepare_scriptable__(self) -> BaseStream:
-        shell = super().__prepare_scriptable__()
+        twin = super().__prepare_scriptable__()
         weight = self.anchor()
-        shell._sample = None if weight is None else weight.detach().new_empty([0])
-        return shell
+        twin._sample = None if weight is None else weight.detach().new_empty([0])
+        return twin

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.tracing import autocasting
 from ..errors import UnsupportedModuleError
 

@@ -9,7 +9,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ..core.entry import entry
+from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
