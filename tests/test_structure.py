@@ -1,6 +1,7 @@
 """What holds the structure of the package: rooms that name no kind of layer, integers computed in one place."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +140,23 @@ def test_integers_of_windows_are_computed_where_they_belong(find, allowed):
 )
 def test_what_is_looked_for_is_found(code, find):
     assert find(ast.parse(code))
+
+
+def questions() -> list[list[str]]:
+    """The files that the page on the architecture names for each of its questions."""
+    text = (ROOT.parent / "docs" / "architecture.md").read_text().split("## Twenty questions")[1]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")][1:]
+    return [re.findall(r"`([\w/]+\.py)`", files) for _, files in rows]
+
+
+def test_the_page_on_the_architecture_names_files_that_exist():
+    text = (ROOT.parent / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(named) > 30
+    assert not {name for name in named if not ((ROOT / name).exists() or (ROOT.parent / name).exists())}
+
+
+def test_questions_are_answered_in_few_files():
+    found = questions()
+    assert len(found) == 20 and all(found)
+    assert sum(len(files) for files in found) / 20 <= 2.8
