@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.deploy import compile as compiling
+from torchstreamer.deploy import search
 
 
 class Smooth(nn.Module):
@@ -92,7 +92,7 @@ def cuts(n, chunk, seed):
 @pytest.mark.parametrize("form", ["rows", "unfolded", "winograd", "channels"])
 @pytest.mark.parametrize("name", NETS)
 def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
-    monkeypatch.setitem(compiling._FORMS, "eager", (form,))
+    monkeypatch.setitem(search.FORMS, "eager", (form,))
     for chunks in (1, 4):
         net, stream = made(name, chunks)
         planned = 0
@@ -115,7 +115,7 @@ def test_forms_of_a_long_chunk(monkeypatch):
     net = nn.Sequential(nn.Conv1d(2, 40, 3), nn.ReLU(), nn.Conv1d(40, 3, 5, dilation=2), nn.Conv1d(3, 3, 4, groups=3))
     net, x = net.double(), torch.randn(1, 2, 2000, dtype=torch.float64)
     for forms in (("rows",), ("unfolded",), ("channels",), ("rows", "unfolded", "channels")):
-        monkeypatch.setitem(compiling._FORMS, "eager", forms)
+        monkeypatch.setitem(search.FORMS, "eager", forms)
         stream = pts.compile(pts.create_stream(net), chunk=600, backend="eager")
         assert sorted(one.form for one in stream.candidates) == sorted(forms)
         torch.testing.assert_close(joined([*map(stream, x.split(600, -1)), stream.flush()]), net(x).detach())
@@ -130,7 +130,7 @@ def test_fewer_products(chunk, batch, monkeypatch):
     layers = [nn.Conv1d(2, 17, 3, padding=1), nn.ReLU(inplace=True), nn.Conv1d(17, 128, 2), nn.Conv1d(128, 128, 7)]
     layers += [nn.ELU(), nn.Conv1d(128, 20, 3, dilation=3, bias=False), nn.Conv1d(20, 16, 4, padding=2)]
     net = nn.Sequential(*layers).double()
-    monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))
+    monkeypatch.setitem(search.FORMS, "eager", ("winograd",))
     stream = pts.compile(pts.create_stream(net), chunk=chunk, batch=batch, backend="eager")
     code = stream._program.graph.code
     products = code.count("aten.mm.") + code.count("aten.bmm.")  # large ones in calls of their own, others together
@@ -147,7 +147,7 @@ def test_fewer_products(chunk, batch, monkeypatch):
     [(64, 512, False), (64, 1024, True), (128, 128, False), (128, 256, True), (256, 1020, False), (256, 1024, True)],
 )
 def test_long_kernels_take_fewer_products_where_large_and_weights_serve_many(channels, chunk, reduced, monkeypatch):
-    monkeypatch.setitem(compiling._FORMS, "eager", ("winograd",))
+    monkeypatch.setitem(search.FORMS, "eager", ("winograd",))
     stream = pts.compile(pts.create_stream(nn.Conv1d(channels, channels, 7)), chunk=chunk, backend="eager")
     # By halves: three of four products each, and one for the last tap.
     assert stream._program.graph.code.count("aten.mm.") == (13 if reduced else 0)
@@ -168,7 +168,7 @@ def test_fewer_products_in_single_precision():
 def test_long_steps_take_packed_products(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(16, 20, 3), nn.ReLU())
-    monkeypatch.setattr(compiling, "_LONG", 0.0)  # every step is long
+    monkeypatch.setattr(search, "_LONG", 0.0)  # every step is long
     stream = pts.compile(pts.create_stream(net), chunk=8, backend="aot", autotune=False)
     tried = sorted((one.form, one.kernels) for one in stream.candidates)
     assert tried == [("channels", ""), ("rows", ""), ("rows", "packed"), ("winograd", "packed")]
@@ -314,7 +314,7 @@ def test_a_handler_that_cannot_be_recorded():
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("backend", ["aot", "onnx"])
 def test_compilers(backend, monkeypatch):
-    monkeypatch.setitem(compiling._FORMS, "aot", ("rows",))
+    monkeypatch.setitem(search.FORMS, "aot", ("rows",))
     if backend == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(module)

@@ -1,66 +1,23 @@
 """`compile`: a stream whose steady-state step is compiled."""
 
 import copy
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from ..core.stream import BaseStream
-from ..errors import StreamError
-from .backends import BACKENDS, KERNELS, Program, available, quietly
+from ..core.telling import ProgressCallback, Telling
+from .backends import Program, available
 from .chunks import check_step, input_channels
 from .kernels import rounds
+from .search import FORMS, Candidate, Search
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put
-from .trials import difference, seconds
 
 __all__ = ["Candidate", "CompiledStream", "compile"]
 
-# Forms of the step that each backend can run.
-_FORMS = {
-    "aot": ("rows", "unfolded", "winograd", "channels"),
-    "inductor": ("rows", "channels"),
-    "onnx": ("channels",),
-    "cudagraph": ("rows", "unfolded", "channels"),
-    "eager": ("rows", "channels"),
-    "stream": ("own",),
-}
-
 # What rounding may make of a step, relative to the scale.
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-
-# A step of so many seconds costs what its kernels do.
-_LONG = 1e-3
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to compute the step, tried on this machine.
-
-    Attributes:
-        backend: ``"aot"``, ``"inductor"``, ``"onnx"``, ``"cudagraph"``, ``"eager"``, or ``"stream"`` for the stream's
-            own step
-        form: ``"rows"``, convolutions as products of rows, ``"unfolded"``, one product each however long the chunk,
-            ``"winograd"``, with fewer products by Winograd's minimal filtering, ``"channels"``, as torch's convolution,
-            or ``"own"``
-        seconds: time of a step, ``inf`` if it failed
-        error: largest difference from the stream's own step, relative to the scale
-        kernels: ``"tuned"``, the compiler tried them out; ``"packed"``, oneDNN's with weights laid out for them;
-            ``"fused"``, on a GPU, made by Inductor of what stands between the products; or ""
-        reason: why it failed, or ""
-    """
-
-    backend: str
-    form: str
-    seconds: float
-    error: float
-    kernels: str = ""
-    reason: str = ""
-
-    def __str__(self) -> str:
-        name = ", ".join(filter(None, (self.backend, self.form, self.kernels)))
-        return f"{name}: " + (self.reason or f"{self.seconds * 1e6:.1f} µs, error {self.error:.1e}")
 
 
 class CompiledStream(BaseStream):
@@ -239,6 +196,8 @@ def compile(
     channels: Optional[int] = None,
     dtype: Optional[torch.dtype] = None,
     tolerance: Optional[float] = None,
+    time_limit_s: Optional[float] = None,
+    progress: Optional[ProgressCallback] = None,
 ) -> CompiledStream:
     """A stream that computes chunks of one size with a compiled step.
 
@@ -259,13 +218,17 @@ def compile(
         dtype: of the input, where the stream takes any
         tolerance: largest difference from the stream's own step, relative to the scale; 1e-4 in float32, 1e-9 in
             float64, 0.01 in float16 and where a GPU may round float32 to TF32, 0.05 in bfloat16
+        time_limit_s: seconds after which no other way is begun; the one at work is finished, and the best so far is
+            kept. Where none works yet, others are tried until one does. ``None`` has all tried
+        progress: is told every way when it begins, and what came of it, as ``progress(stage, done, total)``; see
+            `ProgressCallback`
 
     Returns:
-        the compiled stream; ``candidates`` tells what was tried, and its ``repr`` what was chosen
+        the compiled stream; ``candidates`` tells what was tried and what was left out, and its ``repr`` what was chosen
 
     Raises:
         UnsupportedModuleError: a handler cannot be recorded, or its state does not come to repeat its shape
-        ValueError: ``chunk`` or ``backend`` does not fit
+        ValueError: ``chunk``, ``backend`` or ``time_limit_s`` does not fit
         RuntimeError: no candidate works here; the message tells why
 
     Example:
@@ -278,70 +241,34 @@ def compile(
         >>> torch.testing.assert_close(y, net(x))
     """
     check_step(stream, chunk, batch)
-    if backend != "auto" and backend not in _FORMS:
+    if time_limit_s is not None and not time_limit_s >= 0:
         raise ValueError(
-            f"invalid_backend: backend={backend!r} came; one of {', '.join(map(repr, ['auto', *_FORMS]))} was "
+            f"invalid_time_limit: time_limit_s={time_limit_s!r} came; seconds from 0 on were expected; leave it out to "
+            "have every way tried"
+        )
+    if backend != "auto" and backend not in FORMS:
+        raise ValueError(
+            f"invalid_backend: backend={backend!r} came; one of {', '.join(map(repr, ['auto', *FORMS]))} was "
             "expected; use 'auto' to have them tried"
         )
+    telling = Telling(f"compile({type(stream).__name__}, chunk={chunk})", progress)
     own = fresh(stream)
     anchor = own.anchor()
     device = anchor.device if anchor is not None else torch.device("cpu")
     dtype = dtype or (anchor.dtype if anchor is not None else torch.get_default_dtype())
     shape = [batch, channels or input_channels(own), chunk]
     x = torch.zeros(shape, dtype=dtype, device=device)
-    steady = SteadyStep(fresh(own), x)
     if tolerance is None:
         rounded = any(rounds(what, device, dtype) for what in ("convolutions", "products"))
         tolerance = _TOLERANCES.get(torch.float16 if rounded else dtype, 1e-4)
-    candidates: List[Candidate] = []
-    best, program = float("inf"), None  # of the others nothing is kept
-    for name in [*available(device), "stream"] if backend == "auto" else [backend]:
-        if name == "inductor" and any(map(_long, candidates)):
-            continue  # its kernels are AOTInductor's: only what a call costs can be less
-        seen: Set[str] = set()
-        for form in _FORMS[name]:
-            graph = None if name == "stream" else steady.record(form)
-            code = "" if graph is None else graph.code
-            if code not in seen:  # the forms of a short chunk may be the same
-                for kernels in KERNELS[name]:
-                    if _worth(kernels, name, form, autotune, any(map(_long, candidates))):
-                        candidate, made = _candidate(steady, name, form, graph, kernels, tolerance)
-                        candidates.append(candidate)
-                        if candidate.seconds < best:
-                            best, program = candidate.seconds, made
-                        del made
-            seen.add(code)
-    candidates.sort(key=lambda candidate: candidate.seconds)
+    search = Search(tolerance, autotune, telling, time_limit_s)
+    telling.begin("bringing the stream into its steady state")
+    steady = SteadyStep(fresh(own), x)
+    # The stream's own step first: it is made already, so that something works when the time is over.
+    search.run(steady, ["stream", *available(device)] if backend == "auto" else [backend])
+    candidates = search.candidates
     if candidates[0].reason:
         raise RuntimeError("no_backend: no way to compile the step works here: " + "; ".join(map(str, candidates)))
-    return CompiledStream(own, chunk, batch, dtype, steady, program, candidates)
-
-
-def _long(candidate: Candidate) -> bool:
-    return _LONG < candidate.seconds < float("inf")
-
-
-def _worth(kernels: str, backend: str, form: str, autotune: bool, long: bool) -> bool:
-    # What can be packed, or tried out, is products. Packed ones pay in long steps only, and there always.
-    products = "packed" in KERNELS[backend] and form != "channels"
-    if kernels in ("tuned", "fused"):
-        return autotune and (products or kernels == "fused")
-    return (kernels == "packed") == (products and long and not autotune)
-
-
-def _candidate(
-    steady: SteadyStep, backend: str, form: str, graph: Optional[fx.GraphModule], kernels: str, tolerance: float
-) -> Tuple[Candidate, Optional[Program]]:
-    if graph is None:
-        return Candidate(backend, form, seconds(steady, None), 0.0), None
-    try:
-        program = quietly(lambda: BACKENDS[backend](graph, [steady.x, *steady.states], kernels))
-        error = difference(steady, program)
-    except StreamError:
-        raise
-    except Exception as failure:  # a compiler that is missing, or does not know an operation
-        text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-        return Candidate(backend, form, float("inf"), float("inf"), kernels, text[:200]), None
-    if not error <= tolerance:
-        return Candidate(backend, form, float("inf"), error, kernels, f"differs by {error:.1e} of the scale"), None
-    return Candidate(backend, form, seconds(steady, program), error, kernels), program
+    compiled = CompiledStream(own, chunk, batch, dtype, steady, search.program, candidates)
+    telling.end()
+    return compiled

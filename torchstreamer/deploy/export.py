@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
+from ..core.telling import ProgressCallback, Telling
 from .backends import SETTINGS
 from .chunks import check_stream
 from .onnx_runner import KEY
@@ -78,6 +79,7 @@ def export(
     chunk: Optional[int] = None,
     batch: int = 1,
     autotune: bool = False,
+    progress: Optional[ProgressCallback] = None,
     **options: Any,
 ) -> None:
     """Write a stream to a file.
@@ -96,6 +98,7 @@ def export(
         chunk: samples per step, a multiple of ``stream.hop``; for ``.pt2`` and ``.onnx``
         batch: rows; for ``.pt2`` and ``.onnx``
         autotune: for ``.pt2``, whether kernels are tried out, which takes minutes
+        progress: is told what is at work, as ``progress(stage, done, total)``; see `ProgressCallback`
         options: for `StaticStream`, as ``channels`` and ``dtype``
 
     Raises:
@@ -111,8 +114,11 @@ def export(
     if suffix not in (".pt", ".pt2", ".onnx"):
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
     check_stream(stream)
+    telling = Telling(f"export({type(stream).__name__}, {Path(path).name})", progress)
     if suffix == ".pt":
+        telling.begin("scripting the stream")
         _save_script(stream, str(path))
+        telling.end()
         return
     if chunk is None:
         raise ValueError(
@@ -123,8 +129,11 @@ def export(
     gpu = anchor is not None and anchor.is_cuda
     if suffix == ".onnx" and gpu:  # the file is for any device, so it is planned as for a CPU
         stream = fresh(stream).to("cpu")
+    telling.expect(3)
+    telling.begin("planning the static step")
     static = StaticStream(stream, chunk, batch, validate=False, **options)
     step = FunctionalStep(static).eval()
+    telling.begin("recording the step with torch.export")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(step, step.example(), strict=False)
@@ -133,9 +142,12 @@ def export(
         kernels = "packed" if not gpu and _work(step) > _LONG else ""
         if autotune:
             kernels = "tuned on a GPU" if gpu else "tuned"
+        telling.begin("compiling the step with AOTInductor" + (" and trying kernels out" if autotune else ""))
         _save_package(program, str(path), about, kernels)
     else:
+        telling.begin("writing the step as ONNX")
         _save_onnx(program, str(path), about, step.names)
+    telling.end()
 
 
 def _save_script(stream: BaseStream, path: str) -> None:
