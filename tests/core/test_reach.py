@@ -156,3 +156,18 @@ def test_a_handler_that_states_its_reach_needs_no_more():
     x = torch.randn(1, 2, 11)
     pieces = [piece for piece in (stream(x[..., :4]), stream(x[..., 4:]), stream.flush()) if piece is not None]
     torch.testing.assert_close(torch.cat(pieces, -1), x.unfold(-1, 3, 2).sum(-1))
+
+
+@given(REACHES)
+def test_depth_and_span_count_what_is_read(reach):
+    counts = [newest(reach, i) - oldest(reach, i) + 1 for i in range(reach.p)]
+    if min(counts) > 0:
+        assert max(counts) <= reach.depth <= max(counts) + 1
+    if reach.p == 1:
+        assert reach.span(4) == newest(reach, 3) - oldest(reach, 0) + 1
+
+
+@given(st.integers(1, 9), st.integers(1, 5))
+def test_the_depth_of_frames_is_how_many_overlap(field, stride):
+    reach = Reach.frames(field, stride)
+    assert reach.depth == max(newest(reach, i) - oldest(reach, i) + 1 for i in range(4 * stride))

@@ -121,6 +121,16 @@ class Reach(NamedTuple):
         # Both rise alike, so the smaller one is so at every length from which on both are 1 or more.
         return settled, end
 
+    def span(self, outputs: int) -> int:
+        """Inputs from the oldest to the newest that so many neighbouring outputs of a window read."""
+        assert self.p == 1
+        return (outputs - 1) * self.q + self.last - self.first + 1
+
+    @property
+    def depth(self) -> int:
+        """The most inputs that one output reads, where they lie side by side."""
+        return (self.last - self.first + self.p - 1) // self.p + 1
+
     def oldest(self, output: int) -> int:
         """The oldest input that an output reads."""
         assert self.bounded

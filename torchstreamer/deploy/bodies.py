@@ -79,7 +79,7 @@ def _(stream: Conv1dStream, plan: Any, edge: Any) -> nn.Module:
 @body_of.register
 def _(stream: ConvTranspose1dStream, plan: Any, edge: Any) -> nn.Module:
     weight = _weight(stream)
-    taps = -(-stream.field // stream.stride)  # inputs that one output may depend on
+    taps = stream.reach.depth
     few = plan.batch * edge.per_step <= frame_columns(stream.kernel_size, stream.stride, taps)
     products = plan.columns != 0 and stream.groups == 1
     if products and stream.field >= stream.stride and few:

@@ -5,6 +5,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
+from ..layers.padding import edge_source
 from .rows import Part, Rows, over
 
 __all__ = ["Attach", "EdgePart", "Fit", "Frames", "Latch"]
@@ -51,13 +52,7 @@ class EdgePart(Part):
         x = xs[0]
         m = x.size(2)
         window, states = self.join(x, states, rows)
-        wanted = rows.position(m, self.lag_padded)
-        last = rows.length(self.key) - 1
-        if self.mode == "reflect":
-            source = wanted.abs()
-            source = torch.where(source > last, 2 * last - source, source)
-        else:
-            source = torch.minimum(wanted.clamp(min=0), last)
+        source = edge_source(rows.position(m, self.lag_padded), rows.length(self.key) - 1, self.mode)
         place = (source - (rows.begin(m, self.lag) - self.held)).clamp(0, window.size(2) - 1)
         return window.gather(2, over(place, x).expand(-1, x.size(1), -1)), states
 

@@ -5,7 +5,7 @@ reach of a stream follow the lag of what it gives and the samples that it holds 
 """
 
 from dataclasses import replace
-from typing import Any, List, Optional
+from typing import Any, List
 
 import torch
 from torch import nn
@@ -72,7 +72,7 @@ def _window(
         edge = plan.settled(edge)
     lag = reach.lag(edge.lag)
     held = reach.held(edge.lag, lag)
-    need = (edge.per_step // reach.q - 1) * reach.q + reach.last - reach.first + 1
+    need = reach.span(edge.per_step // reach.q)
     mask = (edge.lag, plan.key(edge)) if padded else None
     part = WindowPart(body, held, need, mask, fill, (lag, reach) if placed else None)
     return plan.add(part, [edge], lag, length)
@@ -167,11 +167,8 @@ def interpolated(plan: Planner, stream: InterpolatedStream, edge: Edge) -> Edge:
     held = max(reach.held(edge.lag, lag), 0)
     device = edge.example.device
     outputs = torch.arange(-lag, edge.per_step * reach.p // reach.q - lag)
-    position = outputs * reach.q + reach.first
-    left = torch.div(position, reach.p, rounding_mode="floor")
-    weight: Optional[torch.Tensor] = None
-    if stream.linear:
-        weight = ((position - left * reach.p).to(torch.float64) / reach.p).to(device)
+    left, rest = stream.between(outputs)
+    weight = (rest.to(torch.float64) / reach.p).to(device) if stream.linear else None
     key = plan.key(edge) if stream.linear else 0
     part = Interpolate((left + (edge.lag + held)).to(device), weight, held, edge.lag, key)
     return plan.add(part, [edge], lag, length)

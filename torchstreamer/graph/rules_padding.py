@@ -10,7 +10,7 @@ from ..core.lengths import LengthFunction
 from ..layers.padding import Pad1dStream
 from .lengths import Lengthened
 from .lowering import Lowering, rule
-from .ops.edges import FramesStream, MirroredEndStream
+from .ops.edges import FramesStream
 from .reasons import REASONS
 from .refusals import operation_name
 from .rules_length import constant, length_table, settle
@@ -81,7 +81,7 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
     if min(amounts) < 0:
         raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
     most = max(amounts)
-    stream = MirroredEndStream(left, most) if mirrored else Pad1dStream(left, most, mode)
+    stream = Pad1dStream(left, most, mode, shortest=left + 1 if mirrored else None)
     whole = low.derived(node, x, stream, Lengthened(length, left + most))
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
 

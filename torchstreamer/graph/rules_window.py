@@ -270,12 +270,12 @@ def col2im(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
             node, "time_mixing", "it lays patches of several heights behind each other in time", "fold one"
         )
     body = Fold(axis, height, kernels, dilations, paddings[other], strides)
-    length, s, p = x.length, strides[axis], paddings[axis]
-    geometry = (kernels[axis], s, dilations[axis], p, 0)
+    length = x.length
+    geometry = (kernels[axis], strides[axis], dilations[axis], paddings[axis], 0)
     stream = OverlapStream(body, *geometry, x.layout(), result.layout(), "fold")
 
     def natural(n: int) -> int:
-        return (length(n) - 1) * s + fields[axis] - 2 * p
+        return stream.length(length(n))
 
     if low.constant_difference(result.length, natural) == 0:
         return low.stream(node, x, stream, True)

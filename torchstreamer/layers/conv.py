@@ -272,7 +272,7 @@ class Conv1dStream(WindowStream):
 
     def multiply_adds(self, came: int, given: int) -> int:
         """Multiply-adds of one row."""
-        return given * self.in_channels * self.out_channels // self.groups * self.kernel_size
+        return given * self.weight().numel()
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -260,7 +260,7 @@ class ConvTranspose1dStream(TransposedStream):
 
     def multiply_adds(self, came: int, given: int) -> int:
         """Multiply-adds of one row."""
-        return came * self.in_channels * self.out_channels // self.groups * self.kernel_size
+        return came * self.weight().numel()
 
     def _product(self, rows: Tensor, first: int, t: int, matrix: Tensor) -> Tensor:
         c = self.in_channels

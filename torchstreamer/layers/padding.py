@@ -31,7 +31,8 @@ class Pad1dStream(BaseStream):
         right: samples behind the last; negative amounts crop
         mode: ``"constant"``, ``"reflect"`` or ``"replicate"``, as in `torch.nn.functional.pad`
         value: the padding value of mode ``"constant"``
-        shortest: the shortest signal of which anything comes; by default the shortest that the module takes
+        shortest: the shortest signal of which anything comes; by default the shortest that the module takes. What is
+            mirrored beyond a shorter one is 0
     """
 
     # What a script takes as constant: it leaves out the branches that these decide.
@@ -132,7 +133,10 @@ class Pad1dStream(BaseStream):
             if self.mode == "replicate":
                 end = tail.expand(-1, -1, self.right)
             else:
-                end = tail.narrow(2, 0, self.right).flip([2])
+                n = min(tail.size(2) - 1, self.right)
+                end = tail.narrow(2, 0, n).flip([2])
+                if n < self.right:  # what is made of too few samples is cropped again
+                    end = F.pad(end, [0, self.right - n])
         elif self.mode == "constant" and self.lead.value <= (x.size(2) if x is not None else 0):
             data = self.ring.data
             end = data.new_full([data.size(0), data.size(2), self.right], self.value)

@@ -37,10 +37,19 @@ class InterpolatedStream(BaseStream):
         self.keeps_dtype = True
 
     def between(self, i: Tensor) -> Tuple[Tensor, Tensor]:
-        """Numbers of the inputs at or before the positions of outputs, and how many ``p``-ths behind these they are."""
-        position = (i * self.numerator + self.offset).clamp(min=0)
+        """Numbers of the inputs at or before the positions of outputs, and how many ``p``-ths after these they are."""
+        position = i * self.numerator + self.offset
         left = torch.div(position, self.denominator, rounding_mode="floor")
         return left, position - left * self.denominator
+
+    def clamped(self, i: Tensor) -> Tuple[Tensor, Tensor]:
+        """The same, of positions that are not before the first input."""
+        left, rest = self.between(i)
+        return left.clamp(min=0), torch.where(left < 0, torch.zeros_like(rest), rest)
+
+    def oldest(self, i: int) -> int:
+        """The first input that an output needs."""
+        return max(i * self.numerator + self.offset, 0) // self.denominator
 
     def mixed(self, one: Tensor, other: Tensor, rest: Tensor) -> Tensor:
         """The values so many ``p``-ths on the way from one to the other."""
@@ -50,7 +59,7 @@ class InterpolatedStream(BaseStream):
 
     def taps(self, n: int, m: int) -> Iterator[Tensor]:
         """Which inputs the outputs are computed from; see `BaseStream.taps`."""
-        left, rest = self.between(torch.arange(m))
+        left, rest = self.clamped(torch.arange(m))
         yield left
         if self.linear:
             # A sample with weight 0 is waited for, and does not count.
@@ -118,13 +127,13 @@ class UpsampleStream(InterpolatedStream):
         begin = n - window.size(2)
         if final and n <= self.copied:
             return window.narrow(2, i - begin, n - i).clone()
-        left, rest = self.between(torch.arange(i, stop, device=x.device))
+        left, rest = self.clamped(torch.arange(i, stop, device=x.device))
         y = window.index_select(2, left - begin)
         if self.linear:
             right = (left + 1).clamp(max=n - 1)
             y = self.mixed(y, window.index_select(2, right - begin), rest)
         # Drop what lies before the first sample that the next output needs.
-        position = max(stop * self.numerator + self.offset, 0) // self.denominator
+        position = self.oldest(stop)
         self.ring.keep(window, position - begin)
         # Wind back, but never into the first outputs, which linear interpolation clamps.
         turns = max(stop // self.p - 1, 0)

@@ -1,10 +1,8 @@
-"""Streams of what happens at the two ends of a signal: crops, padding, constant samples. TorchScript compiles this
-file."""
+"""Streams of what happens at the two ends of a signal: crops, constant samples. TorchScript compiles this file."""
 
 from typing import List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.counter import Counter
@@ -12,10 +10,9 @@ from ...core.lengths import LinearLength
 from ...core.reach import Reach, offline_length
 from ...core.ring import RingBuffer
 from ...core.stream import BaseStream
-from ...layers.padding import Pad1dStream
 from ..layout import Layout
 
-__all__ = ["CropStream", "FramesStream", "MirroredEndStream"]
+__all__ = ["CropStream", "FramesStream"]
 
 
 class CropStream(BaseStream):
@@ -70,24 +67,6 @@ class CropStream(BaseStream):
 
     def extra_repr(self) -> str:
         return f"left={self.left}, right={self.right}, hold={self.hold}"
-
-
-class MirroredEndStream(Pad1dStream):
-    """Reflected padding of which the end may be cropped: a signal too short for all of it gets zeros at the very end.
-
-    Args:
-        left: samples before the first
-        right: samples after the last
-    """
-
-    def __init__(self, left: int, right: int) -> None:
-        super().__init__(left, right, "reflect", shortest=left + 1)
-
-    def _close(self, x: Optional[Tensor], tail: Optional[Tensor]) -> Optional[Tensor]:
-        assert tail is not None
-        n = min(tail.size(2) - 1, self.right)
-        end = F.pad(tail.narrow(2, 0, n).flip([2]), [0, self.right - n])
-        return end if x is None else torch.cat([x, end], 2)
 
 
 class FramesStream(BaseStream):
