@@ -93,13 +93,13 @@ def check_causality(
     """Check that no output frame sees an input frame that its chunk must not see.
 
     Models that are to be streamed in chunks are trained with masks: a frame sees its own chunk, some frames before it,
-    perhaps some behind it. One layer that is not masked and everything is seen. This tells which frame sees which.
+    perhaps some after it. One layer that is not masked and everything is seen. This tells which frame sees which.
 
     Args:
         model: a function or module as for `infer_dependency_matrix`, or a Bool matrix ``[in, out]`` as that returns
         chunk: input frames of a chunk; 1 for a strictly causal model
         left: input frames before the chunk that may be seen; all by default
-        right: input frames behind the chunk that may be seen
+        right: input frames after the chunk that may be seen
         seq_shape: shape of the input, as for `infer_dependency_matrix`
         **probing: its other arguments
 

@@ -29,7 +29,7 @@ class Latency:
     Attributes:
         first_output: samples that must have come before anything comes out
         period: inputs, and outputs that belong to them
-        delays: of each output of a period, how many samples behind its own place, ``o * period[0] // period[1]``, must
+        delays: of each output of a period, how many samples after its own place, ``o * period[0] // period[1]``, must
             have come before it is out; the algorithmic delay, far from the start
         chunk: samples per call
         first_chunk: samples that have come, in whole chunks, when anything comes out
@@ -169,7 +169,7 @@ class _Counts:
     def steady(self, period: Period) -> int:
         """An output, the first of its period, from which on all periods are alike."""
         ins, outs = period
-        # Delays that repeat once may still be those of the start: begin well behind it.
+        # Delays that repeat once may still be those of the start: begin well after it.
         begin = -(-2 * self.needed(0) // ins) * outs
         while True:
             two = [self.needed(begin + i) - place(begin + i, period) for i in range(2 * outs)]

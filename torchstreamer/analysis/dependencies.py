@@ -136,7 +136,7 @@ def _probed(
         )
     if not -len(shape) <= time_dim < len(shape) or time_dim % len(shape) == 0:
         raise ValueError(
-            f"invalid_time_dim: {time_dim} came for the shape {shape}; an axis behind the rows was expected; put the "
+            f"invalid_time_dim: {time_dim} came for the shape {shape}; an axis after the rows was expected; put the "
             "rows first"
         )
     if tokens < 0 or tokens == 1:
@@ -153,8 +153,8 @@ def _probed(
         )
     place = own_device if device is None else torch.device(device)
     with torch.no_grad():
-        behind = time_dim if output_time_dim is None else output_time_dim
-        return Probed(as_function(model), shape, time_dim % len(shape), behind, dtype, place, tokens, seed)
+        after = time_dim if output_time_dim is None else output_time_dim
+        return Probed(as_function(model), shape, time_dim % len(shape), after, dtype, place, tokens, seed)
 
 
 def _sides(field: Union[int, Tuple[int, int]]) -> Tuple[int, int]:

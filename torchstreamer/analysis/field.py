@@ -24,7 +24,7 @@ class ReceptiveField:
     """The inputs that an output depends on, far from both ends of the signal.
 
     Output ``o`` stands at input ``o * period[0] // period[1]``, and depends on inputs from ``left`` samples before
-    that place to ``right`` samples behind it. What both are repeats with every period; each output of a period is a
+    that place to ``right`` samples after it. What both are repeats with every period; each output of a period is a
     phase. Negative numbers are on the other side of the place.
 
     Attributes:

@@ -108,7 +108,7 @@ def _edge(node: EdgeNode, need: Tensor, lengths: List[int]) -> List[Any]:
 
 
 def _interleaved(node: Any, needs: Dict[int, Tensor], makers: Dict[int, SegmentNode]) -> List[Any]:
-    """Through values that were stacked to be samples behind each other: each sample is computed from its own."""
+    """Through values that were stacked to be samples one after the other: each sample is computed from its own."""
     if not isinstance(node, StreamNode) or node.target not in needs or node.source in needs:
         return []
     factor, maker = getattr(node.stream, "interleaved", 1), makers.get(node.source)

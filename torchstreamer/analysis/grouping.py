@@ -51,7 +51,7 @@ class Grouping:
         frames = len(first[0])
         step, parts = 1, []
         for low, high, length in zip(first, last, lengths, strict=True):
-            # From `later` on all frames change only what lies behind; frames so far apart never meet.
+            # From `later` on all frames change only what lies after; frames so far apart never meet.
             low = low.flip(0).cummin(0).values.flip(0)
             high = high.cummax(0).values
             later = torch.searchsorted(low, high, right=True)

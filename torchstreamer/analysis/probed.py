@@ -152,7 +152,7 @@ class Probed:
         return found
 
     def changed(self, ys: List[Tensor], infinite: bool) -> Tensor:
-        """Which frames of the outputs, one behind the other, are not those of the base: ``[P, ΣT']``.
+        """Which frames of the outputs, one after the other, are not those of the base: ``[P, ΣT']``.
 
         Args:
             ys: as `run` gives them
@@ -221,7 +221,7 @@ class Probed:
             )
 
     def _rows_apart(self) -> bool:
-        # Rows unlike the base, before it and behind it, must not change what comes out of the base. It stands where no
+        # Rows unlike the base, before it and after it, must not change what comes out of the base. It stands where no
         # turning around of the batch puts it in its own place.
         others = self.values((3, *self.shape), 1)
         if not self.whole:

@@ -1,4 +1,4 @@
-"""Layers one behind the other. TorchScript compiles this file."""
+"""Layers one after the other. TorchScript compiles this file."""
 
 # A ModuleList does not tell the type of its modules.
 # mypy: disable-error-code="operator, union-attr"

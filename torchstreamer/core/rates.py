@@ -1,4 +1,4 @@
-"""Rates of streams one behind the other."""
+"""Rates of streams one after the other."""
 
 import math
 from typing import Sequence, Tuple
@@ -9,7 +9,7 @@ Rate = Tuple[int, Tuple[int, int]]
 
 
 def chain_rates(rates: Sequence[Rate]) -> Rate:
-    """Hop and ratio of streams one behind the other.
+    """Hop and ratio of streams one after the other.
 
     The hop is the smallest input period that brings every stream a multiple of its own hop.
 

@@ -32,7 +32,7 @@ class RingBuffer(Memory):
     Dropping more than is held is allowed: the surplus is owed, and taken from the samples that come next.
 
     Inside, samples stand in time-major rows ``[B, n, C]``. A chunk that is longer than the history is joined to it into
-    a new tensor. Shorter ones are written behind it, into storage with room to spare, which costs no more than the new
+    a new tensor. Shorter ones are written after it, into storage with room to spare, which costs no more than the new
     samples; that is done only while gradients are off. A position once written is never written again.
 
     Args:
@@ -62,7 +62,7 @@ class RingBuffer(Memory):
         self.skip = skip  # samples owed
         self.begin = 0  # where the held rows begin in `data`, or in what `extend` returned last
         self.room = 0  # rows of the memory under `data`
-        self.free = -1  # rows behind the held ones that may be written in place; -1 if `data` may not be written at all
+        self.free = -1  # rows after the held ones that may be written in place; -1 if `data` may not be written at all
         self.period = -1  # length of the chunks that `advance` takes; -1 if it takes none
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self._rank_two = False
@@ -70,7 +70,7 @@ class RingBuffer(Memory):
     # ------------------------------------------------------------------ for handlers
 
     def append(self, x: Tensor) -> Tensor:
-        """Add a chunk behind what is held, and return all of it.
+        """Add a chunk after what is held, and return all of it.
 
         Args:
             x: new samples, ``[B, C, T]`` or ``[C, T]``
@@ -223,8 +223,8 @@ class RingBuffer(Memory):
         self.free = -1
         self.period = -1
 
-    def add_behind(self, ahead: Tensor, other: Tensor) -> Tensor:
-        """The sum of ``other`` and of what is held with ``ahead`` behind it, which need not be joined for that.
+    def add_after(self, ahead: Tensor, other: Tensor) -> Tensor:
+        """The sum of ``other`` and of what is held with ``ahead`` after it, which need not be joined for that.
 
         As much of ``ahead`` is kept as goes beyond. Gradients must be off, and ``other`` longer than what is held.
         """
@@ -257,7 +257,7 @@ class RingBuffer(Memory):
         return x.narrow(2, owed, x.size(2) - owed)
 
     def _move(self, held: int, t: int) -> None:
-        # To new memory with room behind what is held, of which no position was ever written.
+        # To new memory with room after what is held, of which no position was ever written.
         data = self.data
         room = max(2 * held + t, min(4 * held, 16))
         memory = data.new_empty([data.size(0), room, data.size(2)])

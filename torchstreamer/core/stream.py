@@ -79,7 +79,7 @@ class BaseStream(nn.Module):
         self.ratio = (1, 1) if reach is None else reach.ratio
         # What the output of `step` may share memory with: 0 nothing, 1 its input, 2 the state.
         self.aliasing = 2
-        # Whether the output has the dtype of the input, so that a weight behind this stream tells what must come in.
+        # Whether the output has the dtype of the input, so that a weight after this stream tells what must come in.
         self.keeps_dtype = False
         self._layout = -1
         self._failed = False

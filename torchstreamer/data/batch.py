@@ -20,7 +20,7 @@ class StreamBatch:
 
     Attributes:
         data: the chunks, stacked along a new first axis: a tensor, or the tuple, list or dict that the chunks are, of
-            tensors. Where chunks differ along time, the shorter ones are padded behind with the dataset's
+            tensors. Where chunks differ along time, the shorter ones are padded at their end with the dataset's
             ``padding_value``. What is no number, array or tensor becomes a list with an entry for every row.
         lengths: ``[B]`` int64: the samples of each row before padding, 0 for a row of padding. It has the structure of
             ``data``, with ``None`` for what has no axis of time.

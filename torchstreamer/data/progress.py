@@ -78,7 +78,7 @@ class Progress:
                 self._after[number] = part.after
 
     def place(self) -> Place:
-        """The place behind the last batch."""
+        """The place after the last batch."""
         start = self.start
         if self.batch == start.batch:
             return start

@@ -14,7 +14,7 @@ from .trees import Number, TimeDim
 
 __all__ = ["Reading", "RowsReader"]
 
-_END = object()  # stands for the chunk behind the last
+_END = object()  # stands for the chunk after the last
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Reading:
         skip: whether a stream that fails is left out from there on; otherwise the reading ends
         threads: how many rows are read side by side; 0 for one after the other
         time_dim: axis of time of a chunk
-        fill: stands behind shorter chunks
+        fill: stands after shorter chunks
     """
 
     streams: Sequence[Any]

@@ -20,7 +20,7 @@ def stack(
         chunks: of one structure
         ids: of their streams, for messages; -1 for ``padding_value``
         time_dim: axis of time of a chunk
-        fill: stands behind shorter chunks
+        fill: stands after shorter chunks
         alone: whether these are whole chunks, not parts of them
 
     Returns:
@@ -91,7 +91,7 @@ def join(
         ids: of their streams, for messages
         batch_size: rows of the batch; those in no group are filled with ``fill``
         time_dim: axis of time of a chunk
-        fill: stands in rows of no group, and behind shorter chunks
+        fill: stands in rows of no group, and after shorter chunks
         alone: whether these are whole chunks, not parts of them
 
     Raises:

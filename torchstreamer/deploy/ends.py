@@ -1,4 +1,4 @@
-"""Parts that put samples in front of a signal and behind it."""
+"""Parts that put samples in front of a signal and after it."""
 
 from typing import List, Optional, Tuple
 
@@ -58,7 +58,7 @@ class EdgePart(Part):
 
 
 class Frames(Part):
-    """Constants in front of a signal and behind it.
+    """Constants in front of a signal and after it.
 
     Args:
         front, back: ``[1, C, n]``
@@ -127,10 +127,10 @@ class Latch(Part):
 
 
 class Attach(Part):
-    """A value with a sample repeated in front or behind.
+    """A value with a sample repeated in front or after.
 
     Args:
-        last: whether behind
+        last: whether after
         held: samples that the value waits
         lag_out: of the output
         count: repeats

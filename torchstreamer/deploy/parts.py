@@ -93,8 +93,8 @@ class Interpolate(Part):
         right = window.index_select(2, self.left + 1)
         position = self.left + (rows.begin(m, self.lag) - self.held)
         before = over(position < 0, x)
-        behind = over(position + 1 >= rows.length(self.key), x)
-        first, second = torch.where(before, right, y), torch.where(behind & ~before, y, right)
+        after = over(position + 1 >= rows.length(self.key), x)
+        first, second = torch.where(before, right, y), torch.where(after & ~before, y, right)
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         weight = self.weight.to(wide)
         return (first * (1 - weight) + second * weight).to(x.dtype), states

@@ -61,7 +61,7 @@ class StaticStream(nn.Module):
         out_shape: sizes of the output's axes between batch and time
 
     Shape:
-        - x: ``[batch, channels, chunk]``; what lies behind a row's ``lengths`` is ignored
+        - x: ``[batch, channels, chunk]``; what lies after a row's ``lengths`` is ignored
         - lengths: ``[batch]`` int64, samples that each row brings
         - first, last: ``[batch]`` bool
         - output: ``y [batch, *out_shape, outputs]``, ``start [batch]``, ``stop [batch]``: row ``b`` gives

@@ -155,7 +155,7 @@ class GraphStream(BaseStream):
 
     def _odd_length(self, n: int) -> str:
         return (
-            f"length_multiple: the signal ends {n % self.length_multiple} samples behind a multiple of "
+            f"length_multiple: the signal ends {n % self.length_multiple} samples after a multiple of "
             f"{self.length_multiple}; a total length that is a multiple was expected; go on to the next multiple, or "
             "call reset()"
         )

@@ -49,7 +49,7 @@ REASONS: Dict[str, Reason] = {
     ),
     "rand": _RANDOM,
     "cat": (
-        "it puts signals one behind the other: the second begins where the whole of the first has ended",
+        "it puts signals one after the other: the second begins where the whole of the first has ended",
         "join them along another axis",
     ),
     "roll": ("it moves the end of the signal to its start", "use F.pad and a crop"),
@@ -57,7 +57,7 @@ REASONS: Dict[str, Reason] = {
     "mean": _MEAN,
     "sum": (f"it sums over time: {_WHOLE}", "use torch.cumsum, or AvgPool1d with a fixed kernel"),
     "repeat": (
-        "it lays copies of the whole signal one behind the other",
+        "it lays copies of the whole signal one after the other",
         "use torch.repeat_interleave to repeat every sample",
     ),
     "fft_rfft": _FOURIER,

@@ -16,7 +16,7 @@ from .values import EndSamples, Replay, Rows, Span, Spread, Static, Value
 __all__: List[str] = []
 
 _PARTS = (
-    "it cuts the whole signal into parts, or lays parts one behind the other",
+    "it cuts the whole signal into parts, or lays parts one after the other",
     "let the axis next to time, on its right, take the factor: view(…, T // r, r)",
 )
 

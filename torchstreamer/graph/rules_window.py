@@ -231,7 +231,7 @@ def diff(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
             x = _padded(low, node, x, tensor.shape[x.time], 0, float(tensor.flatten()[0]))
             before = None
     if before is not None or a["append"] is not None:
-        raise low.refuse(node, "time_mixing", "it puts other tensors before or behind the signal", "use F.pad first")
+        raise low.refuse(node, "time_mixing", "it puts other tensors before or after the signal", "use F.pad first")
     return _windowed(low, node, x, Replay(node.target, (x, a["n"], x.time)), a["n"] + 1, 1)
 
 
@@ -250,7 +250,7 @@ def im2col(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     fields = [spanned(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)]
     if window_count(int(x.shape[-2]) + 2 * paddings[0], fields[0], strides[0]) != 1:
         raise low.refuse(
-            node, "time_mixing", "it lays patches of several heights behind each other in time", "use Tensor.unfold"
+            node, "time_mixing", "it lays patches of several heights one after the other in time", "use Tensor.unfold"
         )
     x = _padded(low, node, x, paddings[1], paddings[1])
     args = (x, kernels, dilations, [paddings[0], 0], strides)
@@ -267,7 +267,7 @@ def col2im(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     other, height = 1 - axis, int(result.shape[-1 - axis])
     if window_count(height + 2 * paddings[other], fields[other], strides[other]) != 1:
         raise low.refuse(
-            node, "time_mixing", "it lays patches of several heights behind each other in time", "fold one"
+            node, "time_mixing", "it lays patches of several heights one after the other in time", "fold one"
         )
     body = Fold(axis, height, kernels, dilations, paddings[other], strides)
     length = x.length

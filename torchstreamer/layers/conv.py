@@ -141,7 +141,7 @@ class Conv1dStream(WindowStream):
             first = ring.advance(x, t)
             return self._product(ring.data, first, t // self.stride, self.weight.packed)
         if x.size(1) != self.in_channels:
-            self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
+            self.output_channels(x.size(1))  # after a module whose channels are not known, nobody has looked yet
         n = ring.held - ring.skip + t
         count = (n - self.field) // self.stride + 1 if n >= self.field else 0
         left = n - count * self.stride if count > 0 else max(n, 0)
@@ -175,7 +175,7 @@ class Conv1dStream(WindowStream):
             return y
         window = ring.join(x)
         if count > 0:
-            # What lies behind the last window stays in the ring only.
+            # What lies after the last window stays in the ring only.
             y = F.conv1d(
                 window.narrow(2, 0, (count - 1) * self.stride + self.field),
                 self.weight(),

@@ -133,7 +133,7 @@ class TransposedStream(BaseStream):
             if not final or not self.ring.started():
                 return None
             x = self.ring.data.new_empty([self.ring.data.size(0), self.in_channels, 0])
-        self.output_channels(x.size(1))  # behind a module whose channels are not known, nobody has looked yet
+        self.output_channels(x.size(1))  # after a module whose channels are not known, nobody has looked yet
         if not self.ring.started():
             self.ring.fill(x, self.history, 0.0)
         return self._crop(self._advance(x, final))

@@ -125,9 +125,9 @@ class Merge1d(Align1d):
         if not first.started() or not second.started() or one.size(0) != two.size(0) or one.size(1) != two.size(1):
             return None
         if second.held == 0 and first.held > 0 and one.size(2) >= two.size(2) > first.held:
-            return first.add_behind(one, two)
+            return first.add_after(one, two)
         if first.held == 0 and second.held > 0 and two.size(2) >= one.size(2) > second.held:
-            return second.add_behind(two, one)
+            return second.add_after(two, one)
         return None
 
     def extra_repr(self) -> str:

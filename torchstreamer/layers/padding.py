@@ -28,7 +28,7 @@ class Pad1dStream(BaseStream):
 
     Args:
         left: samples before the first; negative amounts crop
-        right: samples behind the last; negative amounts crop
+        right: samples after the last; negative amounts crop
         mode: ``"constant"``, ``"reflect"`` or ``"replicate"``, as in `torch.nn.functional.pad`
         value: the padding value of mode ``"constant"``
         shortest: the shortest signal of which anything comes; by default the shortest that the module takes. What is

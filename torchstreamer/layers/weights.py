@@ -219,7 +219,7 @@ class PackedWeight(nn.Module):
     def fits(self, x: Tensor) -> bool:
         """Whether `packed` still is the weight, and of the dtype of this chunk of a signal.
 
-        Asked behind `matrix`, in the same signal.
+        Asked after `matrix`, in the same signal.
         """
         anchor, version = self.source.look()
         seen = self.seen

@@ -102,7 +102,7 @@ class WindowStream(BaseStream):
         return None
 
     def look(self, window: Tensor) -> Tensor:
-        """One output per window of these samples, ``[B, C, n]``; no sample lies behind the last window."""
+        """One output per window of these samples, ``[B, C, n]``; no sample lies after the last window."""
         raise NotImplementedError
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:

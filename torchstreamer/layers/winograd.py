@@ -127,7 +127,7 @@ def _halved(rows: Tensor, count: int, dilation: int, weight: WinogradWeight, bia
     span = (weight.taps // 2 - 1) * dilation
 
     def pairs(tap: int) -> Tensor:
-        # Under the even and under the odd outputs, and what lies behind them, [B, pairs, 2, dilation, C].
+        # Under the even and under the odd outputs, and what lies after them, [B, pairs, 2, dilation, C].
         return rows.narrow(1, tap * dilation, 2 * (half + span)).reshape(b, -1, 2, dilation, c)
 
     d0 = pairs(0).select(2, 0)
