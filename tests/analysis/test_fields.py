@@ -142,6 +142,67 @@ def test_recurrences_are_unbounded():
     assert measured.phases == ((math.inf, 1),)
 
 
+class RunningSum(pts.BaseStream):
+    """A recurrence of one's own, with a rule that says of all inputs before that they are read."""
+
+    def output_length(self, n: int, final: bool = True) -> int:
+        return n
+
+
+@field_rule(RunningSum)
+def _all_before(stream, n, m):
+    for k in range(n):
+        yield torch.arange(m) - k
+
+
+class LongFilter(RunningSum):
+    """As many taps as a long filter has; none more however long the signal."""
+
+
+@field_rule(LongFilter)
+def _many_before(stream, n, m):
+    for k in range(3000):
+        yield torch.arange(m) - k
+
+
+def test_recurrences_of_ones_own_are_unbounded_at_once():
+    assert receptive_field(RunningSum()).phases == ((math.inf, 0),)
+
+
+def test_long_fields_of_ones_own_are_bounded():
+    assert receptive_field(LongFilter()).phases == ((2999, 0),)
+
+
+@pytest.mark.parametrize(
+    ("net", "phases"),
+    [
+        (conv(1, 3, dilation=1500, padding=1500), (1500, 1500)),
+        (nn.Sequential(conv(1, 3, dilation=100, padding=100), conv(1, 3, dilation=300, padding=300)), (400, 400)),
+        (nn.Sequential(conv(1, 2, dilation=700, padding=700, padding_mode="reflect"), conv(1, 3)), (700, 2)),
+        (nn.Sequential(nn.ConstantPad1d((900, 0), 0.0), conv(1, 2, dilation=900)), (900, 0)),
+    ],
+)
+def test_taps_far_apart_do_not_step_over_the_ends(net, phases):
+    assert receptive_field(net).phases == (phases,)
+
+
+class Apart(nn.Module):
+    """Two outputs: one of a recurrence, and one that looks far but not for ever; and the positions of samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.far = conv(1, 2, dilation=1500)
+
+    def forward(self, x):
+        return x.cumsum(-1), self.far(x + torch.arange(x.shape[-1]))
+
+
+def test_what_no_recurrence_is_asked_for_is_bounded():
+    stream = pts.create_stream(Apart(), example=torch.randn(1, 1, 4000))
+    assert receptive_field(stream, output=0).phases == ((math.inf, 0),)
+    assert receptive_field(stream, output=1).phases == ((0, 1500),)
+
+
 def test_networks_that_cannot_be_streamed_are_measured():
     with pytest.raises(pts.UnsupportedModuleError):
         receptive_field(nn.GroupNorm(1, 2), method="symbolic")

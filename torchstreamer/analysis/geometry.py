@@ -4,7 +4,9 @@ Needs travel backwards, from chosen outputs to the inputs of a whole signal, as 
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Set, Tuple, Type, TypeVar
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +24,8 @@ __all__ = [
     "has_rule",
     "needed",
     "needed_by_taps",
-    "noted_recurrences",
     "register_needs",
+    "watched",
 ]
 
 Taps = Iterable[Tensor]
@@ -34,8 +36,30 @@ _needs: Dict[Type[BaseStream], NeedsRule] = {}
 _taps: Dict[Type[BaseStream], Callable[[Any, int, int], Any]] = {}
 _fallback: List[NeedsRule] = []
 
-_recurrent: Set[int] = set()  # while `noted_recurrences` is open
-_noted: List[Tensor] = []
+
+@dataclass
+class Watch:
+    """What is noted while needs travel: masks of columns, of which those that hold count.
+
+    Attributes:
+        recurrences: handlers that look back without bound, by identity
+        recurrent: columns that ask something of these
+        before: columns that ask for what stands before the signal
+        beyond: columns that ask for what stands beyond its end
+    """
+
+    recurrences: FrozenSet[int]
+    recurrent: List[Tensor] = field(default_factory=list)
+    before: List[Tensor] = field(default_factory=list)
+    beyond: List[Tensor] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        for masks in (self.recurrent, self.before, self.beyond):
+            masks.clear()
+
+
+_watch: ContextVar[Optional[Watch]] = ContextVar("watch", default=None)
 
 # Lengths of two signals. What still begins with both, and has more taps in the second, remembers everything.
 _SHORT, _LONG = 4096, 16384
@@ -119,19 +143,15 @@ def _back(rule: Callable[[Any, int, int], Any], stream: BaseStream, n: int) -> T
 
 
 @contextmanager
-def noted_recurrences(stream: BaseStream) -> Iterator[List[Tensor]]:
-    """While this is open, `needed` notes which columns it asks of the recurrences in a stream.
-
-    Yields:
-        masks of columns, filled by and by
-    """
+def watched(stream: BaseStream) -> Iterator[Watch]:
+    """While this is open, `needed` notes what is asked of the recurrences in a stream, and of what is no signal."""
     parts = [part for part in stream.modules() if isinstance(part, BaseStream)]
-    _recurrent.update(id(part) for part in parts if is_recurrent(part))
+    watch = Watch(frozenset(id(part) for part in parts if is_recurrent(part)))
+    before = _watch.set(watch)
     try:
-        yield _noted
+        yield watch
     finally:
-        _recurrent.clear()
-        _noted.clear()
+        _watch.reset(before)
 
 
 def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
@@ -145,8 +165,9 @@ def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
     Returns:
         a mask ``[n, columns]``
     """
-    if id(stream) in _recurrent:
-        _noted.append(need.any(0))
+    watch = _watch.get()
+    if watch is not None:
+        _note(watch, stream, need, n)
     for kind in type(stream).__mro__:
         if kind in _needs:
             return _needs[kind](stream, need, n)
@@ -155,6 +176,16 @@ def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
     if _remembers(stream):
         return _needed_before(stream.reach, need, n)
     return needed_by_taps(need, stream.taps(n, need.shape[0]), n)
+
+
+def _note(watch: Watch, stream: BaseStream, need: Tensor, n: int) -> None:
+    reach = stream.reach
+    if id(stream) in watch.recurrences:
+        watch.recurrent.append(need.any(0))
+    elif reach is not None and reach.bounded:
+        # The outputs i with q·i + first < 0, and those that are not settled by what there is.
+        watch.before.append(need[: max(-(reach.first // reach.q), 0)].any(0))
+        watch.beyond.append(need[reach.settled(n) :].any(0))
 
 
 def _needed_before(reach: Reach, need: Tensor, n: int) -> Tensor:

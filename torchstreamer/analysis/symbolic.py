@@ -8,7 +8,7 @@ from torch import Tensor
 from ..core.stream import BaseStream
 from ..graph.graph_stream import GraphStream
 from ..graph.several import PortedGraphStream
-from .geometry import has_rule, needed, noted_recurrences
+from .geometry import Watch, has_rule, needed, watched
 from .graph_geometry import graph_needs, output_samples, port_samples
 from .grouping import hulls
 from .phases import Period, Phase, relative
@@ -73,10 +73,10 @@ def symbolic_phases(
     if longest is None and unknown:
         longest = _UNKNOWN
     n = max(-(-32 // hop), 4) * hop
-    with noted_recurrences(stream) as noted:
+    with watched(stream) as watch:
         while True:
-            noted.clear()
-            phases = _middle(stream, n, period, input, output, noted, longest is not None and n >= longest)
+            watch.clear()
+            phases = _middle(stream, n, period, input, output, watch, longest is not None and n >= longest)
             if phases is not None:
                 return period, tuple(phases)
             n *= 2
@@ -88,12 +88,12 @@ def symbolic_phases(
 
 
 def _middle(
-    stream: BaseStream, n: int, period: Period, input: int, output: int, noted: List[Tensor], unbounded: bool
+    stream: BaseStream, n: int, period: Period, input: int, output: int, watch: Watch, unbounded: bool
 ) -> Optional[List[Phase]]:
     """The phases of a period in the middle of a signal, or ``None`` where the ends still show.
 
     Args:
-        noted: masks of the columns that ask something of a recurrence, which looks back without bound
+        watch: notes what is asked of recurrences, and of what stands before and beyond the signal
         unbounded: whether all that begins with the signal is taken for such a one
     """
     ins, outs = period
@@ -104,10 +104,13 @@ def _middle(
     mask = needed_inputs(stream, torch.arange(begin, begin + 2 * outs), n, input, output)
     first, last = hulls(mask.T)
     seen = last >= first
-    if bool((last[seen] >= mask.shape[0] - 1).any()):
+    before, beyond, recurrent = (
+        torch.stack([torch.zeros_like(seen), *masks]).any(0) for masks in (watch.before, watch.beyond, watch.recurrent)
+    )
+    if bool((last[seen] >= mask.shape[0] - 1).any()) or bool(beyond.any()):
         return None
-    opens = seen & (first <= 0)
-    recurrent = torch.stack(noted).any(0) if noted else torch.zeros_like(seen)
+    # What begins with the signal may begin before it; taps that lie far apart step over the beginning.
+    opens = seen & ((first <= 0) | before)
     if bool((opens & ~recurrent).any()) and not unbounded:
         return None
     phases = [
