@@ -2,6 +2,7 @@
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -165,8 +166,38 @@ def _many_before(stream, n, m):
         yield torch.arange(m) - k
 
 
+class SparseSum(RunningSum):
+    """A recurrence that reads every seventh input."""
+
+
+@field_rule(SparseSum)
+def _some_before(stream, n, m):
+    for k in range(0, n, 7):
+        yield torch.arange(m) - k
+
+
+class Echo(RunningSum):
+    """Two taps that lie far apart."""
+
+
+@field_rule(Echo)
+def _now_and_then(stream, n, m):
+    yield torch.arange(m)
+    yield torch.arange(m) - 5000
+
+
 def test_recurrences_of_ones_own_are_unbounded_at_once():
     assert receptive_field(RunningSum()).phases == ((math.inf, 0),)
+    assert receptive_field(SparseSum()).phases == ((math.inf, 0),)
+    assert receptive_field(Echo()).phases == ((5000, 0),)
+
+
+def test_fields_of_several_threads_do_not_disturb_each_other():
+    streams = [pts.create_stream(nn.Sequential(conv(1, 3, dilation=1 + i))) for i in range(2)] + [RunningSum()] * 2
+    expected = [((0, 2),), ((0, 4),), ((math.inf, 0),), ((math.inf, 0),)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert [field.phases for field in pool.map(receptive_field, streams)] == expected
 
 
 def test_long_fields_of_ones_own_are_bounded():

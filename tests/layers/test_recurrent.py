@@ -222,6 +222,19 @@ def test_a_recurrence_in_a_captured_model() -> None:
     LiveRows(stream, net, 5, (4, 2)).run(80).compare(5)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_script_moves(wrapped: bool) -> None:
+    net = Decay(2).float()
+    stream = pts.create_stream(nn.Sequential(nn.ReLU(), net) if wrapped else net)
+    scripted = torch.jit.script(stream).double()
+    x = torch.rand(1, 2, 9, dtype=torch.float64)
+    expected = pts.create_stream(copy.deepcopy(net).double())(x, True)
+    for _ in range(2):
+        torch.testing.assert_close(scripted(x, True), expected)
+    with pytest.raises(torch.jit.Error, match="invalid_chunk: "):
+        scripted(x.float())
+
+
 def test_its_field_is_unbounded() -> None:
     field = receptive_field(pts.create_stream(net_of("rates")))
     assert list(field.phases) == [(float("inf"), 2), (float("inf"), 3)]

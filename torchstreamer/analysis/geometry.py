@@ -37,18 +37,29 @@ _taps: Dict[Type[BaseStream], Callable[[Any, int, int], Any]] = {}
 _fallback: List[NeedsRule] = []
 
 
+@dataclass(frozen=True)
+class _Span:
+    # What an output in the middle of a signal reads by a rule: its place, how far back and ahead, in how many taps.
+    place: int
+    back: int
+    ahead: int
+    taps: int
+
+
 @dataclass
 class Watch:
     """What is noted while needs travel: masks of columns, of which those that hold count.
 
     Attributes:
         recurrences: handlers that look back without bound, by identity
+        spans: what outputs of handlers with a rule read far from the ends
         recurrent: columns that ask something of these
         before: columns that ask for what stands before the signal
         beyond: columns that ask for what stands beyond its end
     """
 
     recurrences: FrozenSet[int]
+    spans: Dict[int, _Span]
     recurrent: List[Tensor] = field(default_factory=list)
     before: List[Tensor] = field(default_factory=list)
     beyond: List[Tensor] = field(default_factory=list)
@@ -121,11 +132,10 @@ def has_rule(stream: BaseStream) -> bool:
 
 def is_recurrent(stream: BaseStream) -> bool:
     """Whether outputs of a handler look back without bound."""
-    rule = next((_taps[kind] for kind in type(stream).__mro__ if kind in _taps), None)
-    if rule is None:
+    spans = _spans_of(stream)
+    if spans is None:
         return _remembers(stream)
-    reached = [_back(rule, stream, n) for n in (_SHORT, _LONG)]
-    return all(oldest <= 0 for oldest, _ in reached) and reached[1][1] > reached[0][1]
+    return all(8 * span.back >= 7 * span.place for span in spans) and spans[1].taps > spans[0].taps
 
 
 def _remembers(stream: BaseStream) -> bool:
@@ -133,20 +143,27 @@ def _remembers(stream: BaseStream) -> bool:
     return stream.reach is not None and not stream.reach.bounded and type(stream).taps is BaseStream.taps
 
 
-def _back(rule: Callable[[Any, int, int], Any], stream: BaseStream, n: int) -> Tuple[int, int]:
-    # The oldest input of an output in the middle, and how many taps there are.
+def _spans_of(stream: BaseStream) -> Optional[Tuple[_Span, _Span]]:
+    # By the rule of a handler, if it has one, in a short signal and in a long one.
+    rule = next((_taps[kind] for kind in type(stream).__mro__ if kind in _taps), None)
+    return None if rule is None else (_span(rule, stream, _SHORT), _span(rule, stream, _LONG))
+
+
+def _span(rule: Callable[[Any, int, int], Any], stream: BaseStream, n: int) -> _Span:
     m = stream.output_length(n, True)
-    if m == 0:
-        return 1, 0
-    found = [int(tap[m // 2]) for tap in rule(stream, n, m)]
-    return min((place for place in found if place >= 0), default=1), len(found)
+    middle = m // 2
+    place = middle * stream.ratio[1] // stream.ratio[0]
+    found = [int(tap[middle]) for tap in rule(stream, n, m)] if m > 0 else []
+    read = [tap for tap in found if 0 <= tap < n] or [place]
+    return _Span(place, max(place - min(read), 0), max(max(read) - place, 0), len(found))
 
 
 @contextmanager
 def watched(stream: BaseStream) -> Iterator[Watch]:
     """While this is open, `needed` notes what is asked of the recurrences in a stream, and of what is no signal."""
     parts = [part for part in stream.modules() if isinstance(part, BaseStream)]
-    watch = Watch(frozenset(id(part) for part in parts if is_recurrent(part)))
+    spans = {id(part): found[1] for part in parts for found in [_spans_of(part)] if found is not None}
+    watch = Watch(frozenset(id(part) for part in parts if is_recurrent(part)), spans)
     before = _watch.set(watch)
     try:
         yield watch
@@ -182,6 +199,10 @@ def _note(watch: Watch, stream: BaseStream, need: Tensor, n: int) -> None:
     reach = stream.reach
     if id(stream) in watch.recurrences:
         watch.recurrent.append(need.any(0))
+    elif id(stream) in watch.spans:
+        span, (outs, ins) = watch.spans[id(stream)], stream.ratio
+        watch.before.append(need[: -(-span.back * outs // ins)].any(0))
+        watch.beyond.append(need[max(-(-(n - span.ahead) * outs // ins), 0) :].any(0))
     elif reach is not None and reach.bounded:
         # The outputs i with q·i + first < 0, and those that are not settled by what there is.
         watch.before.append(need[: max(-(reach.first // reach.q), 0)].any(0))

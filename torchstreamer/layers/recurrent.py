@@ -59,15 +59,16 @@ class RecurrentStream(BaseStream):
         (tensor([[0.1000, 0.1900]]), tensor([[0.2710]]))
     """
 
-    _sample: Optional[Tensor]
+    _sample: Tensor
 
     def __init__(self, in_channels: int = -1, out_channels: int = -1, names: Sequence[str] = ()) -> None:
         super().__init__(Reach.recurrence())
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.memory = Cell(names)
-        # Of a weight's dtype and device, in a script, which cannot look for one.
-        self.register_buffer("_sample", None, persistent=False)
+        # Of a weight's dtype and device, in a script, which cannot look for one, and moves its buffers alone.
+        self.register_buffer("_sample", torch.empty(0), persistent=False)
+        self._weighs = False  # whether there is a weight
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The state before the first sample, ``[B, …]`` each, for the rows of a chunk.
@@ -107,7 +108,7 @@ class RecurrentStream(BaseStream):
     def anchor(self) -> Optional[Tensor]:
         """The first weight says dtype and device."""
         if torch.jit.is_scripting():
-            return self._sample
+            return self._sample if self._weighs else None
         return self._first_weight()
 
     @torch.jit.unused
@@ -117,5 +118,7 @@ class RecurrentStream(BaseStream):
     def __prepare_scriptable__(self) -> BaseStream:
         twin = super().__prepare_scriptable__()
         weight = self.anchor()
-        twin._sample = None if weight is None else weight.detach().new_empty([0])
+        twin._weighs = weight is not None
+        if weight is not None:
+            twin._sample = weight.detach().new_empty([0])
         return twin
