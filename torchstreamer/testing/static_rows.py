@@ -18,7 +18,7 @@ from .walking import difference, same_bits
 
 __all__ = ["check_static"]
 
-_STEPS = 24
+_STEPS = 20
 
 
 def check_static(subject: Subject, recorder: Recorder, wanted: Optional[bool]) -> None:
@@ -151,16 +151,31 @@ def _check_apart(stream: BaseStream, statics: Sequence[StaticStream]) -> None:
 def _check_from_the_start(subject: Subject, static: StaticStream, lengths: Sequence[int]) -> None:
     """Signals of all short lengths, one in each row, all from the first step on; the shortest wrong one is told."""
     signals = [subject.signal(n, 1, variant=i % 3)[0] for i, n in enumerate(lengths)]
+    expected = [subject.offline(n, 1, i % 3) for i, n in enumerate(lengths)]
+    others = [subject.signal(3 * static.chunk, 1, variant=3)[0] for _ in lengths]
     try:
-        found = _play(static, signals)
+        found = _play(static, signals, [0] * len(signals))
+        _compare(subject, static, lengths, found, expected, "in a new row")
+        _play(static, others, [0] * len(signals), 2)
+        found = _play(static, signals, [i % 3 for i in range(len(signals))])
+        _compare(subject, static, lengths, found, expected, "in the row of one that went on, after 0 to 2 rests")
     except VerificationError:
         raise
     except Exception as error:
         raise VerificationError("static", f"a step of {static.chunk} samples raised {_named(error)}") from error
-    for i, (n, y) in enumerate(zip(lengths, found, strict=True)):
-        expected = subject.offline(n, 1, i % 3)
+
+
+def _compare(
+    subject: Subject,
+    static: StaticStream,
+    lengths: Sequence[int],
+    found: Sequence[Tensor],
+    wanted: Sequence[Optional[Tensor]],
+    row: str,
+) -> None:
+    for n, y, expected in zip(lengths, found, wanted, strict=True):
         length = 0 if expected is None else expected.shape[-1]
-        where = f"{n} samples in steps of {static.chunk} in a new row"
+        where = f"{n} samples in steps of {static.chunk} {row}"
         if y.shape[-1] != length:
             raise VerificationError(
                 "static", f"{y.shape[-1]} samples came out of {where}; the reference gives {length}"
@@ -184,20 +199,30 @@ def _check_from_the_start(subject: Subject, static: StaticStream, lengths: Seque
             )
 
 
-def _play(static: StaticStream, signals: Sequence[Tensor]) -> List[Tensor]:
-    """What comes out of signals that all start in the first step and bring full chunks up to their ends."""
+def _play(static: StaticStream, signals: Sequence[Tensor], rests: Sequence[int], steps: int = 0) -> List[Tensor]:
+    """What comes out of signals that all start at once and bring full chunks up to their ends.
+
+    Args:
+        static: has a row for each
+        signals: the signals
+        rests: steps in which each rests, right after its start
+        steps: only so many, from the start on
+    """
     chunk = static.chunk
-    counts = [max(-(-x.shape[-1] // chunk), 1) for x in signals]  # steps of each
+    counts = [max(-(-x.shape[-1] // chunk), 1) + rest for x, rest in zip(signals, rests, strict=True)]
     pieces: List[List[Tensor]] = [[] for _ in signals]
-    for k in range(max(counts) + static.flush_steps):
-        came = [x[:, k * chunk : (k + 1) * chunk] for x in signals]
+    for step in range(steps or max(counts) + static.flush_steps):
+        came = []
+        for x, rest in zip(signals, rests, strict=True):
+            begin = (step - rest) * chunk
+            came.append(x[:, begin : begin + chunk] if begin >= 0 else x[:, :0])
         x = torch.stack([F.pad(piece, [0, chunk - piece.shape[-1]]) for piece in came])
         lengths = torch.tensor([piece.shape[-1] for piece in came], device=x.device)
-        first = torch.full_like(lengths, k == 0, dtype=torch.bool)
-        last = torch.tensor([count == k + 1 for count in counts], device=x.device)
+        first = torch.full_like(lengths, step == 0, dtype=torch.bool)
+        last = torch.tensor([count == step + 1 for count in counts], device=x.device)
         state = static.get_state()
         y, start, stop = static(x, lengths, first, last)
-        if k in (0, 1, max(counts) - 1):
+        if step in (0, 1, max(counts) - 1):
             _check_pure(static, state, (x, lengths, first, last))
         for b, (i, j) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
             pieces[b].append(y[b].narrow(-1, i, j - i))

@@ -179,6 +179,7 @@ def _check_all(
     snapshots.check_foreign_states(subject, recorder)
     snapshots.check_state_dict(subject, recorder)
     promptness.check_phase(subject, recorder)
+    static_rows.check_static(subject, recorder, static)
     copies.check_stacking(subject, recorder)
     copies.check_copies(subject, recorder)
     rejection.check_rejected(subject, recorder)
@@ -190,7 +191,6 @@ def _check_all(
         recorder.skip("gradients", "trainable", "gradients=False")
     exactness.check_grad_modes(subject, recorder)
     gradient_checks.check_live_weights(subject, recorder, made.weights())
-    static_rows.check_static(subject, recorder, static)
     if script:
         scripting.check_scripted(subject, recorder, made.weights())
     else:
