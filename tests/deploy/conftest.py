@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-for folder in ("deploy", "graph", "models"):
+for folder in ("deploy", "geometry", "graph", "models"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 

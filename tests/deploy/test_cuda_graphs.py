@@ -13,7 +13,6 @@ from typing import Any, Callable, Iterator, List, Sequence
 
 import pytest
 import torch
-from live_rows import LiveRows
 from static_calls import Gated, small_net, static_of
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from torchstreamer.deploy import backends, rows, static, windows
 from torchstreamer.deploy.inductor import inductor
 from torchstreamer.deploy.kernels import product_columns, rounds
 from torchstreamer.deploy.steady import SteadyStep
+from torchstreamer.testing.live_rows import LiveRows
 
 DOUBLE = torch.float64
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 from as_signal import as_signal
-from live_rows import LiveRows
 from smallest import SMALLEST
 from static_calls import Gated, call, flags, normal, nothing, played, small_net, static_of, whole
 from torch import nn
 from zoo import ZOO
 
 import torchstreamer as pts
+from torchstreamer.testing.live_rows import LiveRows
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 STREAMED = [entry for entry in ZOO if not entry.refused]

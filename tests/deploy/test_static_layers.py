@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from live_rows import LiveRows
 from random_graphs import RandomGraph, graphs
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer.testing.live_rows import LiveRows
 from torchstreamer.testing.strategies import CHANNELS, layer_nets, networks
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")

@@ -6,10 +6,10 @@ from typing import Any, Optional
 import pytest
 import torch
 import torch.nn.functional as F
-from live_rows import LiveRows
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer.testing.live_rows import LiveRows
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -91,6 +91,7 @@ def test_every_rule(entry):
             shape,
             graph=True,
             length_multiple=multiple,
+            static=True,
             dtypes=[torch.float64, torch.float32],
             tolerances={torch.float32: 1e-4},
         )

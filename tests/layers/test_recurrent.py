@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import torchstreamer as pts
 from torchstreamer.analysis import receptive_field
 from torchstreamer.testing import verify_stream
+from torchstreamer.testing.live_rows import LiveRows
 
 for _folder in ("examples", "tests/deploy"):
     sys.path.insert(0, str(Path(__file__).parents[2] / _folder))
 
-from live_rows import LiveRows  # noqa: E402
 from lstm_handler import Lstm  # noqa: E402
 from runner_calls import GRAPH, PACKAGE, SCRIPT, needs_compiler, needs_onnx  # noqa: E402
 

@@ -1,12 +1,14 @@
 """Two right handlers written by hand as users write them; the broken ones differ from them in one place each."""
 
-from typing import Optional
+import copy
+from typing import Any, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer import deploy
 from torchstreamer.core.user_forward import _renamed as renamed
 
 
@@ -90,6 +92,55 @@ class PaddedStream(pts.BaseStream):
 
     def anchor(self) -> Optional[Tensor]:
         return self.weight
+
+
+# ---------------------------------------------------------------------- in a static step
+
+State = Tuple[Tensor, List[Tensor]]
+
+
+class PaddedPart(deploy.Part):
+    """What ``padded()`` gives of a value: a zero stands where there is no signal, and two samples are held."""
+
+    def __init__(self, stream: PaddedStream, lag: int, key: int) -> None:
+        super().__init__(2)
+        self.weight, self.bias = stream.weight, stream.bias
+        self.lag, self.key = lag, key
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: deploy.Rows) -> State:
+        x = self.masked(xs[0], rows)
+        state = self.begun(states[0], rows)
+        window = torch.cat([state, x], 2)
+        # A row may start and rest at once, so what it keeps is not what it was given.
+        return self.convolved(window), [self.kept(states[0], state, window[:, :, x.size(2) :], rows)]
+
+    def masked(self, x: Tensor, rows: deploy.Rows) -> Tensor:
+        return torch.where(rows.inside(x.size(2), self.lag, self.key).unsqueeze(1), x, torch.zeros_like(x))
+
+    def begun(self, state: Tensor, rows: deploy.Rows) -> Tensor:
+        return rows.restart(state, 0.0)
+
+    def kept(self, given: Tensor, begun: Tensor, new: Tensor, rows: deploy.Rows) -> Tensor:
+        return rows.keep(begun, new)
+
+    def convolved(self, window: Tensor) -> Tensor:
+        return F.conv1d(window, self.weight, self.bias)
+
+
+def padded_rule(plan: deploy.Planner, stream: Any, edge: deploy.Edge, part: Any = PaddedPart) -> deploy.Edge:
+    # An output stands where the middle of its three samples does.
+    return plan.add(part(stream, edge.lag, plan.key(edge)), [edge], edge.lag + 1, plan.through(edge, stream))
+
+
+def strided_rule(plan: deploy.Planner, stream: Any, edge: deploy.Edge) -> deploy.Edge:
+    return deploy.add_window(plan, edge, copy.deepcopy(stream.net), 3, 2, plan.through(edge, stream))
+
+
+deploy.static_rule(PaddedStream)(padded_rule)
+deploy.static_rule(StridedStream)(strided_rule)
+
+
+# ---------------------------------------------------------------------- lengths that are multiples
 
 
 class Pyramid(nn.Module):
@@ -176,6 +227,41 @@ class PyramidStream(pts.BaseStream):
         return self.conv.weight
 
 
+class Unpadded(nn.Module):
+    """A convolution of a window that holds its padding."""
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        self.conv = copy.deepcopy(conv)
+
+    def forward(self, window: Tensor) -> Tensor:
+        return F.conv1d(window, self.conv.weight, self.conv.bias)
+
+
+class Pairs(nn.Module):
+    """The mean of every pair of samples, twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(F.avg_pool1d(x, 2), scale_factor=2.0)
+
+
+class Added(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+@deploy.static_rule(PyramidStream)
+def pyramid_rule(plan: deploy.Planner, stream: Any, edge: deploy.Edge) -> deploy.Edge:
+    looked = deploy.add_window(plan, edge, Unpadded(stream.conv), 3, 1, edge.length, left=1, right=1)
+    even = plan.delayed(edge, edge.lag % 2)  # pairs must not be torn
+    paired = plan.add(deploy.Call(Pairs()), [even], even.lag)
+    both = plan.aligned([looked, paired])
+    return plan.add(deploy.Call(Added()), both, both[0].lag, plan.through(edge, stream))
+
+
+# ---------------------------------------------------------------------- whole numbers
+
+
 class Tokens(nn.Module):
     """An embedding of whole numbers ``[B, 1, T]``, and a convolution behind it."""
 
@@ -215,3 +301,18 @@ class TokensStream(pts.BaseStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         return max(n - 2, 0)
+
+
+class Embedded(nn.Module):
+    def __init__(self, emb: nn.Embedding) -> None:
+        super().__init__()
+        self.emb = copy.deepcopy(emb)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.emb(x[:, 0]).transpose(1, 2)
+
+
+@deploy.static_rule(TokensStream)
+def tokens_rule(plan: deploy.Planner, stream: Any, edge: deploy.Edge) -> deploy.Edge:
+    embedded = plan.add(deploy.Call(Embedded(stream.emb)), [edge], edge.lag)
+    return deploy.add_window(plan, embedded, copy.deepcopy(stream.conv), 3, 1, plan.through(edge, stream))

@@ -109,7 +109,18 @@ def test_passes_built_in_streams(name: str) -> None:
     assert all(
         torch.equal(weight, old) and weight.grad is None for weight, old in zip(net.parameters(), before, strict=True)
     )
-    for rule in ("exact", "prompt", "final", "isolated", "safe", "bounded", "state", "scriptable", "trainable"):
+    for rule in (
+        "exact",
+        "prompt",
+        "final",
+        "isolated",
+        "safe",
+        "bounded",
+        "state",
+        "scriptable",
+        "trainable",
+        "static",
+    ):
         assert any(check.rule == rule and check.cases > 0 for check in report), rule
     assert report.cases("chunkings, float64") > 100 and report.cases("chunkings, bfloat16") > 20
     assert report.cases("memory in the steady state, scripted") == 10_000
@@ -117,7 +128,7 @@ def test_passes_built_in_streams(name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "net"), [(StridedStream, STRIDED), (PaddedStream, PADDED)])
 def test_passes_handlers_written_by_hand(kind: Callable[[nn.Module], pts.BaseStream], net: nn.Module) -> None:
-    report = check(lambda: kind(net), net)
+    report = check(lambda: kind(net), net, static=True)
     assert report.skipped == ()
     assert "stack and unstack" in str(report)
 
@@ -126,7 +137,7 @@ def test_handlers_without_output_length_skip_promptness_only_when_told() -> None
     with pytest.raises(pts.StreamError, match="no_output_length"):
         check(lambda: Quiet(STRIDED), STRIDED, script=False)
     report = check(lambda: Quiet(STRIDED), STRIDED, script=False, output_length=False)
-    assert [check.name for check in report.skipped] == ["output_length", "scripting"]
+    assert [check.name for check in report.skipped] == ["output_length", "static rows", "scripting"]
 
 
 def test_containers_may_answer_later_than_single_handlers() -> None:

@@ -110,7 +110,7 @@ def _middle(
     if bool((last[seen] >= mask.shape[0] - 1).any()) or bool(beyond.any()):
         return None
     # What begins with the signal may begin before it; taps that lie far apart step over the beginning.
-    opens = seen & ((first <= 0) | before)
+    opens = seen & ((first <= 0) | before | recurrent)
     if bool((opens & ~recurrent).any()) and not unbounded:
         return None
     phases = [

@@ -13,7 +13,7 @@ class VerificationError(AssertionError):
 
     Args:
         rule: ``"exact"``, ``"prompt"``, ``"none"``, ``"final"``, ``"isolated"``, ``"safe"``, ``"bounded"``,
-            ``"state"``, ``"scriptable"``, ``"trainable"`` or ``"live"``
+            ``"state"``, ``"scriptable"``, ``"trainable"``, ``"live"`` or ``"static"``
         detail: what came and what was expected
         chunking: the smallest chunking that shows it, if it depends on one
 

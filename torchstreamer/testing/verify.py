@@ -9,7 +9,7 @@ from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
 from ..core.stream import BaseStream
-from . import copies, exactness, isolation, memory, multiples, promptness, rejection, scripting, snapshots
+from . import copies, exactness, isolation, memory, multiples, promptness, rejection, scripting, snapshots, static_rows
 from . import gradients as gradient_checks
 from .making import Maker, of_module
 from .report import Recorder, VerificationReport
@@ -31,6 +31,7 @@ def verify_stream(
     dtypes: Optional[Sequence[torch.dtype]] = None,
     tolerances: Optional[Mapping[torch.dtype, float]] = None,
     script: bool = True,
+    static: Optional[bool] = None,
     gradients: bool = True,
     output_length: bool = True,
     length_multiple: int = 1,
@@ -61,6 +62,8 @@ def verify_stream(
             1e-10 for float64, 1e-5 for float32 (give 1e-4 for deep networks), 2e-2 for bfloat16; for whole numbers
             that of the network's dtype
         script: whether the stream must script
+        static: whether the stream must have a static form, a `StaticStream`, which is held against the stream in rows
+            of random age; by default that is done where there is one, and ``False`` leaves it out
         gradients: whether gradients must equal the offline ones
         output_length: give ``False`` for a handler without ``output_length``, which cannot be checked for promptness
         length_multiple: what the length of every whole signal must be a multiple of; passed on to `create_stream`. All
@@ -139,11 +142,19 @@ def verify_stream(
             exactness.check_exact(subject, recorder, 3)
             continue
         is_single = not graph and _is_single(subject.make()) if single is None else single
-        _check_all(subject, recorder, made, is_single, script, gradients)
+        _check_all(subject, recorder, made, is_single, script, gradients, static)
     return recorder.report()
 
 
-def _check_all(subject: Subject, recorder: Recorder, made: Maker, single: bool, script: bool, gradients: bool) -> None:
+def _check_all(
+    subject: Subject,
+    recorder: Recorder,
+    made: Maker,
+    single: bool,
+    script: bool,
+    gradients: bool,
+    static: Optional[bool],
+) -> None:
     exactness.check_exact(subject, recorder)
     isolation.check_two_streams(subject, recorder)
     if subject.knows_length:
@@ -168,6 +179,7 @@ def _check_all(subject: Subject, recorder: Recorder, made: Maker, single: bool, 
     snapshots.check_foreign_states(subject, recorder)
     snapshots.check_state_dict(subject, recorder)
     promptness.check_phase(subject, recorder)
+    static_rows.check_static(subject, recorder, static)
     copies.check_stacking(subject, recorder)
     copies.check_copies(subject, recorder)
     rejection.check_rejected(subject, recorder)

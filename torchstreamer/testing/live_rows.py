@@ -7,11 +7,14 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-import torchstreamer as pts
+from ..deploy.static import StaticStream
+from .report import VerificationError
+
+__all__ = ["LiveRows"]
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], Optional[Tensor]]
 
 
 def offline(net: Network, x: Tensor) -> Optional[Tensor]:
@@ -25,12 +28,12 @@ def offline(net: Network, x: Tensor) -> Optional[Tensor]:
             raise
         except (RuntimeError, IndexError, ValueError):  # too short
             return None
-    return y if y.numel() > 0 else None
+    return y if y is not None and y.numel() > 0 else None
 
 
 @dataclass
 class Signal:
-    """A signal in a row: what it is, what came in and out."""
+    """A signal in a row: what it is, what came in and out, and what happened to it."""
 
     x: Tensor
     poisoned: bool
@@ -41,10 +44,18 @@ class Signal:
     left: int = -1
     pieces: List[Tensor] = field(default_factory=list)
     given: int = 0
+    before: str = "a free row"  # where it began
+    rests: int = 0
+    moves: int = 0
 
     @property
     def rest(self) -> int:
         return self.x.shape[-1] - self.came
+
+    def __str__(self) -> str:
+        text = f"a signal of {self.x.shape[-1]} samples that began in {self.before}"
+        text += f", rested {self.rests} times" if self.rests else ""
+        return text + (f", moved to another batch {self.moves} times" if self.moves else "")
 
 
 class LiveRows:
@@ -60,7 +71,13 @@ class LiveRows:
         multiple: what their lengths are multiples of
         lengths: lengths to choose from
         draw: gives samples from normal random ones
+        longest: lengths to choose from are also random ones up to this; by default six steps and 40 samples
+        tolerance: largest difference allowed, relative to the largest output; by default one for the dtype
+        scale: of the outputs, if that is more than the largest one
         options: for `StaticStream`
+
+    Raises:
+        VerificationError: by every method: the rows do not give what the network gives; the rule is ``"static"``
     """
 
     def __init__(
@@ -74,19 +91,25 @@ class LiveRows:
         multiple: int = 1,
         lengths: Sequence[int] = (),
         draw: Callable[[Tensor], Tensor] = torch.clone,
+        longest: Optional[int] = None,
+        tolerance: Optional[float] = None,
+        scale: float = 1e-3,
         **options: Any,
     ) -> None:
         self.net = net
         self.chunk = chunk
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.statics = [pts.StaticStream(stream, chunk, batch, dtype=dtype, **options) for batch in batches]
+        self.statics = [StaticStream(stream, chunk, batch, dtype=dtype, **options) for batch in batches]
+        self.device = next(self.statics[0].buffers()).device
         self.rows: List[List[Optional[Signal]]] = [[None] * batch for batch in batches]
         self.multiple = multiple
         self.draw = draw
         self.dtype = dtype
+        self.tolerance = tolerance
+        self.scale = scale
         # Few different lengths, so that the network takes the signals of one length together.
-        longest = 6 * chunk + 40
+        longest = 6 * chunk + 40 if longest is None else longest
         found = [self.random.randint(0, longest) for _ in range(10)] + [0, 1, 2, chunk, 2 * chunk, chunk + 1]
         self.lengths = [max(n, 0) // multiple * multiple for n in [*found, *lengths]]
         self.finished: List[Signal] = []
@@ -101,55 +124,73 @@ class LiveRows:
                 self._call(static, rows)
         return self
 
-    def compare(self, least: int = 1) -> None:
-        """All finished signals with the network, of which there must be so many."""
-        assert len(self.finished) >= least, f"only {len(self.finished)} signals were finished"
-        static = self.statics[0]
+    def compare(self, least: int = 1) -> int:
+        """All finished signals with the network, the short ones first, of which there must be so many."""
+        if len(self.finished) < least:
+            raise AssertionError(f"only {len(self.finished)} signals were finished; at least {least} were expected")
         groups: Dict[int, List[Signal]] = {}
         for signal in self.finished:
             groups.setdefault(signal.x.shape[-1], []).append(signal)
         pairs: List[Tuple[int, List[Signal], Optional[Tensor]]] = []
-        for n, signals in groups.items():
+        for n, signals in sorted(groups.items()):
             pairs.append((n, signals, offline(self.net, torch.stack([signal.x for signal in signals]))))
         found = [y[y.isfinite()].abs().max() for _, _, y in pairs if y is not None and y.isfinite().any()]
-        scale = max([float(value) for value in found] + [1e-3])
+        scale = max([float(value) for value in found] + [self.scale])
         for n, signals, expected in pairs:
             length = 0 if expected is None else expected.shape[-1]
-            assert static.output_length(n) == length, (n, static.output_length(n), length)
-            for i, signal in enumerate(signals):
-                y = torch.cat(signal.pieces, -1)
-                assert y.shape[-1] == length, f"{y.shape[-1]} outputs for {n} samples; the network gives {length}"
-                if expected is None or signal.poisoned:
-                    continue
-                whole = expected[i]
-                assert y.shape == whole.shape and y.dtype == whole.dtype, (y.shape, whole.shape, y.dtype, whole.dtype)
-                error = torch.where(y == whole, 0.0, (y - whole).abs().double())
-                worst, at = float(error.max()), int(error.flatten(0, -2).amax(0).argmax())
-                assert worst <= TOLERANCES[self.dtype] * scale, f"{worst:.3g} off at {at} of {n}; scale {scale:.3g}"
+            said = self.statics[0].output_length(n)
+            _require(said == length, f"output_length({n}) is {said}; the network gives {length}")
+            order = sorted(range(len(signals)), key=lambda i: signals[i].rests + signals[i].moves)
+            for i in order:
+                self._hold(signals[i], None if expected is None else expected[i], scale)
+        return len(self.finished)
 
     # ------------------------------------------------------------------ inside
 
-    def _new(self, channels: int) -> Signal:
+    def _hold(self, signal: Signal, expected: Optional[Tensor], scale: float) -> None:
+        where = f"{signal}, in steps of {self.chunk}"
+        y = torch.cat(signal.pieces, -1)
+        length = 0 if expected is None else expected.shape[-1]
+        _require(y.shape[-1] == length, f"{y.shape[-1]} outputs came of {where}; the network gives {length}")
+        if expected is None or signal.poisoned:
+            return
+        came, due = (tuple(y.shape), y.dtype), (tuple(expected.shape), expected.dtype)
+        _require(came == due, f"shape {came[0]}, {came[1]} came of {where}; {due[0]}, {due[1]} was expected")
+        error = torch.where((y == expected) | (y.isnan() & expected.isnan()), 0.0, (y - expected).abs().double())
+        error = error.nan_to_num(nan=float("inf")).flatten(0, -2).amax(0)
+        allowed = (TOLERANCES.get(self.dtype, 1e-4) if self.tolerance is None else self.tolerance) * scale
+        wrong = (error > allowed).nonzero()
+        if wrong.numel() > 0:
+            raise VerificationError(
+                "static",
+                f"output sample {int(wrong[0])} of {length} is wrong, of {where}; the largest difference is "
+                f"{float(error.max()) / scale:.2g} of the output's scale, {allowed / scale:.0e} is allowed",
+            )
+
+    def _new(self, channels: int, before: Optional[Signal]) -> Signal:
         n = self.random.choice(self.lengths)
         x = self.draw(torch.randn(channels, n, generator=self.generator, dtype=torch.float64))
-        x = x.to(self.dtype) if x.is_floating_point() else x
+        x = (x.to(self.dtype) if x.is_floating_point() else x).to(self.device)
         poisoned = n > 0 and x.is_floating_point() and self.random.random() < 0.1
         if poisoned:
             x[:, self.random.randrange(n)] = self.random.choice([float("nan"), float("inf")])
-        return Signal(x, poisoned, self.random.choice([0, 0, 1 / (n // self.chunk + 4)]))
+        made = Signal(x, poisoned, self.random.choice([0, 0, 1 / (n // self.chunk + 4)]))
+        if before is not None:
+            made.before = "the row of one that had ended" if before.ended else "the row of one that went on"
+        return made
 
-    def _call(self, static: Any, rows: List[Optional[Signal]]) -> None:
+    def _call(self, static: StaticStream, rows: List[Optional[Signal]]) -> None:
         draw = self.random
         batch, chunk = len(rows), self.chunk
         # What a row does not bring is garbage.
-        x = torch.full([batch, static.channels, chunk], float("nan"))
-        x = x.to(static.dtype) if static.dtype.is_floating_point else torch.full(x.shape, -99, dtype=static.dtype)
+        fill = float("nan") if static.dtype.is_floating_point else -99
+        x = torch.full([batch, static.channels, chunk], fill, dtype=static.dtype, device=self.device)
         lengths = [0] * batch
         first, last, active = [False] * batch, [False] * batch, [False] * batch
         for b in range(batch):
             signal = rows[b]
             if draw.random() < (0.5 if signal is None else signal.doomed):
-                signal = rows[b] = self._new(static.channels)
+                signal = rows[b] = self._new(static.channels, signal)
                 first[b] = True
             if signal is None:
                 continue
@@ -159,6 +200,7 @@ class LiveRows:
                 signal.left -= 1
                 continue
             if draw.random() < 0.15:
+                signal.rests += 1
                 continue
             ends = signal.rest < chunk or (signal.rest == chunk and draw.random() < 0.5)
             n = min(signal.rest, chunk)
@@ -167,21 +209,31 @@ class LiveRows:
             lengths[b], last[b], active[b] = n, ends, True
             if ends:
                 signal.ended, signal.left = True, static.flush_steps
-        y, starts, stops = static(x, torch.tensor(lengths), torch.tensor(first), torch.tensor(last))
+        flags = [torch.tensor(values, device=self.device) for values in (lengths, first, last)]
+        y, starts, stops = static(x, *flags)
         x.zero_()
-        assert list(y.shape) == [batch, *static.out_shape, static.outputs]
+        due = [batch, *static.out_shape, static.outputs]
+        _require(list(y.shape) == due, f"a step gave shape {list(y.shape)}; {due} was expected")
         start, stop = starts.tolist(), stops.tolist()
-        assert all(0 <= i <= j <= static.outputs for i, j in zip(start, stop, strict=True))
         for b in range(batch):
             signal = rows[b]
+            _require(
+                0 <= start[b] <= stop[b] <= static.outputs,
+                f"of {static.outputs} outputs of a step those from {start[b]} to {stop[b]} are given",
+            )
             if signal is None or not active[b]:
-                assert start[b] == stop[b]
+                _require(start[b] == stop[b], f"a row that rests gives {stop[b] - start[b]} outputs")
                 continue
             signal.pieces.append(y[b].narrow(-1, start[b], stop[b] - start[b]))
             signal.given += stop[b] - start[b]
             signal.steps += 1
             if not signal.ended:
-                assert signal.given == max(signal.steps * static.outputs - static.lag, 0)
+                wanted = max(signal.steps * static.outputs - static.lag, 0)
+                _require(
+                    signal.given == wanted,
+                    f"after {signal.steps} steps of {chunk} samples {signal.given} outputs are out; at the lag "
+                    f"{static.lag} {wanted} were expected",
+                )
             if signal.left == 0:
                 self.finished.append(signal)
                 rows[b] = None
@@ -197,6 +249,14 @@ class LiveRows:
         sources, targets = self.random.sample(full, count), self.random.sample(free, count)
         self.statics[there].set_state(targets, self.statics[here].get_state(sources))
         for source, target in zip(sources, targets, strict=True):
-            self.rows[there][target], self.rows[here][source] = self.rows[here][source], None
+            signal = self.rows[here][source]
+            assert signal is not None
+            signal.moves += 1
+            self.rows[there][target], self.rows[here][source] = signal, None
         self.statics[here].reset(sources)
         self.moved += count
+
+
+def _require(holds: bool, detail: str) -> None:
+    if not holds:
+        raise VerificationError("static", detail)
