@@ -2,7 +2,7 @@
 
 import copy
 import io
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ from static_calls import Gated, call, flags, normal, nothing, small_net, states_
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer import deploy
 from torchstreamer.deploy.export import FunctionalStep
+from torchstreamer.testing.live_rows import LiveRows
 
 # ---------------------------------------------------------------------- states
 
@@ -150,3 +152,73 @@ def test_the_functional_step_exports(make: Any) -> None:
             pieces[b].append(y[b, :, start[b] : stop[b]])
     y = torch.stack([torch.cat(row, -1) for row in pieces])
     torch.testing.assert_close(y, net(x).detach(), rtol=0, atol=1e-12)
+
+
+class Twice(nn.Module):
+    """Two running sums in one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(-1) + (2 * x).cumsum(-1)
+
+
+@pts.register_streamer(Twice)
+class TwiceStream(pts.RecurrentStream):
+    """The sums of `Twice`."""
+
+    def __init__(self, net: Twice) -> None:
+        super().__init__(2, 2, ["one", "two"])
+
+    def initial(self, x: Tensor) -> List[Tensor]:
+        return [torch.zeros_like(x[:, :, 0]), torch.zeros_like(x[:, :, 0])]
+
+    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        one, two = x.cumsum(2) + state[0].unsqueeze(2), (2 * x).cumsum(2) + state[1].unsqueeze(2)
+        return one + two, [one[:, :, -1], two[:, :, -1]]
+
+
+class TwoStates(deploy.Part):
+    """A part with two states of one's own, of unlike rank and dtype: a sum, and how many samples have come."""
+
+    def empty(self, xs: List[Tensor]) -> List[Tensor]:
+        return [xs[0].new_zeros(xs[0].shape[:2]), torch.zeros(len(xs[0]), dtype=torch.int64)]
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Any) -> Tuple[Tensor, List[Tensor]]:
+        total, count = (rows.restart(state, 0) for state in states)
+        y = xs[0].cumsum(2) + total.unsqueeze(2)
+        kept = [rows.keep(total, y[:, :, -1]), rows.keep(count, count + xs[0].size(2))]
+        return y + 0 * count.view(-1, 1, 1), kept
+
+
+class Once(nn.Module):
+    """A running sum, with a rule of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(-1)
+
+
+@pts.register_streamer(Once)
+class OnceStream(TwiceStream):
+    """The sum of `Once`."""
+
+    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        y = x.cumsum(2) + state[0].unsqueeze(2)
+        return y, [y[:, :, -1], state[1]]
+
+
+@deploy.static_rule(OnceStream)
+def _two_states(plan: Any, stream: OnceStream, edge: Any) -> Any:
+    return plan.add(TwoStates(), [edge], edge.lag)
+
+
+@pytest.mark.parametrize("net", [Twice(), Once()])
+def test_parts_with_several_states(net: nn.Module) -> None:
+    stream = pts.create_stream(net)
+    live = LiveRows(stream, net, 3, (4, 3)).run(80)
+    live.compare(10)
+    static = live.statics[0]
+    state = static.get_state([2, 0])
+    assert [name for name in state if name.startswith("ring")] == ["ring.0.0", "ring.0.1"]
+    assert all(value.shape[0] == 2 for value in state.values())
+    static.set_state([0, 2], state)
+    with pytest.raises(pts.StreamInputError, match="^invalid_state: 'ring.0.1' "):
+        static.set_state([0, 2], {**state, "ring.0.1": state["ring.0.1"].to(torch.float16)})
