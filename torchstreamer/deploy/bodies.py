@@ -85,8 +85,7 @@ def _(stream: ConvTranspose1dStream, plan: Any, edge: Any) -> nn.Module:
     if products and stream.field >= stream.stride and few:
         return TransposeTaps(weight, stream.bias, stream.stride, stream.dilation, taps)
     # Between frames that lie apart stands the bias.
-    extra = max(stream.stride - stream.field, 0)
-    return _Transposed(weight, stream.bias, stream.stride, stream.dilation, stream.groups, extra)
+    return _Transposed(weight, stream.bias, stream.stride, stream.dilation, stream.groups, stream.gap)
 
 
 def _weight(stream: Any) -> Tensor:

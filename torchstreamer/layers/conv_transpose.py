@@ -111,6 +111,7 @@ class TransposedStream(BaseStream):
         self.padding = padding
         self.output_padding = output_padding
         self.field = field
+        self.gap = max(stride - field, 0)  # samples between frames that lie apart
         self.aliasing = 0
         self.keeps_dtype = True
         # Let n inputs have come. Position j of the uncropped output is complete when j < n·s, and is known to exist
