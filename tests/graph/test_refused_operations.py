@@ -156,14 +156,14 @@ REFUSED = {
         "shape|size|samples",
     ),
     "mask of the end": (case(mask_of_the_end), "'lt'", "length of the whole signal", "constant"),
-    "one behind the other": (
+    "one after the other": (
         case(lambda m, x, y: torch.cat([x, y], -1), SIGNAL, SIGNAL),
         "",
-        "behind the other|do not follow",
+        "after the other|do not follow",
         "another axis|ties",
     ),
-    "twice": (case(lambda m, x: torch.cat([x, x], -1)), "'cat'", "behind the other", "another axis"),
-    "doubled": (case(lambda m, x: x.repeat(1, 1, 2)), "'repeat'", "behind the other|parts", ""),
+    "twice": (case(lambda m, x: torch.cat([x, x], -1)), "'cat'", "after the other", "another axis"),
+    "doubled": (case(lambda m, x: x.repeat(1, 1, 2)), "'repeat'", "after the other|parts", ""),
     "roll": (case(lambda m, x: x.roll(1, -1)), "'roll'", "end of the signal to its start", "F.pad"),
     "randn_like": (case(lambda m, x: x + torch.randn_like(x)), "'randn_like'", "random numbers", "another input"),
     "randn": (case(lambda m, x: x + torch.randn(x.shape, dtype=x.dtype)), "'randn'", "random numbers", "another input"),

@@ -273,3 +273,36 @@ def test_same_seed_same_report() -> None:
     net = nn.AvgPool1d(3)
     one, two = (verify_stream(net, (1, 2, 12), dtypes=[torch.float64], script=False, seed=3) for _ in range(2))
     assert str(one) == str(two)
+
+
+class WrongInHalf(nn.Module):
+    """A convolution whose kernel for bfloat16 is wrong, as torch's is on some processors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y.flip(1) if x.dtype == torch.bfloat16 else y
+
+
+class WrongInHalfStream(pts.BaseStream):
+    """What a right kernel gives."""
+
+    def __init__(self, net: WrongInHalf) -> None:
+        super().__init__(pts.Reach.window(3))
+        self.stream = pts.create_stream(net.conv)
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        return self.stream.step(x, final)
+
+    def anchor(self) -> Optional[Tensor]:
+        return self.stream.anchor()
+
+
+def test_dtypes_in_which_torch_itself_is_wrong_are_skipped() -> None:
+    pts.register_streamer(WrongInHalf, WrongInHalfStream)
+    report = verify_stream(WrongInHalf(), (2, 2, 30), dtypes=[torch.float32, torch.bfloat16], script=False)
+    assert [check.skipped for check in report.skipped if check.name == "chunkings, bfloat16"] != []
+    assert report.cases("chunkings, bfloat16") == 0 and report.cases("chunkings, float32") > 0
