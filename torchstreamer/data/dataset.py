@@ -255,6 +255,18 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
             "padding_value a chunk"
         )
 
+    def __repr__(self) -> str:
+        about = [self._told(), f"batch_size={self.batch_size}", f"padding_mode={self.padding_mode!r}"]
+        about += [f"shuffle=True, seed={self.seed}"] if self._shuffled else []
+        about += ["balance='length'"] if self.balance else []
+        about += ["assignment='in_time'"] if self.assignment == "in_time" else []
+        about += [f"{sum(self.lengths)} chunks"] if self.lengths is not None else []
+        about += [f"epoch={self.epoch}"]
+        return f"{type(self).__name__}({', '.join(about)})"
+
+    def _told(self) -> str:
+        return f"{len(self.streams)} streams"
+
     def settings(self) -> Dict[str, Any]:
         """What a saved state depends on, in plain values."""
         rank, world_size = self.shard()

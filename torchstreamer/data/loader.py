@@ -104,8 +104,18 @@ class StreamDataLoader:
         """The number of batches of the next epoch, where the dataset knows the lengths of its streams."""
         steps = self.dataset.plan().steps
         if steps is None or self.dataset.assignment == "in_time":
-            raise TypeError("the number of batches is unknown: give the dataset lengths=, and assignment='planned'")
+            known = "call its .measure()" if hasattr(self.dataset, "measure") else "give it lengths="
+            planned = ", and assignment='planned'" if self.dataset.assignment == "in_time" else ""
+            raise TypeError(
+                f"unknown_length: the number of batches of {self.dataset!r} is unknown; the number of chunks of every "
+                f"stream was expected; {known}{planned}"
+            )
         return steps
+
+    def __repr__(self) -> str:
+        how = [f"num_workers={self.num_workers}"]
+        how += [] if self.collate_fn is None else [f"collate_fn={getattr(self.collate_fn, '__name__', '...')}"]
+        return f"{type(self).__name__}({self.dataset!r}, {', '.join(how)})"
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch is read next; see `StreamDataset.set_epoch`.
