@@ -8,10 +8,11 @@ import torch.distributed
 from torch import Tensor
 
 from ..errors import StreamInputError
+from .batch import StreamBatch
 from .dataset import StreamDataset
 from .joining import Joining
 from .plan import split_rows
-from .progress import Place, Progress
+from .progress import Mark, Place, Progress
 from .seats import Part
 from .trees import map_tensors
 from .workers import Crew, Orders
@@ -161,6 +162,8 @@ class StreamDataLoader:
                 batch = joining(present)
                 progress.advance(came)
                 self._progress = progress
+                if isinstance(batch, StreamBatch):
+                    batch.place = progress.mark()
                 yield self._pinned(batch) if self.pin_memory else batch
         except GeneratorExit:
             raise
@@ -180,6 +183,7 @@ class StreamDataLoader:
                 crew.busy = False
             for feed in feeds:
                 feed.close()
+        progress.ended = True
         if dataset.epoch == epoch:
             dataset.set_epoch(epoch + 1)
 
@@ -260,13 +264,31 @@ class StreamDataLoader:
 
     # ------------------------------------------------------------------ state
 
-    def state_dict(self) -> Dict[str, Any]:
-        """Where the loader stands after the batch that it gave last: numbers, lists and strings alone.
+    def state_dict(self, after: Any = None) -> Dict[str, Any]:
+        """Where the loader stands after a batch: numbers, lists and strings alone.
 
         Another loader of the same streams and settings goes on with the very next batch, whatever its number of
         workers. Saved together with the states of the streams or networks that the batches went through, training
         goes on in the middle of signals.
+
+        Args:
+            after: the batch, a `StreamBatch` of this loader, or its ``place``; ``None``: the one that it gave last. To
+                be given where batches are fetched ahead of those that are used.
+
+        Raises:
+            StreamInputError: code ``no_place``: ``after`` is no such batch
         """
+        if after is not None:
+            mark = getattr(after, "place", after)
+            if not isinstance(mark, Mark):
+                raise StreamInputError(
+                    f"no_place: after is a {type(after).__name__}; expected a StreamBatch that this loader gave, or "
+                    "its place; what a collate_fn makes has none: save the state before the next batch is fetched"
+                )
+            found = mark.find()
+            if self.dataset.assignment == "planned" and found.batch == self.dataset.plan(found.epoch).steps:
+                found = Place(found.epoch + 1)  # that was the last one
+            return {**found.state_dict(), "dataset": self._settings()}
         epoch, place = self.dataset.epoch, self._resume
         if place is None and self._progress is not None:
             if self._progress.running or self._progress.start.epoch == epoch:
