@@ -33,7 +33,7 @@ class StreamDataLoader:
         collate_fn: makes a batch of the list of the rows' chunks, in this process; ``None`` gives `StreamBatch`
         pin_memory: whether batches come in pinned memory, for fast copies to a GPU
         persistent_workers: whether the processes live on from epoch to epoch
-        prefetch_factor: messages that wait for each process at most; each holds up to 16 batches or 1 MiB
+        prefetch_factor: messages that wait for each process at most; each holds up to 16 batches or 4 MiB
         multiprocessing_context: how processes start: ``"fork"``, ``"spawn"``, ``"forkserver"``, or a context
         timeout: seconds that a message may take, 0 for any time
         worker_init_fn: called in every process with its number. To torch's ``get_worker_info`` each process is the only
