@@ -11,6 +11,7 @@ from .trees import Number, Others, TimeDim, axis_of, copied, filled, kind_of, li
 
 __all__ = ["join", "stack"]
 
+_SHARED = 2**15  # elements from which on torch shares work out to threads
 _ALONE = 2**25  # bytes that one thread copies
 
 
@@ -160,6 +161,8 @@ def _join_tensors(
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    if sum(tensor.numel() for tensor in tensors) < _SHARED:
+        return torch.cat(list(tensors))
     joined = tensors[0].new_empty([sum(map(len, tensors)), *tensors[0].shape[1:]])
     at = 0
     for tensor in tensors:
@@ -169,6 +172,9 @@ def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _copy(to: Tensor, tensor: Tensor) -> None:
+    if tensor.numel() < _SHARED:
+        to.copy_(tensor)
+        return
     nbytes = tensor.numel() * tensor.element_size()
     plain = [each.is_contiguous() and not each.is_conj() and not each.is_neg() for each in (to, tensor)]
     if all(plain) and to.device.type == tensor.device.type == "cpu" and nbytes <= _ALONE:
