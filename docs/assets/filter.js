@@ -1,4 +1,4 @@
-// A box that filters the tables of a page. `?q=` in the address fills it.
+// A box that filters the tables of a page. `?find=` in the address fills it.
 document.querySelectorAll("div.filter").forEach(function (place) {
   var page = place.parentElement;
   var box = document.createElement("input");
@@ -21,7 +21,7 @@ document.querySelectorAll("div.filter").forEach(function (place) {
     said.textContent = words.length ? (shown === 1 ? "1 line" : shown + " lines") : "";
   }
 
-  box.value = new URLSearchParams(location.search).get("q") || "";
+  box.value = new URLSearchParams(location.search).get("find") || "";
   box.addEventListener("input", filter);
   filter();
 });
