@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torchstreamer as pts
@@ -15,13 +16,14 @@ _OPENS = re.compile(rf"({_CODE}): ")
 _MADE = re.compile(rf"({_CODE}_)$")  # of an f-string: what stands before the name of an argument
 
 
+@cache
 def codes_of_package() -> set[str]:
     """All codes; ``invalid_…`` for those that end in the name of an argument."""
     found = set()
     for path in sorted(Path(pts.__file__).parent.rglob("*.py")):
         checks = "testing" in path.parts
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Raise) and "VerificationError" not in ast.unparse(node):
+            if isinstance(node, ast.Raise) and _name(node.exc) != "VerificationError":
                 found |= set(_opening(node))
             elif isinstance(node, ast.Call) and not checks:
                 found |= set(_named(node))
@@ -30,6 +32,7 @@ def codes_of_package() -> set[str]:
     return found - rules_of_verifier()
 
 
+@cache
 def rules_of_verifier() -> set[str]:
     """The rules with which a `VerificationError` opens."""
     found = set(re.findall(rf'``"({_CODE})"``', VerificationError.__doc__ or ""))
@@ -44,7 +47,9 @@ def rules_of_verifier() -> set[str]:
     return found
 
 
-def _name(call: ast.Call) -> str:
+def _name(call: ast.AST | None) -> str:
+    if not isinstance(call, ast.Call):
+        return ""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
