@@ -164,7 +164,7 @@ def measure(model: Model, net: nn.Module, form: str, rounds: int, small: bool, f
         path = folder / f"model{form}"
         stream = stream_of(model, net)
         begin = time.perf_counter()
-        pts.export(stream, path, chunk=model.chunk)
+        pts.export(stream, path, chunk=None if form == ".pt" else model.chunk)
         row["export_s"] = time.perf_counter() - begin
         row["bytes"] = path.stat().st_size
         fresh = Fresh(*command(path, given), folder)

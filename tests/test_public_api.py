@@ -47,6 +47,7 @@ PUBLIC = {
     "StreamDataLoader",
     "StreamDataset",
     "StreamError",
+    "StreamFileError",
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",

@@ -26,11 +26,12 @@ from .data.dataset import StreamDataset
 from .data.loader import StreamDataLoader
 from .deploy.compile import CompiledStream, compile
 from .deploy.export import export
-from .deploy.runners import load
+from .deploy.loading import load
 from .deploy.static import StaticStream
 from .errors import (
     PointwiseError,
     StreamError,
+    StreamFileError,
     StreamInputError,
     StreamReadError,
     StreamStateError,
@@ -77,6 +78,7 @@ __all__ = [
     "StreamDataLoader",
     "StreamDataset",
     "StreamError",
+    "StreamFileError",
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",

@@ -4,6 +4,7 @@
     ├── UnsupportedModuleError (ValueError)    raised when a stream is made
     ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
     ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``
+    ├── StreamFileError        (ValueError)    a file that is none of this package's, or damaged
     ├── PointwiseError         (RuntimeError)  a module taken as pointwise is not
     ├── StreamReadError        (RuntimeError)  a stream of a dataset failed while it was read
     └── WorkerError            (RuntimeError)  a process that reads streams ended before its work
@@ -18,6 +19,7 @@ from torch import nn
 __all__ = [
     "PointwiseError",
     "StreamError",
+    "StreamFileError",
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",
@@ -80,6 +82,10 @@ class StreamInputError(StreamError, ValueError):
 
 class StreamStateError(StreamError, RuntimeError):
     """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``."""
+
+
+class StreamFileError(StreamError, ValueError):
+    """A file that this package did not write, or that is damaged."""
 
 
 class PointwiseError(StreamError, RuntimeError):

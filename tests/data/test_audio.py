@@ -137,39 +137,137 @@ def test_lengths_by_the_headers(folder):
     assert len(StreamDataLoader(dataset)) == len(list(StreamDataLoader(dataset))) == 3
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_files_that_cannot_be_read(folder, workers):
-    text = folder / "text.wav"
-    text.write_text("no sound")
-    good = folder / "good.wav"
-    want = write_wav(good, 100, rate_hz=8000)
-    for path, what in ((text, "LibsndfileError"), (folder / "missing.wav", "LibsndfileError")):
-        with pytest.raises(StreamReadError, match=f"^stream_failed: stream 1 .*{path.name}.*{what}") as caught:
-            list(StreamDataLoader(AudioStreamDataset([good, path], 50, 1), workers))
+def bad_files(folder):
+    """Files of which none can be read as 16 kHz mono, by what is wrong, and what is said of them."""
+    (folder / "text.wav").write_text("no sound" * 40)
+    (folder / "empty.wav").touch()
+    (folder / "folder.wav").mkdir(exist_ok=True)
+    write_wav(folder / "stereo.wav", 4000, 2)
+    write_wav(folder / "rate.wav", 4000, rate_hz=8000)
+    write_wav(folder / "short.wav", 4000)
+    (folder / "short.wav").write_bytes((folder / "short.wav").read_bytes()[:-1])
+    noise = numpy.random.RandomState(0).uniform(-0.5, 0.5, 40_000)
+    for suffix, options in (("aiff", {}), ("rf64", {"format": "RF64"}), ("rifx", {"format": "WAV", "endian": "BIG"})):
+        path = folder / f"short.{suffix}"
+        soundfile.write(path, noise, RATE, **options)
+        path.write_bytes(path.read_bytes()[:-100])
+    path = folder / "short.flac"
+    soundfile.write(path, noise, RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return {
+        "text.wav": "LibsndfileError",
+        "empty.wav": "LibsndfileError",
+        "missing.wav": "No such file",
+        "folder.wav": "it is no file",
+        "stereo.wav": "its channels is 2; expected 1, as the first file, .*good0.wav; give mono=True",
+        "rate.wav": "its rate_hz is 8000; expected 16000, as the first file, .*good0.wav; resample it",
+        "short.wav": "it is cut short: it has 8043 bytes; expected 8044",
+        "short.aiff": "it is cut short",
+        "short.rf64": "it is cut short",
+        "short.rifx": "it is cut short",
+        "short.flac": "it ends after|LibsndfileError",
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"balance": "length"}, {"cut_length": 700}])
+def test_a_file_that_fails_harms_no_other(folder, workers, options):
+    names = bad_files(folder)
+    paths = [folder / f"good{number}.wav" for number in range(4)]
+    wanted = [write_wav(path, 900 + 500 * number, seed=number) for number, path in enumerate(paths)]
+    bad = [folder / name for name in names]
+    files = [bad[0], bad[2], paths[0], *bad[3:6], *paths[1:3], *bad[6:], paths[3], bad[1]]
+    dataset = AudioStreamDataset(files, 400, 3, on_error="skip", **options)
+    loader = StreamDataLoader(dataset, workers)
+    with pytest.warns(RuntimeWarning, match="is skipped"):
+        found = joined(loader, len(files))
+    for path, want in zip(paths, wanted, strict=True):
+        whole = found[files.index(path)]
+        assert whole.shape[1] == min(want.shape[1], options.get("cut_length", want.shape[1]))
+        assert "cut_length" in options or torch.equal(whole, want)
+    told = {files[index].name: text for index, text in loader.skipped.items()}
+    if "cut_length" in options:  # a part of it may be whole
+        told.setdefault("short.flac", "it ends after")
+    assert set(told) == set(names)
+    for name, text in told.items():
+        assert str(folder / name) in text or name == "short.flac"
+    measured = dataset.measure()
+    assert [measured[files.index(path)] > 0 for path in paths] == [True] * 4
+    assert not any(
+        measured[index] for index, file in enumerate(files) if file.name not in ("short.flac", *map(name_of, paths))
+    )
+
+
+def name_of(path):
+    return path.name
+
+
+def test_errors_name_the_file(folder):
+    names = bad_files(folder)
+    write_wav(folder / "good0.wav", 900)
+    for name, text in names.items():
+        files = [folder / "good0.wav", folder / name]
+        with pytest.raises(StreamReadError, match=f"^stream_failed: stream 1 .*{name}.*({text})") as caught:
+            list(StreamDataLoader(AudioStreamDataset(files, 400, 1)))
         assert caught.value.index == 1
-        with pytest.warns(RuntimeWarning, match="is skipped"):
-            found = joined(StreamDataLoader(AudioStreamDataset([good, path], 50, 1, on_error="skip"), workers), 2)
-        assert torch.equal(found[0], want)
-    with pytest.raises(StreamReadError, match="its rate is 8000 Hz; expected 16000 Hz"):
-        list(StreamDataLoader(AudioStreamDataset([good], 50, 1, rate_hz=RATE), workers))
-    assert len(list(StreamDataLoader(AudioStreamDataset([good], 50, 1, rate_hz=8000), workers))) == 2
+        if name == "short.flac":
+            continue
+        with pytest.raises(StreamReadError, match=f"^stream_failed: stream 1 .*{name}.*its length cannot be read"):
+            AudioStreamDataset(files, 400, 1, balance="length")
+    deep = folder / ("a" * 100) / ("b" * 100 + ".wav")
+    with pytest.raises(StreamReadError, match=f"'{deep}'"):
+        list(StreamDataLoader(AudioStreamDataset([deep], 400, 1)))
 
 
-def test_a_file_cut_short(folder):
-    path = folder / "short.wav"
-    write_wav(path, 10_000)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    samples = soundfile.read(path, dtype="float32")[0]  # libsndfile mends the header's number
-    (found,) = joined(StreamDataLoader(AudioStreamDataset([path], 300, 1)), 1)
-    assert torch.equal(found[0], torch.from_numpy(samples))
-
-
-def test_mono_and_stereo_do_not_mix(folder):
-    write_wav(folder / "one.wav", 100, 1)
-    write_wav(folder / "two.wav", 100, 2)
+def test_other_rates_and_channels_where_asked_for(folder):
+    files = [folder / "one.wav", folder / "two.wav"]
+    write_wav(files[0], 100, 1, rate_hz=8000)
+    want = write_wav(files[1], 100, 2, rate_hz=44100)
+    with pytest.raises(StreamReadError, match="two.wav.*its rate_hz is 44100; expected 8000, as the first file"):
+        list(StreamDataLoader(AudioStreamDataset(files, 50, 2, mono=True)))
+    batches = list(StreamDataLoader(AudioStreamDataset(files, 50, 2, mono=True, rate_hz="any")))
+    assert torch.equal(torch.cat([batch.data[1] for batch in batches], -1), want.mean(0, keepdim=True))
+    with pytest.raises(StreamReadError, match="two.wav.*its channels is 2; expected 1, as the first file"):
+        list(StreamDataLoader(AudioStreamDataset(files, 50, 2, rate_hz="any")))
+    apart = list(StreamDataLoader(AudioStreamDataset(files, 50, 1, rate_hz="any", channels="any")))
+    assert [batch.data.shape[1] for batch in apart] == [1, 1, 2, 2]
     with pytest.raises(StreamReadError, match="^unequal_chunks: "):
-        list(StreamDataLoader(AudioStreamDataset([folder / "one.wav", folder / "two.wav"], 50, 2)))
+        list(StreamDataLoader(AudioStreamDataset(files, 50, 2, rate_hz="any", channels="any")))
+    with pytest.raises(StreamReadError, match="one.wav.*its rate_hz is 8000; expected 16000; resample it"):
+        list(StreamDataLoader(AudioStreamDataset(files, 50, 1, rate_hz=RATE)))
+    with pytest.raises(StreamReadError, match="one.wav.*its channels is 1; expected 2; give mono"):
+        list(StreamDataLoader(AudioStreamDataset(files, 50, 1, channels=2)))
+
+
+@pytest.mark.parametrize("told", [0, 0xFFFFFFFF, 0x7FFFF024])
+def test_wav_files_of_programs_that_could_not_go_back(folder, told):
+    path = folder / "pipe.wav"
+    want = write_wav(path, 1000)
+    data = path.read_bytes()
+    rest = 0xFFFFFFFF if told else 0
+    path.write_bytes(data[:4] + told.to_bytes(4, "little") + data[8:40] + rest.to_bytes(4, "little") + data[44:])
+    if not told:
+        path.write_bytes(data[:4] + bytes(4) + data[8:])
+    (found,) = joined(StreamDataLoader(AudioStreamDataset([path], 300, 1)), 1)
+    assert torch.equal(found, want)
+
+
+def test_what_is_printed(folder):
+    files = [folder / "one.wav", folder / "two.wav"]
+    for path in files:
+        write_wav(path, 100)
+    dataset = AudioStreamDataset(files, 50, 2, shuffle=True, rate_hz=RATE)
+    assert repr(dataset) == (
+        "AudioStreamDataset(2 files, chunk=50, rate_hz=16000, channels=None, batch_size=2, padding_mode='zeros', "
+        "shuffle=True, seed=0, epoch=0)"
+    )
+    with pytest.raises(TypeError, match=r"^unknown_length: .*AudioStreamDataset\(2 files.*; call its \.measure\(\)$"):
+        len(StreamDataLoader(dataset))
+    dataset.measure()
+    assert len(StreamDataLoader(dataset)) == 2
+    loader = StreamDataLoader(dataset, 2, joined)
+    assert repr(loader) == f"StreamDataLoader({dataset!r}, num_workers=2, collate_fn=joined)"
+    assert "4 chunks" in repr(loader)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +277,10 @@ def test_mono_and_stereo_do_not_mix(folder):
         ({"chunk": 1.5}, "invalid_chunk: 1.5"),
         ({"cut_length": 0}, "invalid_cut_length: 0"),
         ({"dtype": torch.int16}, "invalid_dtype: torch.int16"),
+        ({"rate_hz": "16000"}, "invalid_rate_hz: '16000'"),
+        ({"rate_hz": 0}, "invalid_rate_hz: 0"),
+        ({"channels": True}, "invalid_channels: True"),
+        ({}, "invalid_files: no files came"),
     ],
 )
 def test_wrong_arguments(arguments, text):
@@ -189,4 +291,4 @@ def test_wrong_arguments(arguments, text):
 def test_without_soundfile(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
     with pytest.raises(ImportError, match="^soundfile is missing: .*pip install soundfile"):
-        AudioStreamDataset([], 10, 1)
+        AudioStreamDataset(["a.wav"], 10, 1)

@@ -133,9 +133,9 @@ def test_states_know_what_they_depend_on(tmp_path):
     state = loader_of(streams, 2, balance="length", lengths=[2, 2, 2, 2]).state_dict()
     with pytest.raises(StreamInputError, match="^wrong_state: lengths is"):
         loader_of(streams, 2, balance="length", lengths=[9, 1, 1, 2]).load_state_dict(state)
-    state = StreamDataLoader(AudioStreamDataset([], 100, 1)).state_dict()
+    state = StreamDataLoader(AudioStreamDataset(["a.wav"], 100, 1)).state_dict()
     with pytest.raises(StreamInputError, match="^wrong_state: chunk is 100 in the state; expected 300"):
-        StreamDataLoader(AudioStreamDataset([], 300, 1)).load_state_dict(state)
+        StreamDataLoader(AudioStreamDataset(["a.wav"], 300, 1)).load_state_dict(state)
     loader = loader_of(streams, 2)
     next(iter(loader))
     state = loader.state_dict()

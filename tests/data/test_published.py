@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from torchstreamer import StreamDataLoader, StreamDataset
+from torchstreamer import StreamDataLoader, StreamDataset, StreamInputError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -64,6 +64,23 @@ def test_rows_of_one_worker_in_a_plain_loader():
     assert found == {0: [(0,), (1,), (2,), (0,)], 1: [(0, 0), (1, 1), (-1, 2), (-1, 3)]}
     again = StreamDataset([3, 2], count_to, 2, "data", None)
     assert [values for values, _ in again] == [(0, 0), (1, 1), (2, 0)]
+
+
+def test_published_names():
+    dataset = StreamDataset(stream_list=[3, 1], streamer=count_to, batch_size=2, padding_mode="zeros", fill_value=-1)
+    assert dataset.stream_list == dataset.streams == [3, 1]
+    assert dataset.fill_value == dataset.padding_value == -1
+    assert list(StreamDataLoader(dataset, 0, list)) == [[0, 0], [1, -1], [2, -1]]
+    dataset.stream_list = (1, 2)
+    dataset.fill_value = -2
+    assert list(StreamDataLoader(dataset, 0, list)) == [[0, 0], [-2, 1]]
+    assert StreamDataset([3], count_to, 1, "data", fill_value=None).fill_value is None
+    for wrong in ({"streams": [1], "stream_list": [1]}, {"stream_list": [1], "padding_value": 0, "fill_value": 0}):
+        with pytest.raises(StreamInputError, match="^invalid_(stream_list|fill_value): .* as they are one"):
+            StreamDataset(streamer=count_to, batch_size=1, **wrong)
+    for lacking in ({}, {"stream_list": [1]}, {"stream_list": [1], "streamer": count_to}):
+        with pytest.raises(StreamInputError, match="^invalid_(streams|streamer|batch_size): .* is None"):
+            StreamDataset(**lacking)
 
 
 def test_positional_arguments():

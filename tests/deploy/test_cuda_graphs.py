@@ -17,7 +17,7 @@ from static_calls import Gated, small_net, static_of
 from torch import Tensor, nn
 
 import torchstreamer as pts
-from torchstreamer.deploy import backends, rows, static, windows
+from torchstreamer.deploy import backends, ends, rows, static, windows
 from torchstreamer.deploy.inductor import inductor
 from torchstreamer.deploy.kernels import product_columns, rounds
 from torchstreamer.deploy.steady import SteadyStep
@@ -148,7 +148,7 @@ def test_more_functions_than_one_code_object_is_compiled_in() -> None:
 
 @pytest.fixture
 def time_major(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (rows, windows):
+    for module in (ends, rows, windows):
         monkeypatch.setattr(module, "time_major", lambda device, dtype: True)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import torchstreamer as pts
 from torchstreamer.deploy import export as exporting
-from torchstreamer.deploy import onnx_runner
+from torchstreamer.deploy import exported_file, onnx_runner
 
 pytestmark = [
     pytest.mark.timeout(1800),  # compilers take a while, more on a busy machine
@@ -55,7 +55,7 @@ def net() -> nn.Module:
 @pytest.fixture(scope="module", params=[PACKAGE, GRAPH])
 def runner(request: Any, net: nn.Module, tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("export") / f"net{request.param}"
-    pts.export(pts.create_stream(net), path, chunk=CHUNK)
+    assert pts.export(pts.create_stream(net), path, chunk=CHUNK, metadata={"rate_hz": 16000}) == path
     made = pts.load(path)
     made.path = path
     return made
@@ -250,6 +250,18 @@ def test_the_state_does_not_grow(runner: Any) -> None:
 # ---------------------------------------------------------------------- files
 
 
+def test_what_travels_and_what_is_damaged(runner: Any, tmp_path: Path) -> None:
+    assert runner.metadata == {"rate_hz": 16000}
+    whole = runner.path.read_bytes()
+    path = tmp_path / runner.path.name
+    for at in (0, len(whole) // 3, len(whole) - 100, len(whole) - 1):
+        path.write_bytes(whole[:at] + b"%c" % (whole[at] ^ 1) + whole[at + 1 :])
+        with pytest.raises(pts.StreamFileError, match="^invalid_file: "):
+            pts.load(path)
+    path.write_bytes(whole)
+    assert pts.load(path).metadata == runner.metadata
+
+
 @needs_onnx
 def test_several_rows_in_one_runner(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv1d(2, 3, 5, padding=2), nn.AvgPool1d(2))
@@ -298,6 +310,8 @@ def test_long_steps_take_packed_products(monkeypatch: Any, tmp_path: Path) -> No
         saved.append(kernels)
         if kernels:
             save_package(program, path, about, kernels)
+        else:
+            Path(path).touch()
 
     save_package = exporting._save_package
     monkeypatch.setattr(exporting, "_save_package", save)
@@ -326,7 +340,7 @@ def test_arrays_without_torch(net: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="invalid_chunk"):
         runner(x)
     assert repr(runner).startswith("OnnxRunner([1, 2, 12], outputs=")
-    geometry = json.loads(runner.session.get_modelmeta().custom_metadata_map[onnx_runner.KEY])
+    geometry = json.loads(runner.session.get_modelmeta().custom_metadata_map[exported_file.KEY])
     static = pts.StaticStream(pts.create_stream(net), CHUNK)
     for name in ("chunk", "batch", "channels", "outputs", "lag", "flush_steps", "out_shape"):
         assert geometry[name] == getattr(static, name)
@@ -356,7 +370,7 @@ def test_files_that_do_not_fit(net: nn.Module, tmp_path: Path) -> None:
     for name in ("net.bin", "net", "net.pth"):
         with pytest.raises(ValueError, match="invalid_suffix"):
             pts.export(stream, tmp_path / name, chunk=CHUNK)
-        with pytest.raises(ValueError, match="invalid_suffix"):
+        with pytest.raises(pts.StreamFileError, match="invalid_suffix"):
             pts.load(tmp_path / name)
     with pytest.raises(TypeError, match="invalid_stream"):
         pts.export(net, tmp_path / "net.pt")

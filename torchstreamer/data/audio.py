@@ -1,19 +1,15 @@
 """Streams of sound files, read in chunks from the disk."""
 
-import random
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
-from torch import Tensor
 
-from ..errors import StreamInputError, StreamReadError
+from ..errors import StreamInputError
 from .dataset import StreamDataset
-from .info import stream_info
+from .recordings import Opener, soundfile
 
 __all__ = ["AudioStreamDataset"]
-
-_AHEAD = 65_536  # samples read from the disk at once, at least
 
 
 class AudioStreamDataset(StreamDataset):
@@ -32,13 +28,18 @@ class AudioStreamDataset(StreamDataset):
         cut_length: read a random part of so many samples of each file, another one in each epoch, drawn from the
             dataset's seed; the whole file where it is shorter. ``None`` reads all of it.
         mono: whether the mean of the channels is read, as one channel
-        rate_hz: the sampling rate that all files must have; ``None`` takes any
+        rate_hz: the sampling rate that all files must have; ``None``: that of the first file of the list that can be
+            read; ``"any"``: files may differ
+        channels: how many channels all files must have, ``None`` and ``"any"`` as for ``rate_hz``; with ``mono`` files
+            may differ
         dtype: of the samples: ``torch.float32`` or ``torch.float64``
-        options: as for `StreamDataset`
+        options: as for `StreamDataset`. ``on_error="skip"`` leaves out each file that is unreadable or cut short, or
+            has another rate or other channels, and no other.
 
     Raises:
-        StreamInputError: an argument does not fit
-        StreamReadError: while batches are read: a file cannot be read, or has another rate
+        StreamInputError: an argument does not fit, or there are no files
+        StreamReadError: while batches are read, or lengths for ``balance``: a file cannot be read, is cut short, or has
+            another rate or other channels; the message names it
         ImportError: there is no ``soundfile``
 
     Example:
@@ -64,7 +65,8 @@ class AudioStreamDataset(StreamDataset):
         *,
         cut_length: Optional[int] = None,
         mono: bool = False,
-        rate_hz: Optional[int] = None,
+        rate_hz: Union[int, str, None] = None,
+        channels: Union[int, str, None] = None,
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
@@ -73,106 +75,44 @@ class AudioStreamDataset(StreamDataset):
                 raise StreamInputError(
                     f"invalid_{name}: {value!r}; expected a whole number of samples, at least 1; give one"
                 )
+        for name, of_all in (("rate_hz", rate_hz), ("channels", channels)):
+            whole = isinstance(of_all, int) and not isinstance(of_all, bool) and of_all >= 1
+            if not (whole or of_all is None or of_all == "any"):
+                raise StreamInputError(
+                    f"invalid_{name}: {of_all!r}; expected a whole number of at least 1, None for that of the first "
+                    "file, or 'any'; give one of these"
+                )
         if dtype not in (torch.float32, torch.float64):
             raise StreamInputError(
                 f"invalid_dtype: {dtype}; expected torch.float32 or torch.float64; convert the batches to others"
             )
         if isinstance(files, (str, Path)):
             raise StreamInputError(f"invalid_files: one path, {str(files)!r}; expected several; give a list of paths")
-        _soundfile()
-        self.opener = _Opener(chunk, cut_length, mono, rate_hz, str(dtype).removeprefix("torch."))
+        paths = list(map(str, files))
+        if not paths:
+            raise StreamInputError("invalid_files: no files came; expected at least one; look at where they should be")
+        soundfile()
+        self.opener = Opener(
+            paths, chunk, cut_length, mono, rate_hz, "any" if mono else channels, str(dtype).removeprefix("torch.")
+        )
         if options.get("balance") and options.get("lengths") is None:
-            options["lengths"] = self.opener.count(list(files))
-        super().__init__(list(map(str, files)), self.opener, batch_size, padding_mode, padding_value, **options)
+            options["lengths"] = self.opener.count(options.get("on_error") == "skip")
+        super().__init__(paths, self.opener, batch_size, padding_mode, padding_value, **options)
+        self.opener.files = self.streams
 
     def measure(self) -> List[int]:
         """The number of chunks of every file, by their headers, kept as ``lengths``.
 
         Then ``len`` of a loader works, and several ranks give the same number of batches. ``balance="length"`` does
-        it by itself.
+        it by itself. With ``on_error="skip"`` a file that will be left out has none.
         """
-        self.lengths = self.opener.count(self.streams)
+        self.lengths = self.opener.count(self.on_error == "skip")
         return list(self.lengths)
 
     def settings(self) -> Dict[str, Any]:
         """What a saved state depends on, in plain values."""
         return {**super().settings(), "chunk": self.opener.chunk, "cut_length": self.opener.cut_length}
 
-
-class _Opener:
-    def __init__(self, chunk: int, cut_length: Optional[int], mono: bool, rate_hz: Optional[int], dtype: str) -> None:
-        self.chunk = chunk
-        self.cut_length = cut_length
-        self.mono = mono
-        self.rate_hz = rate_hz
-        self.dtype = dtype
-
-    def __call__(self, path: str) -> "_Recording":
-        return _Recording(path, self)
-
-    def count(self, files: Sequence[Union[str, Path]]) -> List[int]:
-        frames = []
-        for index, path in enumerate(files):
-            try:
-                frames.append(_soundfile().info(str(path)).frames)
-            except (OSError, RuntimeError) as error:
-                raise StreamReadError(
-                    f"stream_failed: stream {index} ('{path}'): its length cannot be read ({error}); a sound file was "
-                    "expected; leave it out",
-                    index,
-                ) from error
-        if self.cut_length is not None:
-            frames = [min(length, self.cut_length) for length in frames]
-        return [-(-length // self.chunk) for length in frames]
-
-
-class _Recording:
-    # The chunks of one file, from any of them on.
-    def __init__(self, path: str, how: _Opener) -> None:
-        self.path = path
-        self.how = how
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self.iterate_from(0)
-
-    def iterate_from(self, chunk: int) -> Iterator[Tensor]:
-        how = self.how
-        with _soundfile().SoundFile(self.path) as file:
-            if how.rate_hz not in (None, file.samplerate):
-                raise ValueError(
-                    f"its rate is {file.samplerate} Hz; expected {how.rate_hz} Hz; resample it, or give rate_hz=None"
-                )
-            start, stop = 0, file.frames
-            if how.cut_length is not None and how.cut_length < stop:
-                info = stream_info()
-                start = random.Random(info.seed if info is not None else 0).randint(0, stop - how.cut_length)
-                stop = start + how.cut_length
-            at = start + chunk * how.chunk
-            self._go_to(file, min(at, stop))
-            block = -(-_AHEAD // how.chunk) * how.chunk
-            while at < stop:
-                samples = file.read(min(block, stop - at), dtype=how.dtype, always_2d=True)
-                if not len(samples):
-                    raise ValueError(f"it ends after {at} samples; expected {stop}, as its header says; mend the file")
-                at += len(samples)
-                channels = torch.from_numpy(samples).mT
-                if how.mono:
-                    channels = channels.mean(0, keepdim=True)
-                yield from torch.split(channels.contiguous(), how.chunk, dim=1)
-
-    def _go_to(self, file: Any, at: int) -> None:
-        if file.format == "MP3":  # which cannot be entered at every sample
-            while file.tell() < at:
-                file.read(min(_AHEAD, at - file.tell()))
-        elif at:
-            file.seek(at)
-
-
-def _soundfile() -> Any:
-    try:
-        import soundfile  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError(
-            "soundfile is missing: sound files are read by the package soundfile; install it: pip install soundfile"
-        ) from error
-    return soundfile
+    def _told(self) -> str:
+        how = self.opener
+        return f"{len(self.streams)} files, chunk={how.chunk}, rate_hz={how.rate_hz!r}, channels={how.channels!r}"

@@ -1,9 +1,10 @@
 """What a loader gives without a ``collate_fn``: one chunk of every row, and where in its stream each row is."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Callable
+from typing import Any, Callable, Iterable, List, Tuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .trees import map_tensors
@@ -30,6 +31,10 @@ class StreamBatch:
         chunk_index: ``[B]`` int64: how many chunks of the stream came before this one; -1 for a row of padding
         valid: ``[B]`` bool: whether the row counts. ``False`` where a row has no stream left: it is padding
             (``ids`` is -1) or data read before (``ids`` says which).
+        place: what tells `StreamDataLoader.state_dict` where the loader stood after this batch; ``None`` in a batch
+            that no loader gave
+
+    To ``torch.utils._pytree`` a batch is a node of all of these but ``place``, which goes along.
     """
 
     data: Any
@@ -39,6 +44,7 @@ class StreamBatch:
     ids: Tensor
     chunk_index: Tensor
     valid: Tensor
+    place: Any = None
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -58,4 +64,29 @@ class StreamBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "StreamBatch":
-        return StreamBatch(*(map_tensors(function, getattr(self, field.name)) for field in fields(self)))
+        return _unflatten([map_tensors(function, getattr(self, name)) for name in _CHILDREN], self.place)
+
+
+_CHILDREN = tuple(field.name for field in fields(StreamBatch) if field.name != "place")
+
+
+def _flatten(batch: StreamBatch) -> Tuple[List[Any], Any]:
+    return [getattr(batch, name) for name in _CHILDREN], batch.place
+
+
+def _flatten_with_keys(batch: StreamBatch) -> Tuple[List[Tuple[Any, Any]], Any]:
+    return [(pytree.GetAttrKey(name), getattr(batch, name)) for name in _CHILDREN], batch.place
+
+
+def _unflatten(children: Iterable[Any], place: Any) -> StreamBatch:
+    return StreamBatch(*children, place)  # type: ignore[call-arg]  # as many as there are fields
+
+
+# Private, as all of torch's trees are; its users are functorch, FSDP, torch.export and trainers.
+pytree.register_pytree_node(
+    StreamBatch,
+    _flatten,
+    _unflatten,
+    serialized_type_name="torchstreamer.StreamBatch",
+    flatten_with_keys_fn=_flatten_with_keys,
+)

@@ -49,6 +49,8 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
             a disk or a network.
         rank: which part of the streams to read, ``None``: that of `torch.distributed` where it is initialised, else 0
         world_size: into how many parts they are dealt; ``None``: as for ``rank``, else 1
+        stream_list: pytorch-stream-dataloader's name of ``streams``
+        fill_value: pytorch-stream-dataloader's name of ``padding_value``
 
     Attributes:
         epoch: the number of the epoch that is read next; see `set_epoch`
@@ -73,9 +75,9 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
 
     def __init__(
         self,
-        streams: Sequence[Any],
-        streamer: Callable[[Any], Iterable[Any]],
-        batch_size: int,
+        streams: Optional[Sequence[Any]] = None,
+        streamer: Optional[Callable[[Any], Iterable[Any]]] = None,
+        batch_size: Optional[int] = None,
         padding_mode: str = "zeros",
         padding_value: Any = None,
         *,
@@ -89,7 +91,21 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         threads: int = 0,
         rank: Optional[int] = None,
         world_size: Optional[int] = None,
+        stream_list: Optional[Sequence[Any]] = None,
+        fill_value: Any = None,
     ) -> None:
+        if stream_list is not None:
+            _check_alone("streams", streams, "stream_list")
+            streams = stream_list
+        if fill_value is not None:
+            _check_alone("padding_value", padding_value, "fill_value")
+            padding_value = fill_value
+        if streams is None:
+            raise _invalid("streams", None, "what each stream is opened from", "give a list")
+        if not callable(streamer):
+            raise _invalid("streamer", streamer, "a function that opens a stream", "give an iterable of its chunks")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise _invalid("batch_size", batch_size, "a whole number of at least 1", "give the number of rows")
         self.streams = list(streams)
         self.streamer = streamer
         self.batch_size = batch_size
@@ -106,10 +122,6 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         self._shuffled = shuffle
         self._rank = rank
         self._world_size = world_size
-        if not callable(streamer):
-            raise _invalid("streamer", streamer, "a function that opens a stream", "give an iterable of its chunks")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise _invalid("batch_size", batch_size, "a whole number of at least 1", "give the number of rows")
         if not isinstance(threads, int) or threads < 0:
             raise _invalid("threads", threads, "a whole number of at least 0", "give 0 to read rows in turn")
         _check_choice("padding_mode", padding_mode, ["zeros", "data"])
@@ -179,6 +191,24 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
+
+    @property
+    def stream_list(self) -> List[Any]:
+        """What each stream is opened from; pytorch-stream-dataloader's name of ``streams``."""
+        return self.streams
+
+    @stream_list.setter
+    def stream_list(self, streams: Sequence[Any]) -> None:
+        self.streams = list(streams)
+
+    @property
+    def fill_value(self) -> Any:
+        """What pads; pytorch-stream-dataloader's name of ``padding_value``."""
+        return self.padding_value
+
+    @fill_value.setter
+    def fill_value(self, value: Any) -> None:
+        self.padding_value = value
 
     @property
     def fill(self) -> Number:
@@ -255,6 +285,18 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
             "padding_value a chunk"
         )
 
+    def __repr__(self) -> str:
+        about = [self._told(), f"batch_size={self.batch_size}", f"padding_mode={self.padding_mode!r}"]
+        about += [f"shuffle=True, seed={self.seed}"] if self._shuffled else []
+        about += ["balance='length'"] if self.balance else []
+        about += ["assignment='in_time'"] if self.assignment == "in_time" else []
+        about += [f"{sum(self.lengths)} chunks"] if self.lengths is not None else []
+        about += [f"epoch={self.epoch}"]
+        return f"{type(self).__name__}({', '.join(about)})"
+
+    def _told(self) -> str:
+        return f"{len(self.streams)} streams"
+
     def settings(self) -> Dict[str, Any]:
         """What a saved state depends on, in plain values."""
         rank, world_size = self.shard()
@@ -297,6 +339,11 @@ class StreamDataset(IterableDataset[Tuple[Tuple[Any, ...], int]]):
             lengths=self.lengths,
             balanced=self.balance == "length",
         )
+
+
+def _check_alone(name: str, value: Any, other: str) -> None:
+    if value is not None:
+        raise _invalid(other, "given", f"{name} or {other}, as they are one", f"leave {other} out")
 
 
 def _check_choice(name: str, value: Any, choices: List[Union[str, None]]) -> None:

@@ -8,10 +8,11 @@ import torch.distributed
 from torch import Tensor
 
 from ..errors import StreamInputError
+from .batch import StreamBatch
 from .dataset import StreamDataset
 from .joining import Joining
 from .plan import split_rows
-from .progress import Place, Progress
+from .progress import Mark, Place, Progress
 from .seats import Part
 from .trees import map_tensors
 from .workers import Crew, Orders
@@ -32,7 +33,7 @@ class StreamDataLoader:
         collate_fn: makes a batch of the list of the rows' chunks, in this process; ``None`` gives `StreamBatch`
         pin_memory: whether batches come in pinned memory, for fast copies to a GPU
         persistent_workers: whether the processes live on from epoch to epoch
-        prefetch_factor: messages that wait for each process at most; each holds up to 16 batches or 1 MiB
+        prefetch_factor: messages that wait for each process at most; each holds up to 16 batches or 4 MiB
         multiprocessing_context: how processes start: ``"fork"``, ``"spawn"``, ``"forkserver"``, or a context
         timeout: seconds that a message may take, 0 for any time
         worker_init_fn: called in every process with its number. To torch's ``get_worker_info`` each process is the only
@@ -104,8 +105,18 @@ class StreamDataLoader:
         """The number of batches of the next epoch, where the dataset knows the lengths of its streams."""
         steps = self.dataset.plan().steps
         if steps is None or self.dataset.assignment == "in_time":
-            raise TypeError("the number of batches is unknown: give the dataset lengths=, and assignment='planned'")
+            known = "call its .measure()" if hasattr(self.dataset, "measure") else "give it lengths="
+            planned = ", and assignment='planned'" if self.dataset.assignment == "in_time" else ""
+            raise TypeError(
+                f"unknown_length: the number of batches of {self.dataset!r} is unknown; the number of chunks of every "
+                f"stream was expected; {known}{planned}"
+            )
         return steps
+
+    def __repr__(self) -> str:
+        how = [f"num_workers={self.num_workers}"]
+        how += [] if self.collate_fn is None else [f"collate_fn={getattr(self.collate_fn, '__name__', '...')}"]
+        return f"{type(self).__name__}({self.dataset!r}, {', '.join(how)})"
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch is read next; see `StreamDataset.set_epoch`.
@@ -151,6 +162,8 @@ class StreamDataLoader:
                 batch = joining(present)
                 progress.advance(came)
                 self._progress = progress
+                if isinstance(batch, StreamBatch):
+                    batch.place = progress.mark()
                 yield self._pinned(batch) if self.pin_memory else batch
         except GeneratorExit:
             raise
@@ -170,6 +183,7 @@ class StreamDataLoader:
                 crew.busy = False
             for feed in feeds:
                 feed.close()
+        progress.ended = True
         if dataset.epoch == epoch:
             dataset.set_epoch(epoch + 1)
 
@@ -250,13 +264,31 @@ class StreamDataLoader:
 
     # ------------------------------------------------------------------ state
 
-    def state_dict(self) -> Dict[str, Any]:
-        """Where the loader stands after the batch that it gave last: numbers, lists and strings alone.
+    def state_dict(self, after: Any = None) -> Dict[str, Any]:
+        """Where the loader stands after a batch: numbers, lists and strings alone.
 
         Another loader of the same streams and settings goes on with the very next batch, whatever its number of
         workers. Saved together with the states of the streams or networks that the batches went through, training
         goes on in the middle of signals.
+
+        Args:
+            after: the batch, a `StreamBatch` of this loader, or its ``place``; ``None``: the one that it gave last. To
+                be given where batches are fetched ahead of those that are used.
+
+        Raises:
+            StreamInputError: code ``no_place``: ``after`` is no such batch
         """
+        if after is not None:
+            mark = getattr(after, "place", after)
+            if not isinstance(mark, Mark):
+                raise StreamInputError(
+                    f"no_place: after is a {type(after).__name__}; expected a StreamBatch that this loader gave, or "
+                    "its place; what a collate_fn makes has none: save the state before the next batch is fetched"
+                )
+            found = mark.find()
+            if self.dataset.assignment == "planned" and found.batch == self.dataset.plan(found.epoch).steps:
+                found = Place(found.epoch + 1)  # that was the last one
+            return {**found.state_dict(), "dataset": self._settings()}
         epoch, place = self.dataset.epoch, self._resume
         if place is None and self._progress is not None:
             if self._progress.running or self._progress.start.epoch == epoch:

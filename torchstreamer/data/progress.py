@@ -1,11 +1,11 @@
 """Where an epoch stands, and how that is said to the processes that read on, and saved."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .seats import Cursor, Part, Seats
 from .workers import Orders
 
-__all__ = ["Place", "Progress"]
+__all__ = ["Mark", "Place", "Progress"]
 
 
 class Place:
@@ -61,12 +61,14 @@ class Progress:
         start: the place
         batch: how many batches lie before where it stands now
         running: whether batches are being read
+        ended: whether the epoch has come to its end
     """
 
     def __init__(self, start: Place, shares: Sequence[range]) -> None:
         self.start = start
         self.batch = start.batch
         self.running = False
+        self.ended = False
         self._shares = shares
         self._after: List[Optional[Tuple[Seats, int]]] = [None] * len(shares)
 
@@ -79,12 +81,22 @@ class Progress:
 
     def place(self) -> Place:
         """The place after the last batch."""
+        return self._place(self.batch, self._after)
+
+    def mark(self) -> "Mark":
+        """What a batch carries to tell the place after it."""
+        batch, after = self.batch, tuple(self._after)
+        return Mark(
+            lambda: Place(self.start.epoch + 1) if self.ended and batch == self.batch else self._place(batch, after)
+        )
+
+    def _place(self, batch: int, after_it: Sequence[Optional[Tuple[Seats, int]]]) -> Place:
         start = self.start
-        if self.batch == start.batch:
+        if batch == start.batch:
             return start
         cursors: List[Cursor] = []
         drawn: List[int] = []
-        for after, begun in zip(self._after, start.orders(self._shares, 0, 1), strict=True):
+        for after, begun in zip(after_it, start.orders(self._shares, 0, 1), strict=True):
             if after is None:  # nothing came from this process: its rows stand where they stood
                 cursors += begun.cursors or [Cursor(0, 0)] * (len(self._shares[len(drawn)]))
                 drawn.append(begun.drawn)
@@ -92,4 +104,38 @@ class Progress:
                 seats, age = after
                 cursors += seats.cursors(age)
                 drawn.append(seats.drawn)
-        return Place(start.epoch, self.batch, cursors, drawn)
+        return Place(start.epoch, batch, cursors, drawn)
+
+
+class Mark:
+    """The place after a batch, found when it is asked for.
+
+    All marks are equal: they stand in batches, and batches of one structure are compared by it.
+
+    Args:
+        find: gives the place
+    """
+
+    def __init__(self, find: Callable[[], Place]) -> None:
+        self.find = find
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mark)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        place = self.find()
+        return f"Mark(epoch={place.epoch}, batch={place.batch})"
+
+    def __deepcopy__(self, memo: Any) -> "Mark":
+        return self
+
+    def __reduce__(self) -> Any:
+        return _marked, (self.find().state_dict(),)
+
+
+def _marked(state: Dict[str, Any]) -> Mark:
+    place = Place.of(state)
+    return Mark(lambda: place)

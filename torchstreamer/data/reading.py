@@ -344,9 +344,8 @@ class RowsReader:
         self.error.__cause__ = failed.error
 
     def _message(self, row: _Row, text: str) -> str:
-        return (
-            f"stream_failed: stream {row.index} ({_shown(self.reading.streams[row.index])}), chunk {row.chunk}: {text}"
-        )
+        stream = _shown(self.reading.streams[row.index], most=300)  # paths are long
+        return f"stream_failed: stream {row.index} ({stream}), chunk {row.chunk}: {text}"
 
 
 def _read(row: _Row) -> Any:

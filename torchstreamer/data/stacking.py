@@ -1,5 +1,6 @@
 """Rows of chunks as one: stacked in a process, joined between processes, padded along time."""
 
+import ctypes
 from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
@@ -9,6 +10,9 @@ from ..errors import StreamReadError
 from .trees import Number, Others, TimeDim, axis_of, copied, filled, kind_of, like, part_of, tensor_of
 
 __all__ = ["join", "stack"]
+
+_SHARED = 2**15  # elements from which on torch shares work out to threads
+_ALONE = 2**25  # bytes that one thread copies
 
 
 def stack(
@@ -145,15 +149,39 @@ def _join_tensors(
             assert axis is not None
             longest[axis] = max(longest[axis], tensor.shape[axis + 1])
     if same and [row for places in rows for row in places] == list(range(batch_size)):
-        return torch.cat(list(tensors))
+        return _side_by_side(tensors)
     joined = filled(first, [batch_size, *longest], fill)
     for tensor, places in zip(tensors, rows, strict=True):
         for place, row in zip(places, tensor, strict=True):
-            (joined[place] if axis is None else joined[place].narrow(axis, 0, row.shape[axis])).copy_(row)
+            _copy(joined[place] if axis is None else joined[place].narrow(axis, 0, row.shape[axis]), row)
     return joined
 
 
 # ------------------------------------------------------------------ inside
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    if sum(tensor.numel() for tensor in tensors) < _SHARED:
+        return torch.cat(list(tensors))
+    joined = tensors[0].new_empty([sum(map(len, tensors)), *tensors[0].shape[1:]])
+    at = 0
+    for tensor in tensors:
+        _copy(joined[at : at + len(tensor)], tensor)
+        at += len(tensor)
+    return joined
+
+
+def _copy(to: Tensor, tensor: Tensor) -> None:
+    if tensor.numel() < _SHARED:
+        to.copy_(tensor)
+        return
+    nbytes = tensor.numel() * tensor.element_size()
+    plain = [each.is_contiguous() and not each.is_conj() and not each.is_neg() for each in (to, tensor)]
+    if all(plain) and to.device.type == tensor.device.type == "cpu" and nbytes <= _ALONE:
+        # Torch would share the work out to threads, and beside processes that read it waits long for the last of them.
+        ctypes.memmove(to.data_ptr(), tensor.data_ptr(), nbytes)
+    else:
+        to.copy_(tensor)
 
 
 def _parts(trees: Sequence[Any]) -> "dict[Any, List[Any]]":

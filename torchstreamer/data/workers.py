@@ -22,8 +22,8 @@ from .trees import Others, copied
 __all__ = ["Crew", "Orders"]
 
 # A message holds as many parts as came in this time, or fill this memory, and at most so many.
-_SECONDS = 0.02
-_BYTES = 2**20
+_SECONDS = 0.05
+_BYTES = 2**22
 _PARTS = 16
 
 

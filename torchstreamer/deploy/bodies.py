@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.stream import BaseStream
 from ..layers.conv import Conv1dStream
-from ..layers.conv_transpose import ConvTranspose1dStream, TransposedStream, frame_columns
+from ..layers.conv_transpose import ConvTranspose1dStream, TransposedStream
 from ..layers.elementwise import Elementwise1dStream, PointwiseStream
 from ..layers.normalization import BatchNorm1dStream
 from ..layers.pooling import Pool1dStream
@@ -79,11 +79,10 @@ def _(stream: Conv1dStream, plan: Any, edge: Any) -> nn.Module:
 @body_of.register
 def _(stream: ConvTranspose1dStream, plan: Any, edge: Any) -> nn.Module:
     weight = _weight(stream)
-    taps = stream.reach.depth
-    few = plan.batch * edge.per_step <= frame_columns(stream.kernel_size, stream.stride, taps)
-    products = plan.columns != 0 and stream.groups == 1
-    if products and stream.field >= stream.stride and few:
-        return TransposeTaps(weight, stream.bias, stream.stride, stream.dilation, taps)
+    # Dilation would fill the product with 0, by which nan spreads.
+    products = plan.columns != 0 and stream.groups == stream.dilation == 1
+    if products and stream.field >= stream.stride:
+        return TransposeTaps(weight, stream.bias, stream.stride, stream.reach.depth)
     # Between frames that lie apart stands the bias.
     return _Transposed(weight, stream.bias, stream.stride, stream.dilation, stream.groups, stream.gap)
 

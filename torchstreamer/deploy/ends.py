@@ -3,12 +3,14 @@
 from typing import List, Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..core.reach import Reach
 from ..layers.padding import edge_source
+from .kernels import time_major
 from .rows import Part, Rows, over
 
-__all__ = ["Attach", "EdgePart", "Fit", "Frames", "Latch"]
+__all__ = ["Attach", "Fit", "Frames", "Latch", "Mirrored"]
 
 
 class Fit(Part):
@@ -31,30 +33,46 @@ class Fit(Part):
         return torch.where(inside, x, torch.full_like(x, self.value)), []
 
 
-class EdgePart(Part):
-    """Padding by samples of the signal itself: the first and last ones, mirrored or repeated.
+class Mirrored(Part):
+    """Windows of a signal that is padded by samples of its own: the first and last ones, mirrored or repeated.
+
+    The padding is read where a window wants it and never stands in a value of its own, so that windows that see none
+    of it do not wait for it.
 
     Args:
+        body: the operation, on windows ``[B, C, n]``
+        reach: of the operation, with the padding
         mode: ``"reflect"`` or ``"replicate"``
-        held: samples of the state
         lag, key: of the input
-        lag_padded: of the output, less the padding on the left
+        lag_out: of the output
     """
 
-    def __init__(self, mode: str, held: int, lag: int, key: int, lag_padded: int) -> None:
-        super().__init__(held)
+    def __init__(self, body: nn.Module, reach: Reach, mode: str, lag: int, key: int, lag_out: int) -> None:
+        # The last window to see the sample that stands `end` after the signal may want its source, as far before it.
+        turned = reach.last - reach.end * (2 if mode == "reflect" else 1)
+        oldest = reach.oldest(-lag_out) + min(turned - reach.first, 0)
+        super().__init__(max(-lag - oldest, 0))
+        self.body = body
+        self.reach = reach
         self.mode = mode
         self.lag = lag
         self.key = key
-        self.lag_padded = lag_padded
+        self.lag_out = lag_out
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
         x = xs[0]
         m = x.size(2)
+        outputs = m // self.reach.q
         window, states = self.join(x, states, rows)
-        source = edge_source(rows.position(m, self.lag_padded), rows.length(self.key) - 1, self.mode)
-        place = (source - (rows.begin(m, self.lag) - self.held)).clamp(0, window.size(2) - 1)
-        return window.gather(2, over(place, x).expand(-1, x.size(1), -1)), states
+        begin = rows.begin(outputs, self.lag_out) * self.reach.q + self.reach.first
+        place = begin + torch.arange(self.reach.span(outputs), device=x.device)
+        source = edge_source(place, rows.length(self.key) - 1, self.mode)
+        place = over((source - (rows.begin(m, self.lag) - self.held)).clamp(0, window.size(2) - 1), x)
+        if time_major(x.device, x.dtype):
+            padded = window.transpose(1, 2).gather(1, place.transpose(1, 2).expand(-1, -1, x.size(1))).transpose(1, 2)
+        else:
+            padded = window.gather(2, place.expand(-1, x.size(1), -1))
+        return self.body(padded), states
 
 
 class Frames(Part):

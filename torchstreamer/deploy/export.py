@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -15,7 +16,8 @@ from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
 from .backends import SETTINGS
 from .chunks import check_stream
-from .onnx_runner import KEY
+from .exported_file import KEY, parse_geometry
+from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal
 from .static import StaticStream
 from .steady import fresh
 
@@ -80,8 +82,9 @@ def export(
     batch: int = 1,
     autotune: bool = False,
     progress: Optional[ProgressCallback] = None,
+    metadata: Optional[Dict[str, Any]] = None,
     **options: Any,
-) -> None:
+) -> Path:
     """Write a stream to a file.
 
     | suffix | what it holds | chunks | needs |
@@ -90,72 +93,117 @@ def export(
     | ``.pt2`` | the static step, compiled by AOTInductor for this kind of machine | gathered to ``chunk`` | libtorch |
     | ``.onnx`` | the static step, states in and out, geometry in the metadata | gathered to ``chunk`` | ONNX Runtime |
 
-    Weights are those of this moment. The stream is left alone. `load` gives a runner.
+    Weights are those of this moment. The stream is left alone. `load` gives a runner. A file that was there is replaced
+    when the new one is whole.
 
     Args:
         stream: the stream, from `create_stream`
-        path: the file; its suffix says what is written
-        chunk: samples per step, a multiple of ``stream.hop``; for ``.pt2`` and ``.onnx``
-        batch: rows; for ``.pt2`` and ``.onnx``
-        autotune: for ``.pt2``, whether kernels are tried out, which takes minutes
+        path: the file; its suffix says what is written, in capitals too
+        chunk: samples per step, a multiple of ``stream.hop``; for ``.pt2`` and ``.onnx`` alone
+        batch: rows; for ``.pt2`` and ``.onnx`` alone
+        autotune: whether kernels are tried out, which takes minutes; for ``.pt2`` alone
         progress: is told what is at work, as ``progress(stage, done, total)``; see `ProgressCallback`
-        options: for `StaticStream`, as ``channels`` and ``dtype``
+        metadata: what is to travel with the stream, as ``{"rate_hz": 16000}``: a dict of what JSON holds. It comes back
+            as ``load(path).metadata``.
+        options: for `StaticStream`, as ``channels`` and ``dtype``; for ``.pt2`` and ``.onnx`` alone
+
+    Returns:
+        the path of the file
 
     Raises:
         UnsupportedModuleError: a layer has no static form
-        ValueError: the suffix is none of these, or ``chunk`` is missing or does not fit
+        ValueError: the suffix is none of these, ``chunk`` is missing or does not fit, an argument is of no use for this
+            suffix, ``metadata`` is not what JSON holds, or the weights are too large for an ``.onnx`` file
+        FileNotFoundError: the folder is missing
+        ModuleNotFoundError: a package is missing that writes ``.onnx`` files
 
     Example:
         >>> import os, tempfile, torch, torchstreamer as pts
         >>> stream = pts.create_stream(torch.nn.Conv1d(1, 2, 3))
-        >>> pts.export(stream, os.path.join(tempfile.mkdtemp(), "net.pt"))
+        >>> path = pts.export(stream, os.path.join(tempfile.mkdtemp(), "net.pt"), metadata={"rate_hz": 16000})
+        >>> pts.load(path).metadata
+        {'rate_hz': 16000}
     """
-    suffix = Path(path).suffix
-    if suffix not in (".pt", ".pt2", ".onnx"):
+    suffix = checked_suffix(path)
+    if suffix is None:
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
     check_stream(stream)
-    telling = Telling(f"export({type(stream).__name__}, {Path(path).name})", progress)
+    target = checked_destination(path)
+    carried = checked_metadata(metadata)
+    unused = {"autotune": autotune} if suffix == ".onnx" else {}
     if suffix == ".pt":
-        telling.begin("scripting the stream")
-        _save_script(stream, str(path))
-        telling.end()
-        return
-    if chunk is None:
+        unused = {"chunk": chunk is not None, "batch": batch != 1, "autotune": autotune, **dict.fromkeys(options, True)}
+    for name, given in unused.items():
+        if given:
+            raise ValueError(
+                f"unused_argument: {name}= came for {path}; it is of no use there, as "
+                + (
+                    "a script takes chunks of any size and any rows"
+                    if suffix == ".pt"
+                    else "ONNX Runtime chooses kernels"
+                )
+                + "; leave it out, or write another kind of file"
+            )
+    if suffix != ".pt" and chunk is None:
         raise ValueError(
             f"missing_chunk: no chunk= came; samples per step were expected, a multiple of {stream.hop}; a longer step "
             "costs less per sample and answers later"
         )
+    if suffix == ".onnx":
+        _check_packages()
+    telling = Telling(f"export({type(stream).__name__}, {Path(path).name})", progress)
+    with replacing(target, suffix) as place:
+        if chunk is None:
+            telling.begin("scripting the stream")
+            _save_script(stream, str(place), json.dumps({"version": 1, "metadata": carried}))
+        else:
+            _save_step(stream, place, chunk, batch, autotune, telling, carried, options)
+    telling.end()
+    return Path(path)
+
+
+def _save_script(stream: BaseStream, path: str, about: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script = torch.jit.script(stream)
+        script.reset()
+        torch.jit.save(script, path, _extra_files={KEY: about})
+    seal(Path(path))
+
+
+def _save_step(
+    stream: BaseStream,
+    place: Path,
+    chunk: int,
+    batch: int,
+    autotune: bool,
+    telling: Telling,
+    metadata: Dict[str, Any],
+    options: Dict[str, Any],
+) -> None:
     anchor = stream.anchor()
     gpu = anchor is not None and anchor.is_cuda
-    if suffix == ".onnx" and gpu:  # the file is for any device, so it is planned as for a CPU
+    if place.suffix == ".onnx" and gpu:  # the file is for any device, so it is planned as for a CPU
         stream = fresh(stream).to("cpu")
     telling.expect(3)
     telling.begin("planning the static step")
     static = StaticStream(stream, chunk, batch, validate=False, **options)
+    about = json.dumps({**geometry(static, stream), "metadata": metadata})
+    parse_geometry(about)  # what could not be loaded is not written
     step = FunctionalStep(static).eval()
     telling.begin("recording the step with torch.export")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(step, step.example(), strict=False)
-    about = json.dumps(geometry(static, stream))
-    if suffix == ".pt2":
+    if place.suffix == ".pt2":
         kernels = "packed" if not gpu and _work(step) > _LONG else ""
         if autotune:
             kernels = "tuned on a GPU" if gpu else "tuned"
         telling.begin("compiling the step with AOTInductor" + (" and trying kernels out" if autotune else ""))
-        _save_package(program, str(path), about, kernels)
+        _save_package(program, str(place), about, kernels)
     else:
         telling.begin("writing the step as ONNX")
-        _save_onnx(program, str(path), about, step.names)
-    telling.end()
-
-
-def _save_script(stream: BaseStream, path: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.script(stream)
-        script.reset()
-        torch.jit.save(script, path)
+        _save_onnx(program, str(place), about, step.names)
 
 
 def _work(step: nn.Module) -> int:
@@ -172,16 +220,18 @@ def _save_package(program: Any, path: str, about: str, kernels: str) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
+    seal(Path(path))
 
 
-def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:
-    import logging
-
+def _check_packages() -> None:
     for needed in ("onnx", "onnxscript"):
         if importlib.util.find_spec(needed) is None:
             raise ModuleNotFoundError(
                 f"missing_package: there is no {needed}; an .onnx file needs it; pip install torchstreamer[onnx]"
             )
+
+
+def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -200,6 +250,11 @@ def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:
     assert written is not None
     written.model.metadata_props[KEY] = about
     written.save(path)
+    if len(list(Path(path).parent.iterdir())) > 1:  # weights in a file beside it, which no checksum would hold
+        raise ValueError(
+            "too_large: the weights do not fit into one .onnx file; less than 1.5 GiB was expected; write .pt or .pt2"
+        )
+    seal(Path(path))
 
 
 def _name(dtype: torch.dtype) -> str:

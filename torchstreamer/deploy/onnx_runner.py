@@ -1,6 +1,7 @@
 """Runs exported streams with ONNX Runtime and NumPy alone.
 
-This file imports neither torch nor anything else of this package, so it can be copied to where no torch is:
+This file and `exported_file.py`, which it imports, need neither torch nor anything else of this package, so the two can
+be copied to where no torch is:
 
     runner = OnnxRunner("model.onnx")
     for chunk in microphone:                 # [C, T] or [B, C, T], any number of samples
@@ -8,13 +9,21 @@ This file imports neither torch nor anything else of this package, so it can be 
     y = runner.flush()                       # the rest
 """
 
-import json
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-__all__ = ["KEY", "OnnxRunner", "StepRunner"]
+try:
+    from .exported_file import KEY, SEAL, check_graph, parse_geometry, read_sealed, refusal
+except ImportError:  # copied to where this package is not
+    from exported_file import (  # type: ignore[import-not-found, no-redef]
+        KEY,
+        SEAL,
+        check_graph,
+        parse_geometry,
+        read_sealed,
+        refusal,
+    )
 
-# Under this name the geometry stands in the metadata of a file.
-KEY = "torchstreamer"
+__all__ = ["OnnxRunner", "StepRunner"]
 
 
 class StepRunner:
@@ -33,14 +42,17 @@ class StepRunner:
         ratio: outputs per inputs, a pair of integers
         flush_steps: steps that the end of a signal takes
         dtype: of the input, by name
+        metadata: what was given to `torchstreamer.export`
     """
 
     # What a subclass raises.
+    file_error: Any = ValueError
     input_error: Any = ValueError
     state_error: Any = RuntimeError
 
     def __init__(self, geometry: Dict[str, Any]) -> None:
         self.geometry = geometry
+        self.metadata: Dict[str, Any] = geometry["metadata"]
         self.chunk = int(geometry["chunk"])
         self.batch = int(geometry["batch"])
         self.channels = int(geometry["channels"])
@@ -265,6 +277,7 @@ class OnnxRunner(StepRunner):
         providers: execution providers of ONNX Runtime
 
     Raises:
+        FileNotFoundError: there is no such file
         ValueError: the file is no exported stream
     """
 
@@ -272,22 +285,22 @@ class OnnxRunner(StepRunner):
         import numpy
         import onnxruntime  # type: ignore[import-untyped]
 
+        data = read_sealed(path, SEAL, self.file_error)
         self._numpy = numpy
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if KEY not in metadata:
-            raise ValueError(
-                f"invalid_file: {path} has no geometry of a stream; a file of torchstreamer.export was expected; "
-                "export the stream anew"
-            )
-        geometry = json.loads(metadata[KEY])
-        self._inputs = [value.name for value in self.session.get_inputs()]
-        self._names = [value.name for value in self.session.get_outputs()]
-        super().__init__(geometry)
+        try:
+            # Of the bytes that were checked. So it can read no other file either.
+            self.session = onnxruntime.InferenceSession(data, options, providers=list(providers))
+            geometry = parse_geometry(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""))
+            self._inputs = [value.name for value in self.session.get_inputs()]
+            self._names = [value.name for value in self.session.get_outputs()]
+            check_graph(geometry, self.session.get_inputs(), self._names)
+            super().__init__(geometry)
+        except Exception as error:  # ONNX Runtime has many of its own
+            raise self.file_error(refusal(path, str(error) or type(error).__name__)) from error
 
     def _run(self, program: Dict[str, Any], x: Any, lengths: int, first: bool, last: bool) -> Tuple[Any, Any, int, int]:
         numpy = self._numpy

@@ -71,17 +71,19 @@ class Interpolate(Part):
         weight: of the right neighbour, or ``None`` for the left one alone
         held: samples of the state
         lag, key: of the input
+        starts: whether outputs stand before the first input
     """
 
     left: Tensor
     weight: Optional[Tensor]
 
-    def __init__(self, left: Tensor, weight: Optional[Tensor], held: int, lag: int, key: int) -> None:
+    def __init__(self, left: Tensor, weight: Optional[Tensor], held: int, lag: int, key: int, starts: bool) -> None:
         super().__init__(held)
         self.register_buffer("left", left, persistent=False)
         self.register_buffer("weight", weight, persistent=False)
         self.lag = lag
         self.key = key
+        self.starts = starts
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
         x = xs[0]
@@ -90,11 +92,16 @@ class Interpolate(Part):
         y = window.index_select(2, self.left)
         if self.weight is None:
             return y, states
-        right = window.index_select(2, self.left + 1)
-        position = self.left + (rows.begin(m, self.lag) - self.held)
-        before = over(position < 0, x)
-        after = over(position + 1 >= rows.length(self.key), x)
-        first, second = torch.where(before, right, y), torch.where(after & ~before, y, right)
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         weight = self.weight.to(wide)
-        return (first * (1 - weight) + second * weight).to(x.dtype), states
+        right = window.index_select(2, self.left + 1)
+        position = self.left + (rows.begin(m, self.lag) - self.held)
+        if self.starts:
+            # What stands before the first sample is this one, and torch reads the next one too, of which it takes none.
+            before = over(position < 0, x)
+            next_but_one = window.index_select(2, (self.left + 2).clamp(max=window.size(2) - 1))
+            y, right = torch.where(before, right, y), torch.where(before, next_but_one, right)
+            weight = torch.where(before, 0.0, weight)
+            position = position.clamp(min=0)
+        right = torch.where(over(position + 1 >= rows.length(self.key), x), y, right)
+        return (y * (1 - weight) + right * weight).to(x.dtype), states

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core.lengths import LengthFunction, LengthTable
+from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
 from ..graph.layout import Layout
+from ..layers.padding import Pad1dStream
 from .counting import OPEN, RowLength
-from .ends import Fit
+from .ends import Fit, Mirrored
 from .parts import Call, Delay, Pick
 from .rows import Part, Rows
 
@@ -24,19 +26,25 @@ _LONGEST = 1 << 18
 
 
 class Margin(NamedTuple):
-    """Constants around a value that no part has put there yet.
+    """Padding around a value that no part has put there yet.
 
     Attributes:
         left: samples before the first
         right: samples after the last
-        value: of these samples
+        mode: ``"constant"``, ``"reflect"`` or ``"replicate"``
+        value: of constant ones
         length: of the value without them, for each total length
     """
 
     left: int
     right: int
+    mode: str
     value: float
     length: LengthFunction
+
+    def settled(self, n: int) -> int:
+        """Samples that are sure of the padded value after ``n`` of the value."""
+        return Pad1dStream(self.left, self.right, self.mode, self.value).output_length(n, False)
 
 
 @dataclass(frozen=True)
@@ -278,11 +286,50 @@ class Planner:
         """The value with its margin put around it."""
         if edge.margin is None:
             return edge
-        left, right, value, length = edge.margin
+        left, right, mode, value, length = edge.margin
+        inner = self.packed(replace(edge, margin=None, length=length))
+        if mode != "constant":
+            reach = Reach.shift(left, right)
+            made = self.mirrored(inner, nn.Identity(), reach, mode, edge.margin.settled, edge.length)
+            return self.unpacked(made, edge)
         # Of the first step the first sample is at least at position 0.
-        inner = self.settled(self.packed(replace(edge, margin=None, length=length)), left)
+        inner = self.settled(inner, left)
         made = self.add(Fit(inner.lag, self.key(inner), value), [inner], inner.lag - left, edge.length)
         return self.unpacked(made, edge)
+
+    def mirrored(
+        self, edge: Edge, body: nn.Module, reach: Reach, mode: str, settled: LengthFunction, length: LengthFunction
+    ) -> Edge:
+        """An operation on the windows of a value that is padded by samples of its own.
+
+        Args:
+            edge: the value
+            body: the operation
+            reach: of the operation, with the padding
+            mode: ``"reflect"`` or ``"replicate"``
+            settled: outputs that are sure after so many samples of the value
+            length: of the output
+        """
+        edge = self.settled(edge)
+        lag = self.late(edge, reach, settled, reach.depth - reach.first + reach.end)
+        return self.add(Mirrored(body, reach, mode, edge.lag, self.key(edge), lag), [edge], lag, length)
+
+    def late(self, edge: Edge, reach: Reach, settled: LengthFunction, start: int) -> int:
+        """The least lag of the output of a layer whose first outputs wait for more than its reach says.
+
+        Args:
+            edge: its input
+            reach: of the layer
+            settled: outputs that are sure after so many samples of the input
+            start: from so many samples on it is as many as the reach says
+        """
+        m = edge.per_step
+        outputs = m * reach.p // reach.q
+        early = (
+            (step + 1) * outputs - settled(max((step + 1) * m - edge.lag, 0))
+            for step in range((start + edge.lag) // m + 1)
+        )
+        return max(reach.lag(edge.lag), *early)
 
     def aligned(self, edges: Sequence[Edge], crops: Optional[Sequence[int]] = None) -> List[Edge]:
         """Values at one lag, after their first samples have been cropped."""

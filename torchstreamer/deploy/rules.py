@@ -5,6 +5,7 @@ reach of a stream follow the lag of what it gives and the samples that it holds 
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, List
 
 import torch
@@ -22,7 +23,6 @@ from ..layers.padding import Pad1dStream
 from ..layers.upsampling import InterpolatedStream
 from ..layers.window import WindowStream
 from .bodies import body_of
-from .ends import EdgePart
 from .parts import Call, Interpolate, Sum
 from .planning import Edge, Margin, Planner, static_rule
 from .windows import TransposedPart, WindowPart
@@ -49,18 +49,26 @@ def samplewise(plan: Planner, stream: Any, edge: Edge) -> Edge:
 @static_rule(WindowStream, margins=True)
 def window(plan: Planner, stream: WindowStream, edge: Edge) -> Edge:
     length = plan.through(edge, stream)
-    reach, fill, pad = stream.reach, stream.fill, stream.around()
+    reach, fill, pad, mode = stream.reach, stream.fill, stream.around(), "constant"
+    settled: LengthFunction = partial(stream.output_length, final=False)
     if pad is None and edge.margin is not None and reach.first == reach.end == 0:
-        left, right, fill, inner = edge.margin
-        reach = Reach.window(stream.field, stream.stride, left, right)
-        edge = replace(edge, length=inner, margin=None)
+        margin = edge.margin
+        mode, fill = margin.mode, margin.value
+        reach = Reach.window(stream.field, stream.stride, margin.left, margin.right)
+        settled = _one_after_the_other(margin.settled, settled)
+        edge = replace(edge, length=margin.length, margin=None)
     else:
         edge = plan.whole(edge)
-    if pad is not None and pad.mode == "constant":
-        fill = pad.value
-    elif pad is not None:
-        edge, reach = plan.lower(pad, edge), Reach.window(stream.field, stream.stride)
-    return _window(plan, edge, body_of(stream, plan, edge), reach, fill, stream.placed, length)
+    if pad is not None:
+        mode, fill = pad.mode, pad.value
+    body = body_of(stream, plan, edge)
+    if mode != "constant":
+        return plan.mirrored(edge, body, reach, mode, settled, length)
+    return _window(plan, edge, body, reach, fill, stream.placed, length)
+
+
+def _one_after_the_other(first: LengthFunction, second: LengthFunction) -> LengthFunction:
+    return lambda n: second(first(n))
 
 
 def _window(
@@ -127,19 +135,19 @@ def frames(plan: Planner, stream: TransposedStream, edge: Edge) -> Edge:
 @static_rule(Pad1dStream)
 def pad(plan: Planner, stream: Pad1dStream, edge: Edge) -> Edge:
     length = plan.through(edge, stream)
-    left, right = stream.left, stream.right
+    left, right = max(stream.left, 0), max(stream.right, 0)
     if stream.mode == "constant":
         # A crop counts from a later sample.
-        inner = edge.shifted(min(left, 0), _cropped(edge.length, -min(left, 0) - min(right, 0)))
-        margin = Margin(max(left, 0), max(right, 0), stream.value, inner.length)
-        return replace(inner, length=length, margin=margin if max(left, right) > 0 else None)
-    edge = plan.settled(edge)
-    # A mirrored sample stands as far from the end as its source, and the source of the last one may come with it.
-    reach = 2 if stream.mode == "reflect" else 1
-    before, after = max(left, 0), max(right, 0)
-    wait = reach * before
-    part = EdgePart(stream.mode, wait + reach * after, edge.lag, plan.key(edge), edge.lag + wait)
-    return plan.add(part, [edge], edge.lag + wait - left, length)
+        crop = min(stream.left, 0), min(stream.right, 0)
+        edge = edge.shifted(crop[0], _cropped(edge.length, -sum(crop)))
+    elif min(stream.left, stream.right) < 0:
+        # What is mirrored may be cropped at the other end.
+        inner = plan.through(edge, Pad1dStream(left, right, stream.mode))
+        edge = replace(edge, length=inner, margin=Margin(left, right, stream.mode, 0.0, edge.length))
+        return plan.whole(edge).shifted(min(stream.left, 0), length)
+    if left == right == 0:
+        return replace(edge, length=length)
+    return replace(edge, length=length, margin=Margin(left, right, stream.mode, stream.value, edge.length))
 
 
 def _cropped(length: LengthFunction, amount: int) -> LengthFunction:
@@ -163,14 +171,16 @@ def interpolated(plan: Planner, stream: InterpolatedStream, edge: Edge) -> Edge:
     length = plan.through(edge, stream)
     if stream.linear:
         edge = plan.settled(edge)
-    lag = reach.lag(edge.lag)
+    lag = (
+        plan.late(edge, reach, partial(stream.output_length, final=False), 2) if stream.linear else reach.lag(edge.lag)
+    )
     held = max(reach.held(edge.lag, lag), 0)
     device = edge.example.device
     outputs = torch.arange(-lag, edge.per_step * reach.p // reach.q - lag)
     left, rest = stream.between(outputs)
     weight = (rest.to(torch.float64) / reach.p).to(device) if stream.linear else None
     key = plan.key(edge) if stream.linear else 0
-    part = Interpolate((left + (edge.lag + held)).to(device), weight, held, edge.lag, key)
+    part = Interpolate((left + (edge.lag + held)).to(device), weight, held, edge.lag, key, reach.first < 0)
     return plan.add(part, [edge], lag, length)
 
 

@@ -1,17 +1,17 @@
 """Runners of exported files, for tensors."""
 
-import json
 import os
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
-from ..errors import StreamInputError, StreamStateError
-from .onnx_runner import KEY, OnnxRunner, StepRunner
+from ..errors import StreamFileError, StreamInputError, StreamStateError
+from .exported_file import KEY, parse_geometry, refusal
+from .files import read_archive
+from .onnx_runner import OnnxRunner, StepRunner
 
-__all__ = ["OnnxTensorRunner", "PackageRunner", "load"]
+__all__ = ["OnnxTensorRunner", "PackageRunner"]
 
 
 class PackageRunner(StepRunner):
@@ -21,27 +21,27 @@ class PackageRunner(StepRunner):
         path: the ``.pt2`` file
 
     Raises:
-        ValueError: the file is no exported stream
+        FileNotFoundError: there is no such file
+        StreamFileError: the file is no exported stream
     """
 
+    file_error = StreamFileError
     input_error = StreamInputError
     state_error = StreamStateError
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
         # Private, as all of AOTInductor in Python.
         from torch._inductor import aoti_load_package
 
-        self.loader = aoti_load_package(str(path)).loader
-        metadata = self.loader.get_metadata()
-        if KEY not in metadata:
-            raise ValueError(
-                f"invalid_file: {path} has no geometry of a stream; a file of torchstreamer.export was expected; "
-                "export the stream anew"
-            )
-        geometry = json.loads(metadata[KEY])
-        self.device = torch.device(geometry["device"])
+        read_archive(path)
         self._flags: Dict[Tuple[int, bool, bool], List[Tensor]] = {}
-        super().__init__(geometry)
+        try:
+            self.loader = aoti_load_package(os.fspath(path)).loader
+            geometry = parse_geometry(self.loader.get_metadata().get(KEY, ""))
+            self.device = torch.device(geometry["device"])
+            super().__init__(geometry)
+        except Exception as error:  # torch raises anything
+            raise StreamFileError(refusal(path, str(error) or type(error).__name__)) from error
 
     def _run(self, program: Dict[str, Any], x: Any, lengths: int, first: bool, last: bool) -> Tuple[Any, Any, int, int]:
         key = (lengths, first, last)
@@ -90,6 +90,7 @@ class PackageRunner(StepRunner):
 class OnnxTensorRunner(OnnxRunner):
     """`OnnxRunner` for tensors."""
 
+    file_error = StreamFileError
     input_error = StreamInputError
     state_error = StreamStateError
 
@@ -113,37 +114,3 @@ class OnnxTensorRunner(OnnxRunner):
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
-    """A runner of an exported stream.
-
-    Args:
-        path: a file that `export` wrote
-        threads: threads of ONNX Runtime, for ``.onnx``
-
-    Returns:
-        of ``.pt`` the scripted stream, with everything that a stream promises, for chunks of any size; of ``.pt2`` and
-        ``.onnx`` a runner that is called like a stream and gathers chunks of any size to the planned one
-
-    Raises:
-        ValueError: the suffix is none of these, or the file is no exported stream
-
-    Example:
-        >>> import os, tempfile, torch, torchstreamer as pts
-        >>> net = torch.nn.Conv1d(1, 2, 3)
-        >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
-        >>> pts.export(pts.create_stream(net), path)
-        >>> x = torch.randn(1, 20)
-        >>> torch.testing.assert_close(pts.load(path)(x, final=True), net(x))
-    """
-    suffix = Path(path).suffix
-    if suffix == ".pt":
-        # Parameters made in inference mode have no version, so packed copies of them would be made anew at every call.
-        with torch.inference_mode(False):
-            return torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-    if suffix == ".pt2":
-        return PackageRunner(Path(path))
-    if suffix == ".onnx":
-        return OnnxTensorRunner(path, threads)
-    raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; see torchstreamer.export")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.reach import Reach
-from ..layers.conv_transpose import frame_matrix
+from ..layers.conv_transpose import frame_matrix, frame_product
 from ..layers.window import affine, spanned, window_count
 from .kernels import time_major
 from .rows import Part, Rows, over
@@ -81,23 +81,25 @@ class TransposeTaps(nn.Module):
     Args:
         weight: ``[C, O, K]``
         bias: ``[O]``
-        stride, dilation: of the convolution
+        stride: of the convolution
         taps: inputs that one output may depend on
     """
 
     matrix: Tensor
     bias: Optional[Tensor]
 
-    def __init__(self, weight: Tensor, bias: Optional[Tensor], stride: int, dilation: int, taps: int) -> None:
+    def __init__(self, weight: Tensor, bias: Optional[Tensor], stride: int, taps: int) -> None:
         super().__init__()
         self.stride = stride
         self.taps = taps
-        self.register_buffer("matrix", frame_matrix(weight.detach(), stride, dilation, taps), persistent=False)
+        self.channels = weight.size(0)
+        self.some = weight.size(2) % stride * weight.size(1)
+        self.register_buffer("matrix", frame_matrix(weight.detach(), stride, taps), persistent=False)
         self.register_buffer("bias", None if bias is None else bias.detach().repeat(stride), persistent=False)
 
     def forward(self, window: Tensor) -> Tensor:
         count = window.size(2) - self.taps + 1
-        y = affine(_unfolded(window, self.taps, count, 1, 1), self.matrix, self.bias)
+        y = frame_product(_unfolded(window, self.taps, count, 1, 1), self.matrix, self.bias, self.channels, self.some)
         return y.view(window.size(0), count * self.stride, -1).transpose(1, 2)
 
 

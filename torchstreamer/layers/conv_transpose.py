@@ -1,6 +1,5 @@
 """Streams of transposed convolutions. TorchScript compiles this file."""
 
-import sys
 from typing import Iterator, Optional
 
 import torch
@@ -15,23 +14,21 @@ from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..core.tracing import plain_inference
 from ..errors import StreamInputError
-from .limits import GEMM_COLUMNS
 from .weights import PackedWeight, plain_bias, register_tensor, weight_source
-from .window import spanned, unfold
+from .window import affine, spanned, unfold
 
-__all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream", "frame_columns", "frame_matrix"]
+__all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream", "frame_matrix", "frame_product"]
 
 
-def frame_matrix(weight: Tensor, stride: int, dilation: int, taps: int) -> Tensor:
-    """The weight of a transposed convolution as that of one product.
+def frame_matrix(weight: Tensor, stride: int, taps: int) -> Tensor:
+    """The weight of a transposed convolution without dilation as that of one product.
 
-    Output j = i·s + r of block i is the sum over m of x[i - m] · w[k] for k·d = r + m·s, so the transposed convolution
-    is a convolution with ``taps`` taps from C to s·O channels, whose output is cut into s samples.
+    Output j = i·s + r of block i is the sum over m of x[i - m] · w[r + m·s], so the transposed convolution is a
+    convolution with ``taps`` taps from C to s·O channels, whose output is cut into s samples.
 
     Args:
         weight: ``[C, O, K]``
         stride: samples from one frame to the next
-        dilation: samples between the taps of a frame
         taps: inputs that one output may depend on
 
     Returns:
@@ -40,28 +37,39 @@ def frame_matrix(weight: Tensor, stride: int, dilation: int, taps: int) -> Tenso
     c = weight.size(0)
     o = weight.size(1)
     spread = weight.new_zeros([c, o, taps * stride])
-    spread[:, :, : spanned(weight.size(2), dilation) : dilation].copy_(weight)
+    spread[:, :, : weight.size(2)].copy_(weight)
     blocks = spread.view(c, o, taps, stride).flip([2])
     return blocks.permute(2, 0, 3, 1).reshape(taps * c, stride * o).contiguous()
 
 
-def frame_columns(kernel_size: int, stride: int, taps: int) -> int:
-    """Up to how many inputs the product beats torch's transposed convolution, without groups.
+def frame_product(x: Tensor, matrix: Tensor, bias: Optional[Tensor], channels: int, some: int) -> Tensor:
+    """The product with a `frame_matrix`, and the bias added.
 
-    It does so at every size, unless dilation fills the weight with zeros.
+    Where the kernel is no multiple of the stride, the oldest input takes part in the first outputs of a block alone.
+    From the others it is left out: multiplied by 0, ``nan`` and infinity would spread to them.
+
+    Args:
+        x: windows ``[N, taps · C]``, oldest input first
+        matrix: ``[taps · C, s · O]``
+        bias: ``[s · O]``
+        channels: ``C``
+        some: columns that the oldest input takes part in, 0 if it does in all
     """
-    return sys.maxsize if taps * stride <= 2 * kernel_size else GEMM_COLUMNS * kernel_size // (taps * stride)
+    if some == 0:
+        return affine(x, matrix, bias)
+    y = affine(x.narrow(1, channels, x.size(1) - channels), matrix.narrow(0, channels, x.size(1) - channels), bias)
+    y.narrow(1, 0, some).addmm_(x.narrow(1, 0, channels), matrix.narrow(0, 0, channels).narrow(1, 0, some))
+    return y
 
 
 class _TransposedWeight(PackedWeight):
-    def __init__(self, source: nn.Module, stride: int, dilation: int, taps: int) -> None:
+    def __init__(self, source: nn.Module, stride: int, taps: int) -> None:
         super().__init__(source)
         self.stride = stride
-        self.dilation = dilation
         self.taps = taps
 
     def pack(self, weight: Tensor) -> Tensor:
-        return frame_matrix(weight, self.stride, self.dilation, self.taps)
+        return frame_matrix(weight, self.stride, self.taps)
 
 
 class TransposedStream(BaseStream):
@@ -202,7 +210,7 @@ class ConvTranspose1dStream(TransposedStream):
         >>> torch.testing.assert_close(y, up(x))
     """
 
-    __constants__ = [*TransposedStream.__constants__, "out_channels", "groups", "gemm_columns"]
+    __constants__ = [*TransposedStream.__constants__, "out_channels", "groups", "product", "some", "width", "unread"]
 
     weight = entry("_modules")
     bias: Optional[Tensor] = entry("_parameters")
@@ -229,11 +237,13 @@ class ConvTranspose1dStream(TransposedStream):
         super().__init__(in_channels, kernel_size, stride, dilation, padding, output_padding)
         self.out_channels = out_channels
         self.groups = groups
-        taps = self.history + 1
-        self.weight = _TransposedWeight(source, self.stride, self.dilation, taps)
-        self.gemm_columns = 0
-        if groups == 1 and self.late == 0 and self.weight.steady():
-            self.gemm_columns = frame_columns(kernel_size, stride, taps)
+        taps = (kernel_size - 1) // stride + 1
+        self.weight = _TransposedWeight(source, self.stride, taps)
+        self.width = taps * in_channels
+        self.unread = (self.history + 1) * in_channels - self.width  # of what is held, for the output padding alone
+        # Without groups one product beats torch's transposed convolution at every size. Dilation would fill it with 0.
+        self.product = groups == 1 and dilation == 1 and self.late == 0 and self.weight.steady()
+        self.some = kernel_size % stride * out_channels
         register_tensor(self, "bias", bias)
 
     def overlap(self, x: Tensor) -> Tensor:
@@ -248,7 +258,7 @@ class ConvTranspose1dStream(TransposedStream):
         if t == ring.period and not final and plain_inference() and self.weight.fits(x):
             first = ring.advance(x, t)
             return self._product(ring.data, first, t, self.weight.packed)
-        if final or x.size(0) * t > self.gemm_columns or not plain_inference():
+        if final or not self.product or not plain_inference():
             return self._overlapped(x, final)
         rows = ring.extend(x, True)
         first = ring.begin
@@ -265,9 +275,9 @@ class ConvTranspose1dStream(TransposedStream):
 
     def _product(self, rows: Tensor, first: int, t: int, matrix: Tensor) -> Tensor:
         c = self.in_channels
-        flat = unfold(rows, first * c, t, c, (self.history + 1) * c)
+        flat = unfold(rows, first * c + self.unread, t, c, self.width)
         bias = self.bias
-        y = torch.mm(flat, matrix) if bias is None else torch.addmm(bias.repeat(self.stride), flat, matrix)
+        y = frame_product(flat, matrix, bias if bias is None else bias.repeat(self.stride), c, self.some)
         return y.view(rows.size(0), t * self.stride, self.out_channels).transpose(1, 2)
 
     def output_channels(self, channels: int) -> int:

@@ -36,7 +36,6 @@ class Signal:
     """A signal in a row: what it is, what came in and out, and what happened to it."""
 
     x: Tensor
-    poisoned: bool
     doomed: float  # the chance that another one takes its row, in every call
     came: int = 0
     steps: int = 0  # calls in which its row was active
@@ -74,6 +73,7 @@ class LiveRows:
         longest: lengths to choose from are also random ones up to this; by default six steps and 40 samples
         tolerance: largest difference allowed, relative to the largest output; by default one for the dtype
         scale: of the outputs, if that is more than the largest one
+        nan: the share of signals with a sample that is ``nan`` or infinite; outputs are so where the network's are
         options: for `StaticStream`
 
     Raises:
@@ -94,6 +94,7 @@ class LiveRows:
         longest: Optional[int] = None,
         tolerance: Optional[float] = None,
         scale: float = 1e-3,
+        nan: float = 0.1,
         **options: Any,
     ) -> None:
         self.net = net
@@ -108,6 +109,7 @@ class LiveRows:
         self.dtype = dtype
         self.tolerance = tolerance
         self.scale = scale
+        self.nan = nan
         # Few different lengths, so that the network takes the signals of one length together.
         longest = 6 * chunk + 40 if longest is None else longest
         found = [self.random.randint(0, longest) for _ in range(10)] + [0, 1, 2, chunk, 2 * chunk, chunk + 1]
@@ -152,7 +154,7 @@ class LiveRows:
         y = torch.cat(signal.pieces, -1)
         length = 0 if expected is None else expected.shape[-1]
         _require(y.shape[-1] == length, f"{y.shape[-1]} outputs came of {where}; the network gives {length}")
-        if expected is None or signal.poisoned:
+        if expected is None:
             return
         came, due = (tuple(y.shape), y.dtype), (tuple(expected.shape), expected.dtype)
         _require(came == due, f"shape {came[0]}, {came[1]} came of {where}; {due[0]}, {due[1]} was expected")
@@ -171,10 +173,9 @@ class LiveRows:
         n = self.random.choice(self.lengths)
         x = self.draw(torch.randn(channels, n, generator=self.generator, dtype=torch.float64))
         x = (x.to(self.dtype) if x.is_floating_point() else x).to(self.device)
-        poisoned = n > 0 and x.is_floating_point() and self.random.random() < 0.1
-        if poisoned:
+        if n > 0 and x.is_floating_point() and self.random.random() < self.nan:
             x[:, self.random.randrange(n)] = self.random.choice([float("nan"), float("inf")])
-        made = Signal(x, poisoned, self.random.choice([0, 0, 1 / (n // self.chunk + 4)]))
+        made = Signal(x, self.random.choice([0, 0, 1 / (n // self.chunk + 4)]))
         if before is not None:
             made.before = "the row of one that had ended" if before.ended else "the row of one that went on"
         return made

@@ -1,0 +1,177 @@
+"""What is checked of an exported file before anything in it is used: its seal, and the geometry it tells.
+
+This file imports neither torch nor anything else of this package, so it can be copied to where no torch is, with
+`onnx_runner.py`.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from typing import Any, Dict, Sequence
+
+__all__ = ["KEY", "SEAL", "check_graph", "parse_geometry", "read_sealed", "refusal"]
+
+# Under this name the geometry stands in the metadata of a file.
+KEY = "torchstreamer"
+# An exported file ends in a seal and the SHA-256 of all bytes before, in hexadecimal. In an .onnx file the two are one
+# more entry of the metadata, as protobuf takes it at the end of a message: tag and length of the entry, of its key, of
+# its value.
+SEAL = b"\x72\x58\x0a\x14torchstreamer.sha256\x12\x40"
+
+_DIGEST = 64
+_MOST = 2**40  # of any number in a geometry
+_MOST_BYTES = 2**32  # of all states together, and of a chunk
+_DTYPES = {  # bytes, and the name in ONNX
+    "bool": (1, "bool"),
+    "uint8": (1, "uint8"),
+    "int8": (1, "int8"),
+    "int16": (2, "int16"),
+    "int32": (4, "int32"),
+    "int64": (8, "int64"),
+    "float16": (2, "float16"),
+    "bfloat16": (2, "bfloat16"),
+    "float32": (4, "float"),
+    "float64": (8, "double"),
+    "complex64": (8, "complex64"),
+    "complex128": (16, "complex128"),
+}
+
+
+def refusal(path: Any, reason: str) -> str:
+    """What is said of a file that cannot be taken."""
+    return (
+        f"invalid_file: {path} cannot be loaded: {reason}; a file as torchstreamer.export wrote it was expected; "
+        "export the stream anew"
+    )
+
+
+def read_sealed(path: Any, seal: bytes, error: Any = ValueError) -> bytes:
+    """The bytes of an exported file, after its checksum was found right.
+
+    Args:
+        path: the file
+        seal: that of its format
+        error: what is raised of a file that is not such, or damaged
+
+    Raises:
+        FileNotFoundError: there is no such file
+    """
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)  # a pipe would never end
+        data = b""
+        if regular:
+            with open(path, "rb") as file:
+                data = file.read()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, MemoryError) as reason:
+        raise error(refusal(path, f"it cannot be read ({reason})")) from reason
+    if not regular:
+        raise error(refusal(path, "it is no file"))
+    whole = len(data) - _DIGEST
+    if whole < len(seal) or data[whole - len(seal) : whole] != seal:
+        raise error(refusal(path, "it does not end as files of this format do: it is another's, cut short or renamed"))
+    if hashlib.sha256(memoryview(data)[:whole]).hexdigest().encode() != data[whole:]:
+        raise error(refusal(path, "its checksum is another: it was damaged or changed"))
+    return data
+
+
+def parse_geometry(text: str) -> Dict[str, Any]:
+    """The geometry of a program, from a file's metadata.
+
+    Raises:
+        ValueError: it is none, or one of no program that there can be; the message says what is wrong
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its geometry is no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError("its geometry is no JSON object")
+    for name, good in _EXPECTED.items():
+        if name not in found or not good(found[name]):
+            raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
+    chunk = [[found["batch"], found["channels"], found["chunk"]], found["dtype"]]
+    if _nbytes(chunk) > _MOST_BYTES or sum(map(_nbytes, found["states"].values())) > _MOST_BYTES:
+        raise ValueError("its geometry says that a chunk or the state takes more than 4 GiB")
+    return found
+
+
+def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequence[str]) -> None:
+    """Refuse a geometry that is not that of the graph.
+
+    Args:
+        geometry: of the file
+        inputs: of the graph, as ONNX Runtime tells them
+        outputs: the names of its outputs
+
+    Raises:
+        ValueError: an input or an output is not as the geometry says
+    """
+    rows = [geometry["batch"]]
+    expected = {
+        "x": [[*rows, geometry["channels"], geometry["chunk"]], geometry["dtype"]],
+        "lengths": [rows, "int64"],
+        "first": [rows, "bool"],
+        "last": [rows, "bool"],
+        **geometry["states"],
+    }
+    for value in inputs:
+        shape, dtype = expected.get(value.name, [None, "bool"])
+        if value.shape != shape or value.type != f"tensor({_DTYPES[dtype][1]})":
+            raise ValueError(f"its geometry does not know the input {value.name!r} {value.shape} of the graph")
+    missing = {"y", "start", "stop", *(f"next.{name}" for name in geometry["states"])} - set(outputs)
+    if missing:
+        raise ValueError(f"the graph does not give {', '.join(sorted(missing))}")
+
+
+# ------------------------------------------------------------------ inside
+
+
+def _whole(value: Any, least: int = 0, most: int = _MOST) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 16 and all(map(_whole, value))
+
+
+def _state(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _shape(value[0]) and value[1] in list(_DTYPES)
+
+
+def _lengths(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    values, start, period, rise = value
+    good = _whole(start) and _whole(period, 1) and _whole(rise) and isinstance(values, list)
+    return good and len(values) == start + period and all(map(_whole, values))
+
+
+def _nbytes(state: Any) -> int:
+    size = int(_DTYPES[state[1]][0])
+    for n in state[0]:
+        size *= n
+    return size
+
+
+# What each entry of a geometry must be.
+_EXPECTED: Dict[str, Any] = {
+    "version": lambda value: type(value) is int and value == 1,
+    "chunk": lambda value: _whole(value, 1),
+    "batch": lambda value: _whole(value, 1),
+    "channels": lambda value: _whole(value, 1),
+    "dtype": lambda value: isinstance(value, str) and value in _DTYPES,
+    "device": lambda value: isinstance(value, str),
+    "outputs": _whole,
+    "out_shape": _shape,
+    "lag": _whole,
+    "flush_steps": lambda value: _whole(value, 0, 2**24),
+    "length_multiple": lambda value: _whole(value, 1),
+    "hop": lambda value: _whole(value, 1),
+    "ratio": lambda value: _shape(value) and len(value) == 2 and value[1] > 0,
+    "lengths": _lengths,
+    "states": lambda value: isinstance(value, dict) and all(map(_state, value.values())),
+    "metadata": lambda value: isinstance(value, dict),
+}
