@@ -32,6 +32,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Files whose tests are quick, and touch every room.
 _QUICK = """
+analysis/test_arguments.py analysis/test_causality.py analysis/test_costs.py analysis/test_splitting.py
+analysis/test_trace.py
+core/test_cell.py core/test_lengths.py core/test_reach.py core/test_registry.py core/test_ring.py core/test_state.py
+core/test_stream.py core/test_user_forward.py
+data/test_audio.py data/test_kinds.py data/test_published.py
+deploy/test_folding.py deploy/test_static_misuse.py deploy/test_static_states.py
+geometry/test_special_values.py
+graph/test_several_inputs.py
+layers/test_kernels.py layers/test_upsampling.py layers/test_winograd.py
+test_random_networks.py test_refused.py test_review.py
+testing/test_chunkings.py
 """
 
 
