@@ -18,7 +18,7 @@ from .memory import Memory
 from .printing import described
 from .reach import Reach, offline_length, settled_length
 from .script_copy import script_copy
-from .state import count_entries, require_whole
+from .state import count_entries, require_named_tensors, require_plain, require_seal, require_whole, seal_of
 from .tracing import autocasting, inference_mode, plain_inference
 from .user_forward import adopt_forward, inherited_step, scripted_class
 
@@ -159,6 +159,7 @@ class BaseStream(nn.Module):
                 m._save_state(name, state)
         state["@layout"] = torch.tensor(self._layout_code())
         state["@entries"] = torch.tensor(count_entries(state))
+        state["@seal"] = torch.tensor(seal_of(state))
         return state
 
     @torch.jit.export
@@ -166,11 +167,14 @@ class BaseStream(nn.Module):
         """Continue from a state that `get_state` gave, here or in another process or on another device.
 
         Raises:
-            StreamInputError: the state belongs to another stream; nothing was written
+            StreamInputError: the state belongs to another stream, or is not as `get_state` gave it; nothing was written
         """
+        if not torch.jit.is_scripting():
+            require_named_tensors(state)
+        require_plain(state)
         require_whole(state, self._layout_code())
-        rows = state["@signal"].size(0) if "@signal" in state else 0
-        used = 2
+        rows = state["@signal"].size(0) if "@signal" in state and state["@signal"].dim() == 3 else 0
+        used = 3
         for name, m in self.named_modules():
             if hasattr(m, "_check_state"):
                 used += m._check_state(name, state, rows)
@@ -179,12 +183,18 @@ class BaseStream(nn.Module):
                 f"invalid_state: the state has {len(state)} entries; this stream knows {used} of them; a state fits "
                 "the stream of the same network that it was taken from; make it with get_state()"
             )
+        require_seal(state)
         anchor = self.anchor()
         device = self._like.device if anchor is None else anchor.device
+        # What can fail is done before anything is written.
+        copies: Dict[str, Tensor] = {}
+        for key in state.keys():
+            value = state[key].detach()
+            copies[key] = value if value.dim() == 0 else value.to(device)
         self._failed = True  # until it is done
         for name, m in self.named_modules():
             if hasattr(m, "_load_state"):
-                m._load_state(name, state, device)
+                m._load_state(name, copies, device)
         self._mend()
 
     @torch.jit.export
@@ -400,14 +410,16 @@ class BaseStream(nn.Module):
         if prefix + "@signal" not in state:
             return 0
         like = state[prefix + "@signal"]
-        if like.dim() != 3:
+        alone = prefix + "@unbatched" in state
+        if like.dim() != 3 or like.size(2) != 0 or like.size(0) != rows or (alone and rows != 1):
+            expected = "1" if alone else f"{rows}"
             raise StreamInputError(
-                f"invalid_state: '{prefix}@signal' has shape {list(like.size())}; expected [rows, channels, 0]; make "
-                "the state with get_state()"
+                f"invalid_state: '{prefix}@signal' has shape {list(like.size())}; [{expected}, channels, 0] was "
+                "expected; make the state with get_state()"
             )
         anchor = self.anchor()
         self._check_signal(like if anchor is None else like.to(anchor.device))
-        return 2 if prefix + "@unbatched" in state else 1
+        return 2 if alone else 1
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         prefix = name + "." if len(name) > 0 else ""

@@ -11,10 +11,37 @@ This file imports neither torch nor anything else of this package, so it can be 
 import json
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-__all__ = ["KEY", "OnnxRunner", "StepRunner"]
+__all__ = ["KEY", "LATEST", "OnnxRunner", "StepRunner", "possible_row"]
 
 # Under this name the geometry stands in the metadata of a file.
 KEY = "torchstreamer"
+
+# What a program takes as the length of a signal that goes on.
+_OPEN = 1 << 61
+
+# The latest sample that a row may have come to in a saved state: what is computed from it overflows nowhere.
+LATEST = 1 << 50
+
+
+def possible_row(age: int, total: int, left: int, chunk: int, flush_steps: int, length_multiple: int) -> bool:
+    """Whether the clocks of a row belong together.
+
+    Args:
+        age: steps that the row has done
+        total: length of its signal, beyond any number while that goes on
+        left: steps until it is free, -1 while its signal goes on
+        chunk: samples per step
+        flush_steps: steps that the end of a signal takes
+        length_multiple: what the length of a signal is a multiple of
+    """
+    if not 0 <= age <= LATEST // chunk:
+        return False
+    if left == -1:
+        return total == _OPEN
+    if left == age == total == 0:  # nothing ever came
+        return True
+    begun = (age - 1 - (flush_steps - left)) * chunk  # samples before the last step that brought any
+    return 0 <= left <= flush_steps and begun >= 0 and begun <= total <= begun + chunk and total % length_multiple == 0
 
 
 class StepRunner:
@@ -159,23 +186,45 @@ class StepRunner:
             ValueError: the state does not fit; nothing was written
         """
         expected = self._initial()
-        good = {*expected, "@steps", "@unbatched"} == set(state) - {"@pending"}
-        good = good and all(self._describe(state[name]) == self._describe(value) for name, value in expected.items())
-        pending = state.get("@pending")
-        if good and pending is not None:
-            found = self._describe(pending)
-            good = found is not None and len(found[0]) == 3 and found[0][:2] == (self.batch, self.channels)
-            good = good and found[1] == self.dtype and found[0][2] < self.chunk  # type: ignore[index]
-        if not good:
+        whole = isinstance(state, dict) and {*expected, "@steps", "@unbatched"} == set(state) - {"@pending"}
+        if not (whole and self._fits(state, expected)):
             raise self.input_error(
-                "invalid_state: the state is that of another program, or not whole; a state that get_state() of a "
-                "runner of this file gave was expected; take it anew"
+                "invalid_state: the state is that of another program, or not whole, or its entries do not belong "
+                "together; a state that get_state() of a runner of this file gave was expected; take it anew"
             )
-        self._program = {name: self._copy(state[name]) for name in expected}
-        self._pending = None if pending is None else self._copy(pending)
+        program = {name: self._copy(state[name]) for name in expected}
+        pending = self._copy(state["@pending"]) if "@pending" in state else None
+        self._program = program
+        self._pending = pending
         self._steps = int(state["@steps"])
         self._unbatched = bool(int(state["@unbatched"]))
         self._failed = False
+
+    def _fits(self, state: Dict[str, Any], expected: Dict[str, Any]) -> bool:
+        # Shapes and dtypes, and the whole numbers together: between calls, all rows are as old as the runner.
+        if any(self._describe(state[name]) != self._describe(value) for name, value in expected.items()):
+            return False
+        if any(self._describe(state[name]) != ((), "int64") for name in ("@steps", "@unbatched")):
+            return False
+        steps, unbatched = int(state["@steps"]), int(state["@unbatched"])
+        clocks = (steps, _OPEN, -1) if steps else (0, 0, 0)
+        for name, clock in zip(("row.age", "row.total", "row.left"), clocks, strict=True):
+            if any(value != clock for value in state[name].reshape(-1).tolist()):
+                return False
+        if not possible_row(*clocks, self.chunk, self.flush_steps, self.length_multiple):
+            return False
+        if "@pending" not in state:
+            return steps == unbatched == 0
+        found = self._describe(state["@pending"])
+        if found is None or unbatched not in ((0, 1) if self.batch == 1 else (0,)):
+            return False
+        shape, dtype = found
+        return (
+            len(shape) == 3
+            and shape[:2] == (self.batch, self.channels)
+            and shape[2] < self.chunk
+            and dtype == self.dtype
+        )
 
     def state_nbytes(self) -> int:
         """Bytes of the state, the gathered samples among them."""
@@ -208,7 +257,7 @@ class StepRunner:
         raise NotImplementedError
 
     def _describe(self, x: Any) -> Optional[Tuple[Tuple[int, ...], str]]:
-        """Shape and dtype of a chunk, ``None`` if it is no array."""
+        """Shape and dtype of an array, ``None`` if it is none, or not a plain one."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ inside
@@ -229,8 +278,8 @@ class StepRunner:
         found = self._describe(x)
         if found is None:
             raise self.input_error(
-                f"invalid_chunk: the chunk is a {type(x).__name__}; an array [B, C, T] or [C, T] was expected; convert "
-                "it"
+                f"invalid_chunk: the chunk is a {type(x).__name__} that is no dense array; an array [B, C, T] or "
+                "[C, T] was expected; convert it"
             )
         shape, dtype = found
         unbatched = len(shape) == 2

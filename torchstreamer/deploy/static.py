@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..core.describe import dtype_name
 from ..core.lengths import LengthTable
 from ..core.liveness import spent
+from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
@@ -17,6 +18,7 @@ from .chunks import check_call, check_step, input_channels
 from .counting import OPEN
 from .cuda_graphs import CudaGraph
 from .inductor import inductor
+from .onnx_runner import possible_row
 from .planning import Edge, Planner
 from .pruning import needed
 from .rows import Rows
@@ -312,6 +314,8 @@ class StaticStream(nn.Module):
             StreamInputError: the state does not fit; nothing was written
         """
         index = self._index(rows)
+        require_named_tensors(state)
+        require_plain(state)
         if set(state) != set(self._names):
             raise StreamInputError(
                 f"invalid_state: a state with {len(state)} entries came; the {len(self._names)} entries of this plan "
@@ -325,15 +329,27 @@ class StaticStream(nn.Module):
                     f"invalid_state: '{name}' has shape {list(state[name].shape)}, {dtype_name(state[name])}; "
                     f"{expected}, {dtype_name(mine)} was expected; take it with get_state() of as many rows"
                 )
+        self._check_clocks(state)
+        device = self._empty["row.age"].device
+        copies = {name: value.detach().to(device) for name, value in state.items()}
         for name in self._names:
-            buffer = getattr(self, _buffer(name))
-            buffer[index] = state[name].to(buffer.device)
+            getattr(self, _buffer(name))[index] = copies[name]
 
     def extra_repr(self) -> str:
         text = f"chunk={self.chunk}, batch={self.batch}, outputs={self.outputs}, lag={self.lag}"
         return f"{text}, flush_steps={self.flush_steps}"
 
     # ------------------------------------------------------------------ inside
+
+    def _check_clocks(self, state: State) -> None:
+        clocks = (state[name].tolist() for name in ("row.age", "row.total", "row.left"))
+        for row, (age, total, left) in enumerate(zip(*clocks, strict=True)):
+            if not possible_row(age, total, left, self.chunk, self.flush_steps, self.length_multiple):
+                raise StreamInputError(
+                    f"invalid_state: row {row} of the state came with row.age={age}, row.total={total} and "
+                    f"row.left={left}; numbers that belong together, of up to 2^50 samples, were expected; take the "
+                    "state with get_state()"
+                )
 
     def _index(self, rows: Optional[RowIndex]) -> Tensor:
         device = self._empty["row.age"].device
