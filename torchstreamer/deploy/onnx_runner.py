@@ -9,6 +9,7 @@ This file imports neither torch nor anything else of this package, so it can be 
 """
 
 import json
+from threading import RLock
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 __all__ = ["KEY", "LATEST", "OnnxRunner", "StepRunner", "possible_row"]
@@ -84,6 +85,7 @@ class StepRunner:
         self._unbatched = False
         self._steps = 0
         self._failed = False
+        self._turn = RLock()
         self.reset()
 
     # ------------------------------------------------------------------ the interface
@@ -100,8 +102,15 @@ class StepRunner:
 
         Raises:
             ValueError: the chunk does not fit; nothing was written
-            RuntimeError: an earlier call failed half-way
+            RuntimeError: an earlier call failed half-way, or a call of another thread runs
         """
+        self._take_turn()
+        try:
+            return self._advance(x, final)
+        finally:
+            self._turn.release()
+
+    def _advance(self, x: Any, final: bool) -> Any:
         self._ensure_sound()
         pending, unbatched = self._pending, self._unbatched
         if x is not None:
@@ -144,11 +153,15 @@ class StepRunner:
 
     def reset(self) -> None:
         """Forget the signal. The runner is as new."""
-        self._program = self._initial()
-        self._pending = None
-        self._unbatched = False
-        self._steps = 0
-        self._failed = False
+        self._take_turn()
+        try:
+            self._program = self._initial()
+            self._pending = None
+            self._unbatched = False
+            self._steps = 0
+            self._failed = False
+        finally:
+            self._turn.release()
 
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in.
@@ -171,6 +184,13 @@ class StepRunner:
 
     def get_state(self) -> Dict[str, Any]:
         """A copy of everything the runner remembers: arrays, rows first, and whole numbers of no dimension."""
+        self._take_turn()
+        try:
+            return self._collect_state()
+        finally:
+            self._turn.release()
+
+    def _collect_state(self) -> Dict[str, Any]:
         self._ensure_sound()
         state = {name: self._copy(value) for name, value in self._program.items()}
         if self._pending is not None:
@@ -194,11 +214,15 @@ class StepRunner:
             )
         program = {name: self._copy(state[name]) for name in expected}
         pending = self._copy(state["@pending"]) if "@pending" in state else None
-        self._program = program
-        self._pending = pending
-        self._steps = int(state["@steps"])
-        self._unbatched = bool(int(state["@unbatched"]))
-        self._failed = False
+        self._take_turn()
+        try:
+            self._program = program
+            self._pending = pending
+            self._steps = int(state["@steps"])
+            self._unbatched = bool(int(state["@unbatched"]))
+            self._failed = False
+        finally:
+            self._turn.release()
 
     def _fits(self, state: Dict[str, Any], expected: Dict[str, Any]) -> bool:
         # Shapes and dtypes, and the whole numbers together: between calls, all rows are as old as the runner.
@@ -296,6 +320,19 @@ class StepRunner:
                 "expected, of one rank through a signal; reshape or convert it"
             )
         return unbatched
+
+    def _take_turn(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            raise self.state_error(
+                "in_use: the runner is in use by another thread, whose call goes on unharmed; one call at a time was "
+                "expected; give each thread a runner of its own"
+            )
+
+    def __copy__(self) -> Any:
+        raise self.state_error(
+            "shallow_copy: copy.copy of a runner shares its memory, and the two disturb each other; one with "
+            "memory of its own was expected, as of copy.deepcopy; load the file again and set its state"
+        )
 
     def _ensure_sound(self) -> None:
         if self._failed:
