@@ -3,7 +3,8 @@
     StreamError
     ├── UnsupportedModuleError (ValueError)    raised when a stream is made
     ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
-    ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``
+    ├── StreamFileError        (ValueError)    a file is damaged, or none of ours
+    ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``, or is in use
     ├── PointwiseError         (RuntimeError)  a module taken as pointwise is not
     ├── StreamReadError        (RuntimeError)  a stream of a dataset failed while it was read
     └── WorkerError            (RuntimeError)  a process that reads streams ended before its work
@@ -18,6 +19,7 @@ from torch import nn
 __all__ = [
     "PointwiseError",
     "StreamError",
+    "StreamFileError",
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",
@@ -78,8 +80,13 @@ class StreamInputError(StreamError, ValueError):
     """A chunk or a state that does not fit the stream. The stream is as it was before the call."""
 
 
+class StreamFileError(StreamError, ValueError):
+    """A file is damaged, or none that this package wrote."""
+
+
 class StreamStateError(StreamError, RuntimeError):
-    """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``."""
+    """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``; or another
+    thread is at work on the stream, or a shallow copy of it was asked for."""
 
 
 class PointwiseError(StreamError, RuntimeError):
