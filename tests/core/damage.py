@@ -112,8 +112,8 @@ def damaged(state: State, draw: random.Random) -> Tuple[State, str]:
             break
         key = draw.choice(sorted(made))
         value = made[key]
-        if not isinstance(value, Tensor):
-            continue
+        if not isinstance(value, Tensor) or value.is_meta or value.is_sparse:
+            continue  # damaged enough
         kind = draw.choice(["shape", "shape", "dtype", "number", "number", "name", "value"])
         if kind == "name":
             change = draw.choice(["lose", "rename", "add", "swap"])
