@@ -237,7 +237,7 @@ class ConvTranspose1dStream(TransposedStream):
         super().__init__(in_channels, kernel_size, stride, dilation, padding, output_padding)
         self.out_channels = out_channels
         self.groups = groups
-        taps = (kernel_size - 1) // stride + 1
+        taps = self.reach.depth
         self.weight = _TransposedWeight(source, self.stride, taps)
         self.width = taps * in_channels
         self.unread = (self.history + 1) * in_channels - self.width  # of what is held, for the output padding alone
