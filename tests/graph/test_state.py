@@ -9,7 +9,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import torchstreamer as pts
-from torchstreamer.graph.nodes import AlignNode, StreamNode, SumNode
+from torchstreamer.core.lengths import LengthTable
+from torchstreamer.graph.layout import Layout
+from torchstreamer.graph.nodes import AlignNode, EdgeNode, GateNode, SettleNode, StreamNode, SumNode
 from torchstreamer.graph.ops.edges import CropStream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -131,3 +133,23 @@ def test_a_state_fits_every_stream_of_a_model():
         for stream in streams:
             stream.set_state(state)
             torch.testing.assert_close(torch.cat([begin, stream(x[..., 20:], final=True)], -1), model(x))
+
+
+def test_parts_tell_what_they_do():
+    """States of networks are told apart by the representation of these."""
+    layout = Layout(2, 0, 1, [1])
+    doubled, tripled = (LengthTable([0, 1], 1, 1, rise) for rise in (2, 3))
+    parts = [
+        GateNode(0, layout, 5),
+        GateNode(0, layout, 6),
+        GateNode(1, layout, 5),
+        EdgeNode([0, 1], 2, layout, layout, False, 1),
+        EdgeNode([0, 1], 2, layout, layout, True, 1),
+        EdgeNode([0, 1], 2, layout, layout, True, 2),
+        SettleNode(0, 1, layout, 0, doubled),
+        SettleNode(0, 1, layout, 0, tripled),
+        SettleNode(0, 1, layout, 1, doubled),
+        SumNode([0, 1], 2),
+        SumNode([0, 2], 3),
+    ]
+    assert len({repr(part) for part in parts}) == len(parts)

@@ -5,6 +5,7 @@ function. Those of layers are nearly always one rounded line, `LinearLength`, wh
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Callable, List, Optional, Sequence
@@ -102,6 +103,9 @@ class LengthTable(nn.Module):
             return self.values[max(n, 0)]
         turns = (n - self.start) // self.period
         return self.values[n - turns * self.period] + turns * self.rise
+
+    def extra_repr(self) -> str:
+        return f"{zlib.crc32(repr(self.values).encode())}, start={self.start}, period={self.period}, rise={self.rise}"
 
     def least_ahead(self) -> "LengthTable":
         """The least value at a length or beyond it, as such a function."""

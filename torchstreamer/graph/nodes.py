@@ -1,7 +1,8 @@
 """The parts of a graph stream, which read and write a list of chunks. TorchScript compiles this file.
 
 A part has ``run(chunks, came, final)``, which computes the chunks of its targets from those of its sources, and
-``count(lengths, n, final)``, which does the same with their lengths.
+``count(lengths, n, final)``, which does the same with their lengths. Its representation tells which these are, so that
+states of models that differ in nothing else are told apart.
 """
 
 # A ModuleList does not tell the type of its modules.
@@ -51,6 +52,9 @@ class StreamNode(nn.Module):
         self.layout_out = layout_out
         self.spent = []
 
+    def extra_repr(self) -> str:
+        return f"{self.source} -> {self.target}"
+
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         x = chunks[self.source]
         if x is not None and self.layout_in is not None:
@@ -86,6 +90,9 @@ class SegmentNode(nn.Module):
         self.streamed = streamed
         self.targets = list(targets)
         self.spent = []
+
+    def extra_repr(self) -> str:
+        return f"{self.sources} -> {self.targets}"
 
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         xs: List[Tensor] = []
@@ -125,6 +132,9 @@ class AlignNode(nn.Module):
         self.align = Align1d([0 for _ in sources])
         self.spent = []
 
+    def extra_repr(self) -> str:
+        return f"{self.sources} -> {self.targets}"
+
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         packed: List[Optional[Tensor]] = []
         for k, layout in enumerate(self.layouts):
@@ -161,6 +171,9 @@ class SumNode(nn.Module):
         self.target = target
         self.merge = Merge1d([0, 0])
         self.spent = []
+
+    def extra_repr(self) -> str:
+        return f"{self.sources} -> {self.target}"
 
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         pair: List[Optional[Tensor]] = [chunks[self.sources[0]], chunks[self.sources[1]]]
@@ -208,6 +221,9 @@ class SettleNode(nn.Module):
         self.came = Counter()  # samples of the signal, and
         self.sent = Counter()  # samples given; both wind back together by a period
         self.spent = []
+
+    def extra_repr(self) -> str:
+        return f"{self.source} -> {self.target}, lead={self.lead}, value={self.value}"
 
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         x = chunks[self.source]
@@ -273,6 +289,9 @@ class EdgeNode(nn.Module):
         self.open = Counter()
         self.spent = []
 
+    def extra_repr(self) -> str:
+        return f"{self.sources} -> {self.target}, last={self.last}, repeats={self.repeats}"
+
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         x = chunks[self.sources[0]]
         edge = chunks[self.sources[1]]
@@ -333,6 +352,9 @@ class GateNode(nn.Module):
         self.ring = RingBuffer()
         self.missing = Counter(shortest)
         self.spent = []
+
+    def extra_repr(self) -> str:
+        return f"{self.source}, shortest={self.shortest}"
 
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         x = chunks[self.source]
