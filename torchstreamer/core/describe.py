@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["describe", "dtype_name"]
+__all__ = ["describe", "dtype_name", "samples"]
 
 
 def dtype_name(x: Tensor) -> str:
@@ -30,3 +30,8 @@ def dtype_name(x: Tensor) -> str:
 def describe(x: Tensor) -> str:
     """Shape, dtype and device of a tensor."""
     return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}"
+
+
+def samples(n: int) -> str:
+    """So many samples."""
+    return "1 sample" if n == 1 else f"{n} samples"

@@ -5,11 +5,12 @@ The registry starts empty; `torchstreamer.handlers` fills it and says what becom
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, TypeVar, Union, overload
 
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
+from .example import Example, TimeDim, ensure_works, inputs_of
 from .stream import BaseStream
 from .telling import ProgressCallback, Telling
 
@@ -26,8 +27,6 @@ __all__ = [
 ]
 
 Factory = Callable[[Any], BaseStream]
-Example = Union[Tensor, Sequence[Tensor]]
-TimeDim = Union[int, Sequence[Optional[int]]]
 StreamType = TypeVar("StreamType", bound=Type[BaseStream])
 
 _factories: Dict[Type[nn.Module], Factory] = {}
@@ -205,8 +204,9 @@ def create_stream(
     Raises:
         UnsupportedModuleError: the module, or one inside it, cannot be streamed exactly; the message names it, the
             operation and the line of its source
-        TypeError: ``net`` is not a module
-        ValueError: ``example``, ``time_dim`` and ``length_multiple`` do not fit each other
+        TypeError: ``net`` is not a module, or ``example`` no tensor and no tuple of tensors
+        StreamInputError: the model fails on the example (``example_fails``), or ``example``, ``time_dim`` and
+            ``length_multiple`` do not fit each other
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -238,14 +238,20 @@ def create_stream(
             if factory is not None:
                 return _handled(net, factory, Telling(making, progress, logging.DEBUG))
             return _ended(_fallback[0](net, telling), telling)
+        examples, _ = inputs_of(example, time_dim, length_multiple)
+        for module in net.modules():
+            _refuse_lazy(module)
         if _takes_plain(net, example, time_dim, length_multiple):
             try:
                 _refuse_hooks(net)
                 factory = find_handler(net)
                 assert factory is not None
-                return _handled(net, factory, Telling(making, progress, logging.DEBUG))
+                stream = _handled(net, factory, Telling(making, progress, logging.DEBUG))
             except UnsupportedModuleError:
                 pass  # what a handler refuses may be a matter of layout; the operations inside tell
+            else:
+                ensure_works(net, examples)
+                return stream
         return _ended(_capture[0](net, example, time_dim, length_multiple, telling), telling)
     except UnsupportedModuleError as error:
         path = error.path
@@ -346,6 +352,9 @@ def is_streamable(
     Returns:
         a report that is true or false, lists the modules or operations in order, and prints as a table
 
+    Raises:
+        TypeError, StreamInputError: for the example, as from `create_stream`
+
     Example:
         >>> import torch, torchstreamer as pts
         >>> report = pts.is_streamable(torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.GroupNorm(2, 4)))
@@ -355,7 +364,11 @@ def is_streamable(
         ['', '1']
     """
     modules = tuple(_reports(net, ""))
-    if example is None or (_takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None):
+    if example is None:
+        return StreamabilityReport(modules)
+    examples, _ = inputs_of(example, time_dim, length_multiple)
+    if _takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None:
+        ensure_works(net, examples)
         return StreamabilityReport(modules)
     return StreamabilityReport(tuple(_capture[1](net, example, time_dim, length_multiple)))
 
