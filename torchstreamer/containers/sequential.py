@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.rates import chain_rates
 from ..core.registry import create_stream, require_plain
 from ..errors import UnsupportedModuleError
+from ..layers.unknown_module import settle_doubts
 from .composite import CompositeStream
 
 __all__ = ["Sequential1dStream"]
@@ -55,6 +56,7 @@ class Sequential1dStream(CompositeStream):
         except UnsupportedModuleError as error:
             raise error.within(net) from None
         super().__init__(streams)
+        settle_doubts(net, streams)
         self.hop, self.ratio = chain_rates([(stream.hop, stream.ratio) for stream in streams])
         self.aliasing = 1
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
