@@ -1,4 +1,4 @@
-"""What neither traces nor compiles imports nothing of the compiler, and nothing that is not installed with the package."""
+"""What neither traces nor compiles imports nothing of the compiler, and nothing that does not come with the package."""
 
 import subprocess
 import sys

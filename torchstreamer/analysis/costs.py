@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
+from ..core.describe import samples
 from ..core.stream import BaseStream
 from ..graph.several import PortedGraphStream
 from .arguments import rate, tensors, whole_number
@@ -109,7 +110,7 @@ class StreamSummary:
             lines.append("  ".join(cells).rstrip())
         rule = "-" * max(len(line) for line in lines)
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-        speed = f"{1e6 * self.seconds_per_chunk:.0f} µs per chunk of {self.chunk} samples"
+        speed = f"{1e6 * self.seconds_per_chunk:.0f} µs per chunk of {samples(self.chunk)}"
         if self.real_time_factor is not None:
             speed += f", {self.real_time_factor:.2g} of real time"
         return "\n".join([*lines, speed])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.rates import chain_rates
 from ..core.registry import create_stream, require_plain
+from ..core.whole_numbers import require_length
 from ..errors import UnsupportedModuleError
 from ..layers.unknown_module import settle_doubts
 from .composite import CompositeStream
@@ -80,7 +81,7 @@ class Sequential1dStream(CompositeStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        n = max(n, 0)
+        require_length(n)
         for stream in self.streams:
             n = stream.output_length(n, final)
         return n

@@ -1,6 +1,5 @@
 """The example that a model comes with: what is wrong with one is said before anything is made of it."""
 
-import operator
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import StreamInputError
 from .describe import describe, dtype_name
+from .whole_numbers import as_index, whole_number
 
 __all__ = ["Example", "TimeDim", "ensure_works", "first_line", "inputs_of"]
 
@@ -26,12 +26,7 @@ def inputs_of(example: Example, time_dim: TimeDim, length_multiple: int) -> Tupl
     """
     examples = _tensors(example)
     times = _times(examples, time_dim)
-    multiple = _index(length_multiple)
-    if multiple is None or multiple < 1:
-        raise StreamInputError(
-            f"invalid_length_multiple: {length_multiple!r} came; a whole number from 1 on was expected; pass such a "
-            "number"
-        )
+    multiple = whole_number(length_multiple, "length_multiple")
     for x in examples:
         _ensure_plain(x)
     length = next(x.shape[time] for x, time in zip(examples, times, strict=True) if time is not None)
@@ -86,7 +81,7 @@ def _tensors(example: Any) -> List[Tensor]:
 
 
 def _times(examples: List[Tensor], time_dim: Any) -> List[Optional[int]]:
-    one = _index(time_dim)
+    one = as_index(time_dim)
     if one is None and not isinstance(time_dim, (tuple, list)):
         raise StreamInputError(
             f"invalid_time_dim: time_dim={time_dim!r} came; a whole number was expected, or a tuple with one for each "
@@ -100,7 +95,7 @@ def _times(examples: List[Tensor], time_dim: Any) -> List[Optional[int]]:
         )
     times: List[Optional[int]] = []
     for x, given in zip(examples, dims, strict=True):
-        dim = _index(given)
+        dim = as_index(given)
         if given is not None and (dim is None or not -x.dim() <= dim < x.dim()):
             raise StreamInputError(
                 f"invalid_time_dim: time_dim={given!r} came for an example of shape {tuple(x.shape)}; an axis of it "
@@ -137,11 +132,3 @@ def _with_numbers(x: Tensor) -> Tensor:
         return x
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.where(x.isnan(), noise.to(device=x.device, dtype=x.dtype), x)
-
-
-def _index(value: Any) -> Optional[int]:
-    # A tensor is an index too, where it holds one whole number.
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except (TypeError, RuntimeError):
-        return None

@@ -21,6 +21,7 @@ from .script_copy import script_copy
 from .state import count_entries, require_whole
 from .tracing import autocasting, inference_mode, plain_inference
 from .user_forward import adopt_forward, inherited_step, scripted_class
+from .whole_numbers import require_length
 
 __all__ = ["BaseStream"]
 
@@ -132,6 +133,7 @@ class BaseStream(nn.Module):
             n: input length, in samples
             final: whether the signal ends there; if so, the length of ``net(x)``, or 0 where ``net`` refuses ``x``
         """
+        require_length(n)
         length = self.length(n)
         # An output that is settled need not exist: a crop may take it.
         return length if final else min(settled_length(self._reach_numbers, n), length)
