@@ -77,7 +77,7 @@ class UnsupportedModuleError(StreamError, ValueError):
 
 
 class StreamInputError(StreamError, ValueError):
-    """A chunk or a state that does not fit the stream. The stream is as it was before the call."""
+    """A chunk, a state or an example that does not fit. A stream is as it was before the call."""
 
 
 class StreamStateError(StreamError, RuntimeError):

@@ -26,7 +26,6 @@ from .layers.elementwise import (
     DROPOUT,
     MODES,
     ActivationStream,
-    Elementwise1dStream,
     IdentityStream,
     PointwiseStream,
     PReLUStream,
@@ -34,6 +33,7 @@ from .layers.elementwise import (
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
+from .layers.unknown_module import pointwise_stream
 from .layers.upsampling import UpsampleStream
 
 _POINTWISE: Tuple[Type[nn.Module], ...] = (
@@ -60,6 +60,8 @@ _POINTWISE: Tuple[Type[nn.Module], ...] = (
     nn.Tanhshrink,
     nn.Threshold,
 )
+
+_ALONE = (nn.BatchNorm1d, nn.ChannelShuffle, nn.Identity, nn.PReLU, nn.RReLU)
 
 _OVER_DIM = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
 
@@ -146,7 +148,7 @@ def _without_handler(net: nn.Module, telling: Telling) -> BaseStream:
         raise UnsupportedModuleError(
             "no_handler", net, "this module of torch.nn has no stream", "register a handler with register_streamer"
         )
-    return Elementwise1dStream(net)
+    return pointwise_stream(net, (*_POINTWISE, *_OVER_DIM, *_ALONE, *DROPOUT))
 
 
 # Lengths at which a model is tried, in samples.

@@ -258,10 +258,12 @@ class Later(nn.Module):
 
 def test_what_streams_take_as_pointwise_is_tried_first():
     for net in (Later(), nn.Sequential(conv(4, 3), Later())):
-        with pytest.raises(pts.PointwiseError):
+        with pytest.raises(pts.UnsupportedModuleError, match="^not_pointwise: "):
             receptive_field(net, method="symbolic")
+        stream = pts.create_stream(nn.Sequential(nn.Identity(), nn.Identity()))
+        stream.streams[1] = pts.Elementwise1dStream(net)  # made by hand
         with pytest.raises(pts.PointwiseError):
-            receptive_field(pts.create_stream(net))
+            receptive_field(stream)
         with pytest.raises(ValueError, match="^no_example"):
             receptive_field(net)
     assert receptive_field(Later(), torch.randn(1, 1, 40)).phases == ((3, -3),)

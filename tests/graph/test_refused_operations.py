@@ -221,7 +221,6 @@ REFUSED = {
         "as long as the signal|exactly 36",
         "",
     ),
-    "negative step": (case(lambda m, x: x[..., ::-1]), "", "torch.export raised ValueError", ""),
     "reversed slices": (
         case(lambda m, x: x[..., torch.arange(x.shape[-1] - 1, -1, -1)]),
         "'index'|'arange'",
@@ -287,6 +286,11 @@ def test_refused(name):
     assert caught.value.remedy
     if operation.startswith("'"):
         assert re.search(r"\(at \w+\.py, line \d+: .+\)", message), message
+
+
+def test_a_model_that_never_works_is_told_so():
+    with pytest.raises(pts.StreamInputError, match="^example_fails: .*ValueError: step must be greater than zero"):
+        pts.create_stream(case(lambda m, x: x[..., ::-1]).model(), example=torch.randn(1, 4, 36))
 
 
 def test_a_refusal_names_the_place():

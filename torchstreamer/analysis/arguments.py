@@ -1,31 +1,14 @@
 """What many functions ask of their arguments."""
 
 import math
-import operator
 from typing import Any, List, Optional, Sequence, Union
 
 from torch import Tensor
 
 from ..core.stream import BaseStream
+from ..core.whole_numbers import whole_number
 
 __all__ = ["ensure_stream", "rate", "tensors", "whole_number"]
-
-
-def whole_number(value: Any, name: str, least: int = 1) -> int:
-    """The value as an integer.
-
-    Raises:
-        ValueError: it is none, or smaller than ``least``
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ValueError(
-            f"invalid_{name}: {name}={value!r} came; a whole number from {least} on was expected; pass such a number"
-        )
-    return number
 
 
 def rate(fs: Optional[float]) -> Optional[float]:

@@ -8,14 +8,16 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
+from ..core.describe import samples
 from ..core.stream import BaseStream
 from ..graph.several import PortedGraphStream
 from .arguments import rate, tensors, whole_number
 from .delay import latency
 from .field import receptive_field
 from .parts import Part, chunks_given, example_of, lengths_in_graph, new_copy, parts_of, samples_in, watch
+from .probed import Watch
 
 __all__ = ["LayerSummary", "StreamSummary", "summary"]
 
@@ -108,7 +110,7 @@ class StreamSummary:
             lines.append("  ".join(cells).rstrip())
         rule = "-" * max(len(line) for line in lines)
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-        speed = f"{1e6 * self.seconds_per_chunk:.0f} µs per chunk of {self.chunk} samples"
+        speed = f"{1e6 * self.seconds_per_chunk:.0f} µs per chunk of {samples(self.chunk)}"
         if self.real_time_factor is not None:
             speed += f", {self.real_time_factor:.2g} of real time"
         return "\n".join([*lines, speed])
@@ -235,6 +237,27 @@ def _summed(
     )
 
 
+class _Operations(Watch):  # type: ignore[no-untyped-call]
+    # Counts as torch's own counter does.
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        known = func._overloadpacket in flop_registry
+        if not known:
+            with self:
+                y = func.decompose(*args, **kwargs)
+            if y is not NotImplemented:
+                return y
+        y = func(*args, **kwargs)
+        if known:
+            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=y)
+        return y
+
+
 class _Meter:
     # Counts samples and multiply-adds of a part, or its time.
 
@@ -259,14 +282,14 @@ class _Meter:
             return y
         if not self.counting:
             return method(*args)
-        with FlopCounterMode(display=False) as counter:
+        with _Operations() as counter:
             y = method(*args)
         if self.part.call != "run":
             x = args[0][0] if isinstance(args[0], list) else args[0]
             self.came += 0 if x is None else x.size(2)
             self.given += 0 if y is None else y.size(2)
         macs = self._stated(args[0], y)
-        self.macs += counter.get_total_flops() / 2 if macs is None else macs
+        self.macs += counter.flops / 2 if macs is None else macs
         return y
 
     def _stated(self, x: Any, y: Any) -> Optional[int]:

@@ -67,7 +67,7 @@ class Latency:
 
     def __str__(self) -> str:
         def told(name: str, samples: float) -> str:
-            number = f"{samples:g} samples"
+            number = f"{samples:g} sample" if samples == 1 else f"{samples:g} samples"
             return f"{name:24s}{number}" + ("" if self.fs is None else f" = {1e3 * self.seconds(samples):.4g} ms")
 
         lines = [

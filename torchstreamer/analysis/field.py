@@ -56,7 +56,8 @@ class ReceptiveField:
 
     def __str__(self) -> str:
         ins, outs = self.period
-        lines = [f"receptive field of {_number(self.size)} samples: {_number(self.left)} back, "
+        size = f"{_number(self.size)} {'sample' if self.size == 1 else 'samples'}"
+        lines = [f"receptive field of {size}: {_number(self.left)} back, "
                  f"{_number(self.right)} ahead; {outs} out for {ins} in"]  # fmt: skip
         if len(self.phases) > 1:
             for i, phase in enumerate(self.phases):

@@ -9,10 +9,9 @@ from typing import Callable, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .grouping import Grouping, hulls
-from .probed import Probed
+from .probed import Probed, Watch
 
 __all__ = ["Spoil", "changes", "gradients", "perturbations", "spoil", "with_spoilt_tokens"]
 
@@ -62,7 +61,7 @@ def spoil(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, torch.nan, x)
 
 
-class SpoiltTokens(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class SpoiltTokens(Watch):
     """Makes what is looked up for one token ``nan``, where the very tokens of the signal are looked up.
 
     Args:

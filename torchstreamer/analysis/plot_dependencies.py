@@ -131,7 +131,8 @@ def plot_receptive_field(
     # Of a measured field the inputs are not known one by one.
     cells = None if stream is None else _cells(stream, field, options.get("input", 0), options.get("output", 0))
     rows = min(len(field.phases), _SHOWN)
-    title = f"Receptive field: {field.size:g} samples, {field.left:g} back, {field.right:g} ahead"
+    size = f"{field.size:g} {'sample' if field.size == 1 else 'samples'}"
+    title = f"Receptive field: {size}, {field.left:g} back, {field.right:g} ahead"
     label = "input sample, relative to the place of the output"
     figure, ax = axes(7.0, 1.7 + 0.32 * max(rows, 2), title, label, "output phase")
     for row in range(rows):

@@ -2,11 +2,13 @@
 
 import math
 import time
+from statistics import median as median_of
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
 
+from ..core.describe import samples
 from ..core.stream import BaseStream
 from .arguments import ensure_stream, rate, tensors, whole_number
 from .delay import latency
@@ -92,8 +94,8 @@ def plot_timeline(
     return figure
 
 
-def _start(samples: int) -> str:
-    return f"start-up\n{samples} samples"
+def _start(n: int) -> str:
+    return f"start-up\n{samples(n)}"
 
 
 def _lookahead(ax: Any, came: Sequence[int], out: Sequence[int], period: Any, found: Any) -> None:
@@ -103,7 +105,7 @@ def _lookahead(ax: Any, came: Sequence[int], out: Sequence[int], period: Any, fo
         at = m * ins / outs
         if m > 0 and n - at > 0:
             ax.annotate("", (at, m), (n, m), arrowprops={"arrowstyle": "<->", "color": GREEN, "lw": 1.4})
-            text = f"{n - at:g} samples of input held\n(look-ahead {found.lookahead})"
+            text = f"{n - at:g} {'sample' if n - at == 1 else 'samples'} of input held\n(look-ahead {found.lookahead})"
             ax.annotate(text, (n, m), (4, -6), textcoords="offset points", va="top", fontsize=8, color="#00664B")
             return
 
@@ -139,27 +141,36 @@ def plot_latency(
         'time of a call, ms'
     """
     chunk, calls, fs = whole_number(chunk, "chunk"), whole_number(calls, "calls"), rate(fs)
-    seconds = sorted(_timed(times, chunk, x, calls) if isinstance(times, BaseStream) else _seconds(times))
+    measured = _timed(times, chunk, x, calls) if isinstance(times, BaseStream) else _seconds(times)
+    seconds = sorted(measured)
     unit, name = (1e3, "ms") if seconds[len(seconds) // 2] >= 2e-4 or fs is not None else (1e6, "µs")
     values = [unit * t for t in seconds]
-    title = f"Time of a call with {chunk} samples ({len(values)} calls)"
+    title = f"Time of a call with {samples(chunk)} ({len(values)} call{'' if len(values) == 1 else 's'})"
     figure, ax = axes(7.0, 3.8, title, f"time of a call, {name}", "calls")
     median, late = _quantile(values, 0.5), _quantile(values, 0.99)
     top = 1.15 * max(_quantile(values, 0.995), median)
     beyond = sum(value > top for value in values)
-    ax.hist([min(value, top) for value in values], bins=min(60, max(10, len(values) // 5)), color=BLUE, alpha=0.85)
+    bins = min(60, max(10, len(values) // 5))
+    ax.hist([min(value, top) for value in values], bins=bins, range=(0, top or 1), color=BLUE, alpha=0.85)
     ax.axvline(median, color=BLACK, lw=1.6, label=f"median {_short(median)} {name}")
     ax.axvline(late, color=VERMILION, lw=1.6, ls="--", label=f"99 of 100 below {_short(late)} {name}")
+    period = times.hop // math.gcd(times.hop, chunk) if isinstance(times, BaseStream) else 1
+    if 1 < period <= len(measured) // 2:  # only some calls have the work of all
+        slow = unit * max(median_of(measured[i::period]) for i in range(period))
+        label = f"the slowest of every {period} calls {_short(slow)} {name}"
+        ax.axvline(slow, color=ORANGE, lw=1.6, ls="-.", label=label)
     if fs is not None:
         lasts = unit * chunk / fs
         ax.plot([], [], color=GREEN, lw=1.8, ls=":", label=f"a chunk lasts {_short(lasts)} {name}")
         if lasts <= 4 * top:
             ax.axvline(lasts, color=GREEN, lw=1.8, ls=":")
+            ax.set_xlim(right=1.05 * max(top, lasts))
     if beyond:
         ax.plot([], [], ls="none", label=f"{beyond} longer, up to {_short(values[-1])} {name}")
     ax.set_xlim(left=0)
     count_ticks(ax, x=False)
-    ax.legend(fontsize=8, framealpha=0.95)
+    # Below, where it hides no call.
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
     return figure
 
 

@@ -12,14 +12,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core.stream import BaseStream
 
-__all__ = ["Probed", "as_function", "kind_of"]
+__all__ = ["Probed", "Watch", "as_function", "kind_of"]
 
 # Values of a forward, at most: what a row has times the rows; and those of the largest tensor on the way.
 _VALUES = 1 << 20
 _INSIDE = 1 << 22
 
 
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation. Others of its kind import the compiler, which takes a second, to be left out by it."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Largest(Watch):
     # Notes how many values the largest result of an operation has.
 
     def __init__(self) -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..core.describe import samples
 from ..core.stream import BaseStream
+from ..errors import StreamInputError
 from ..graph.several import PortedGraphStream
 from .arguments import tensors, whole_number
 from .parts import Part, new_copy, parts_of, samples_in, watch
@@ -64,7 +66,7 @@ class _Difference:
         if self.shapes:
             return self.shapes
         if self.channel < 0:
-            return f"{self.found:g} samples came; {self.expected:g} were expected"
+            return f"{samples(int(self.found))} came; {self.expected:g} were expected"
         return f"sample {self.sample}, channel {self.channel}: {self.found:.9g} came; {self.expected:.9g} was expected"
 
 
@@ -96,7 +98,7 @@ def trace_error(
 
     Raises:
         TypeError: not a stream, or a script
-        ValueError: ``chunk`` below 1
+        ValueError: ``chunk`` below 1, or the stream is that of another network (``other_network``)
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -112,6 +114,7 @@ def trace_error(
         ('1', "the module '1' of the network")
     """
     chunk, given = whole_number(chunk, "chunk"), tensors(x)
+    _ensure_same_weights(net, stream)
     run = _Run(net, stream, given, chunk)
     limit = tolerance
     wrong = [
@@ -121,8 +124,8 @@ def trace_error(
         if difference is not None
     ]
     if not wrong:
-        samples = run.expected[0].shape[run.axes[0]] if run.expected else 0
-        return ErrorTrace(True, "", "", "", -1, -1, math.nan, math.nan, f"no difference in {samples} samples")
+        length = run.expected[0].shape[-1] if run.expected else 0
+        return ErrorTrace(True, "", "", "", -1, -1, math.nan, math.nan, f"no difference in {samples(length)}")
     for part, compared, y, expected in run.comparisons():
         difference = _compare(y, expected, limit)
         if difference is not None:
@@ -131,6 +134,22 @@ def trace_error(
     k, difference = wrong[0]
     message = f"the output differs, and no part of the stream does by itself: {difference}; look at how they are joined"
     return _told(Part("", stream, ""), "the network", difference, message)
+
+
+def _ensure_same_weights(net: nn.Module, stream: BaseStream) -> None:
+    if not isinstance(net, nn.Module) or not isinstance(stream, BaseStream):
+        return  # which is told elsewhere
+    own, held = list(net.parameters()), list(stream.parameters())
+    if any(weight is other for weight in held for other in own):
+        return
+    shapes = {tuple(weight.shape) for weight in own}
+    foreign = [weight for weight in held if tuple(weight.shape) not in shapes]
+    if foreign:
+        raise StreamInputError(
+            f"other_network: the stream has a weight of shape {list(foreign[0].shape)}, and none of its weights is one "
+            "of the network's; the network that the stream was made of, or one like it, was expected; pass that one, "
+            "or make the stream anew with create_stream(net)"
+        )
 
 
 def _told(part: Part, compared: str, difference: _Difference, message: str) -> ErrorTrace:

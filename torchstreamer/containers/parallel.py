@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.registry import create_stream, require_plain
 from ..core.stream import BaseStream
+from ..core.whole_numbers import require_length
 from ..errors import StreamError, StreamInputError, UnsupportedModuleError
 from ..layers.merge import Merge1d
 from .composite import CompositeStream
@@ -119,6 +120,7 @@ class Parallel1dStream(CompositeStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        require_length(n)
         shortest = -1
         for i, stream in enumerate(self.streams):
             length = stream.output_length(n, final)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..core.fast_attributes import entry
 from ..core.registry import create_stream, require_plain
 from ..core.stream import BaseStream
+from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..layers.elementwise import IdentityStream
 from ..layers.merge import Merge1d
@@ -113,6 +114,7 @@ class Residual1dStream(BaseStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        require_length(n)
         length = self.stream.output_length(n, final)
         return length if final else min(length, max(n - self.lead, 0))
 

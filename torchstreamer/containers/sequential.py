@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..core.rates import chain_rates
 from ..core.registry import create_stream, require_plain
+from ..core.whole_numbers import require_length
 from ..errors import UnsupportedModuleError
+from ..layers.unknown_module import settle_doubts
 from .composite import CompositeStream
 
 __all__ = ["Sequential1dStream"]
@@ -55,6 +57,7 @@ class Sequential1dStream(CompositeStream):
         except UnsupportedModuleError as error:
             raise error.within(net) from None
         super().__init__(streams)
+        settle_doubts(net, streams)
         self.hop, self.ratio = chain_rates([(stream.hop, stream.ratio) for stream in streams])
         self.aliasing = 1
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
@@ -78,7 +81,7 @@ class Sequential1dStream(CompositeStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
-        n = max(n, 0)
+        require_length(n)
         for stream in self.streams:
             n = stream.output_length(n, final)
         return n

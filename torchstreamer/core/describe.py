@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["describe", "dtype_name", "is_plain"]
+__all__ = ["describe", "dtype_name", "is_plain", "samples"]
 
 
 def dtype_name(x: Tensor) -> str:
@@ -40,3 +40,8 @@ def describe(x: Tensor) -> str:
 def is_plain(x: Tensor) -> bool:
     """Whether a tensor has one shape and strides: it is not sparse, nested, mkldnn's or quantized."""
     return x.layout == torch.strided and not x.is_nested and not x.is_quantized
+
+
+def samples(n: int) -> str:
+    """So many samples."""
+    return "1 sample" if n == 1 else f"{n} samples"

@@ -5,11 +5,12 @@ The registry starts empty; `torchstreamer.handlers` fills it and says what becom
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar, Union, overload
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, TypeVar, Union, overload
 
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
+from .example import Example, TimeDim, ensure_works, inputs_of
 from .stream import BaseStream
 from .telling import ProgressCallback, Telling
 
@@ -26,8 +27,6 @@ __all__ = [
 ]
 
 Factory = Callable[[Any], BaseStream]
-Example = Union[Tensor, Sequence[Tensor]]
-TimeDim = Union[int, Sequence[Optional[int]]]
 StreamType = TypeVar("StreamType", bound=Type[BaseStream])
 
 _factories: Dict[Type[nn.Module], Factory] = {}
@@ -183,8 +182,8 @@ def create_stream(
     A handler registered for the module's type, or for the nearest type it derives from, makes it. A module without one
     is captured with the example through `torch.export`, and every operation of its ``forward`` becomes a stream, or is
     refused by name. Inside, modules with a handler of your own stay whole and use it. Without an example one is made up
-    where the first layer says how many channels come in; otherwise, a module that is not known to mix samples is taken
-    as pointwise, and checked with the first chunk.
+    where the first layer says how many channels come in. Otherwise a module is tried as a pointwise one: it is refused
+    if it is not; where it could not be tried it prints as "not verified". Its first chunk checks it again.
 
     Args:
         net: the module, in its eval form
@@ -205,8 +204,9 @@ def create_stream(
     Raises:
         UnsupportedModuleError: the module, or one inside it, cannot be streamed exactly; the message names it, the
             operation and the line of its source
-        TypeError: ``net`` is not a module
-        ValueError: ``example``, ``time_dim`` and ``length_multiple`` do not fit each other
+        TypeError: ``net`` is not a module, or ``example`` no tensor and no tuple of tensors
+        StreamInputError: the model fails on the example (``example_fails``), or ``example``, ``time_dim`` and
+            ``length_multiple`` do not fit each other
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -238,14 +238,20 @@ def create_stream(
             if factory is not None:
                 return _handled(net, factory, Telling(making, progress, logging.DEBUG))
             return _ended(_fallback[0](net, telling), telling)
+        examples, _ = inputs_of(example, time_dim, length_multiple)
+        for module in net.modules():
+            _refuse_lazy(module)
         if _takes_plain(net, example, time_dim, length_multiple):
             try:
                 _refuse_hooks(net)
                 factory = find_handler(net)
                 assert factory is not None
-                return _handled(net, factory, Telling(making, progress, logging.DEBUG))
+                stream = _handled(net, factory, Telling(making, progress, logging.DEBUG))
             except UnsupportedModuleError:
                 pass  # what a handler refuses may be a matter of layout; the operations inside tell
+            else:
+                ensure_works(net, examples)
+                return stream
         return _ended(_capture[0](net, example, time_dim, length_multiple, telling), telling)
     except UnsupportedModuleError as error:
         path = error.path
@@ -288,7 +294,10 @@ def _refuse_hooks(net: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """One module of a network: its path, its type, and the stream that takes it, or why none does."""
+    """One module of a network: its path, its type, and the stream that takes it, or the reason why none does.
+
+    With a stream, a reason says what could not be verified without an example.
+    """
 
     path: str
     module_type: str
@@ -296,7 +305,10 @@ class ModuleReport:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path or '(net)'}: {self.module_type} -> {self.handler or 'refused, ' + self.reason}"
+        return f"{self.path or '(net)'}: {self.module_type} -> {self._outcome()}"
+
+    def _outcome(self) -> str:
+        return ", ".join(part for part in (self.handler or "refused", self.reason) if part)
 
 
 @dataclass(frozen=True)
@@ -312,18 +324,18 @@ class OperationReport(ModuleReport):
     def __str__(self) -> str:
         where = f"{self.path or '(net)'}: {self.operation}"
         line = f"   [{self.source}]" if self.source else ""
-        return f"{where} -> {self.handler or 'refused, ' + self.reason}{line}"
+        return f"{where} -> {self._outcome()}{line}"
 
 
 @dataclass(frozen=True)
 class StreamabilityReport:
-    """What `is_streamable` found: true if the whole network can be streamed; iterates over `ModuleReport`, or
-    `OperationReport` for a captured model."""
+    """What `is_streamable` found: true if the whole network can be streamed, and that could be verified; iterates over
+    `ModuleReport`, or `OperationReport` for a captured model."""
 
     modules: Tuple[ModuleReport, ...]
 
     def __bool__(self) -> bool:
-        return all(module.handler is not None for module in self.modules)
+        return all(module.handler is not None and not module.reason for module in self.modules)
 
     def __iter__(self) -> Iterator[ModuleReport]:
         return iter(self.modules)
@@ -346,6 +358,9 @@ def is_streamable(
     Returns:
         a report that is true or false, lists the modules or operations in order, and prints as a table
 
+    Raises:
+        TypeError, StreamInputError: for the example, as from `create_stream`
+
     Example:
         >>> import torch, torchstreamer as pts
         >>> report = pts.is_streamable(torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.GroupNorm(2, 4)))
@@ -355,7 +370,11 @@ def is_streamable(
         ['', '1']
     """
     modules = tuple(_reports(net, ""))
-    if example is None or (_takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None):
+    if example is None:
+        return StreamabilityReport(modules)
+    examples, _ = inputs_of(example, time_dim, length_multiple)
+    if _takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None:
+        ensure_works(net, examples)
         return StreamabilityReport(modules)
     return StreamabilityReport(tuple(_capture[1](net, example, time_dim, length_multiple)))
 
@@ -366,17 +385,14 @@ def _takes_plain(net: nn.Module, example: Example, time_dim: TimeDim, length_mul
     return plain and find_handler(net) is not None
 
 
-def _reports(net: nn.Module, path: str) -> Iterator[ModuleReport]:
+def _reports(
+    net: nn.Module, path: str, verified: bool = False, refused: Optional[Tuple[str, str]] = None
+) -> Iterator[ModuleReport]:
+    # What a module alone leaves open, the modules around it may tell: that it is verified, or the path and the reason
+    # of the one that is refused there.
     name = type(net).__name__
-    inner: List[ModuleReport] = []
-    if any(isinstance(net, container) for container in _containers) and find_handler(net) is not None:
-        for child_name, child in net._modules.items():
-            if child is not None:
-                inner += _reports(child, f"{path}.{child_name}" if path else child_name)
     if isinstance(net, nn.ModuleList):  # a table of modules, not a layer
-        for child_name, child in net._modules.items():
-            if child is not None:
-                yield from _reports(child, f"{path}.{child_name}")
+        yield from _child_reports(net, path, verified, refused)
         return
     try:
         stream = create_stream(net)
@@ -384,6 +400,26 @@ def _reports(net: nn.Module, path: str) -> Iterator[ModuleReport]:
         where = f"{path}.{error.path}".strip(".") if error.path else path
         reason = error.reason if where == path else f"because of '{where}'"
         yield ModuleReport(path, name, None, reason)
+        refused = refused or (where, error.reason)
     else:
-        yield ModuleReport(path, name, type(stream).__name__, "")
-    yield from inner
+        doubts = [] if verified else [(where, part.doubt) for where, part in stream.named_modules() if _doubtful(part)]
+        verified = not doubts
+        doubt = "" if verified else doubts[0][1] if not doubts[0][0] else "it holds a module that is not verified"
+        if doubts and refused is not None and refused[0] == path:
+            yield ModuleReport(path, name, None, refused[1])
+        else:
+            yield ModuleReport(path, name, type(stream).__name__, doubt)
+    if any(isinstance(net, container) for container in _containers) and find_handler(net) is not None:
+        yield from _child_reports(net, path, verified, refused)
+
+
+def _child_reports(
+    net: nn.Module, path: str, verified: bool, refused: Optional[Tuple[str, str]]
+) -> Iterator[ModuleReport]:
+    for name, child in net._modules.items():
+        if child is not None:
+            yield from _reports(child, f"{path}.{name}" if path else name, verified, refused)
+
+
+def _doubtful(part: nn.Module) -> bool:
+    return bool(getattr(part, "doubt", ""))

@@ -22,6 +22,7 @@ from .state import count_entries, require_named_tensors, require_plain, require_
 from .tracing import autocasting, inference_mode, plain_inference
 from .turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
 from .user_forward import adopt_forward, inherited_step, scripted_class
+from .whole_numbers import require_length
 
 __all__ = ["BaseStream"]
 
@@ -144,6 +145,7 @@ class BaseStream(nn.Module):
             n: input length, in samples
             final: whether the signal ends there; if so, the length of ``net(x)``, or 0 where ``net`` refuses ``x``
         """
+        require_length(n)
         length = self.length(n)
         # An output that is settled need not exist: a crop may take it.
         return length if final else min(settled_length(self._reach_numbers, n), length)

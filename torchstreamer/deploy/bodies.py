@@ -54,7 +54,7 @@ def _(stream: PointwiseStream, plan: Any, edge: Any) -> nn.Module:
 @body_of.register
 def _(stream: Elementwise1dStream, plan: Any, edge: Any) -> nn.Module:
     if not stream.checked:
-        stream._check_with_forked_random_state(edge.example)
+        stream.try_out(edge.example)
     return _Fresh(stream.net)
 
 

@@ -1,12 +1,13 @@
 """What a fixed step takes: its size, its channels, and what may come in a call."""
 
-from typing import List
+from typing import List, Tuple
 
 import torch
 from torch import Tensor
 
 from ..core.describe import describe, dtype_name, is_plain
 from ..core.stream import BaseStream
+from ..core.whole_numbers import as_index
 from ..errors import StreamInputError
 
 __all__ = ["check_call", "check_step", "check_stream", "input_channels"]
@@ -24,18 +25,22 @@ def check_stream(stream: object) -> None:
         )
 
 
-def check_step(stream: BaseStream, chunk: int, batch: int) -> None:
-    """Refuse what is no stream, a chunk size at which the state does not repeat its shape, and no rows."""
+def check_step(stream: BaseStream, chunk: int, batch: int) -> Tuple[int, int]:
+    """Chunk and batch as integers; refuse what is no stream, a chunk size at which the state does not repeat its shape,
+    and no rows."""
     check_stream(stream)
-    if chunk < 1 or chunk % stream.hop:
-        below = max(chunk, 0) // stream.hop * stream.hop
+    size = as_index(chunk)
+    if size is None or size < 1 or size % stream.hop:
+        below = max(size or 0, 0) // stream.hop * stream.hop
         sizes = [str(size) for size in (below, below + stream.hop) if size > 0]
         raise ValueError(
-            f"invalid_chunk_size: chunk={chunk} came; a multiple of the stream's hop, {stream.hop}, was expected; the "
-            f"next are {' and '.join(sizes)}"
+            f"invalid_chunk_size: chunk={chunk!r} came; a multiple of the stream's hop, {stream.hop}, was expected; "
+            f"the next are {' and '.join(sizes)}"
         )
-    if batch < 1:
-        raise ValueError(f"invalid_batch: batch={batch} came; at least 1 row was expected; pass the rows you need")
+    rows = as_index(batch)
+    if rows is None or rows < 1:
+        raise ValueError(f"invalid_batch: batch={batch!r} came; at least 1 row was expected; pass the rows you need")
+    return size, rows
 
 
 def input_channels(stream: BaseStream) -> int:
@@ -84,10 +89,15 @@ def check_call(
     """
     batch, device = age.size(0), age.device
     shape = [batch, channels, chunk]
-    for given in (x, lengths, first, last):
-        if not is_plain(given):
+    for name, value in (("x", x), ("lengths", lengths), ("first", first), ("last", last)):
+        if not isinstance(value, Tensor):
             raise StreamInputError(
-                f"invalid_chunk: a tensor came with {describe(given)}; dense tensors were expected; convert it"
+                f"invalid_chunk: {name} is a {type(value).__name__}; a tensor was expected; convert it with "
+                "torch.as_tensor"
+            )
+        if not is_plain(value):
+            raise StreamInputError(
+                f"invalid_chunk: {name} came with {describe(value)}; a dense tensor was expected; convert it"
             )
     if list(x.shape) != shape or x.dtype != dtype or x.device != device:
         raise StreamInputError(

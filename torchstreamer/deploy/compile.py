@@ -252,7 +252,7 @@ def compile(
         >>> y = torch.cat([piece for piece in pieces if piece is not None], dim=-1)
         >>> torch.testing.assert_close(y, net(x))
     """
-    check_step(stream, chunk, batch)
+    chunk, batch = check_step(stream, chunk, batch)
     if time_limit_s is not None and not (isinstance(time_limit_s, (int, float)) and time_limit_s >= 0):
         raise ValueError(
             f"invalid_time_limit: time_limit_s={time_limit_s!r} came; seconds from 0 on were expected; leave it out to "

@@ -11,6 +11,7 @@ from ..core.liveness import spent
 from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..core.turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
+from ..core.whole_numbers import require_length, whole_number
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
@@ -99,7 +100,7 @@ class StaticStream(nn.Module):
         columns: Optional[int] = None,
     ) -> None:
         super().__init__()
-        check_step(stream, chunk, batch)
+        chunk, batch = check_step(stream, chunk, batch)
         anchor = stream.anchor()
         device = anchor.device if anchor is not None else torch.device(device or "cpu")
         dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype
@@ -107,7 +108,7 @@ class StaticStream(nn.Module):
             raise graph_rules.several_signals(stream)
         self.chunk = chunk
         self.batch = batch
-        self.channels = input_channels(stream) if channels is None else channels
+        self.channels = input_channels(stream) if channels is None else whole_number(channels, "channels")
         self.dtype = dtype
         self.validate = validate
         self._captured: Optional[CudaGraph] = None
@@ -306,6 +307,7 @@ class StaticStream(nn.Module):
 
     def output_length(self, n: int) -> int:
         """Number of samples that the network gives for ``n``."""
+        require_length(n)
         if n % self.length_multiple:
             raise StreamInputError(
                 f"length_multiple: a length of {n} samples came; a multiple of {self.length_multiple} was expected; "

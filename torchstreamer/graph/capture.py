@@ -19,6 +19,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.experimental.symbolic_shapes import DimConstraints
 from torch.utils import _pytree as pytree
 
+from ..core.describe import samples
 from ..core.lengths import LengthFunction
 from ..core.registry import custom_factory
 from ..core.telling import Telling
@@ -359,7 +360,7 @@ def _ports(
                 raise UnsupportedModuleError(
                     "fixed_length",
                     net,
-                    f"it works for signals of exactly {shape[time]} samples: it uses the length in a place that fixes "
+                    f"it works for signals of exactly {samples(shape[time])}: it uses the length in a place that fixes "
                     "it, as a layer whose size is that length or a comparison with it",
                     "take lengths from shapes, or register a handler for the module that does this",
                 )

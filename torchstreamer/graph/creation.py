@@ -7,10 +7,11 @@ from typing import Any, List, Optional, Sequence, Tuple
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..core.registry import Example, TimeDim
+from ..core.example import Example, TimeDim, ensure_works, inputs_of
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
+from ..layers.unknown_module import refuse_scripts
 from . import rules_length, rules_padding, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
@@ -23,7 +24,7 @@ from .reasons import reason_for
 from .several import PortedGraphStream
 from .values import Value
 
-__all__ = ["assembled", "graph_stream", "inputs_of", "recurrent_refusal"]
+__all__ = ["assembled", "graph_stream", "recurrent_refusal"]
 
 
 def graph_stream(
@@ -37,6 +38,8 @@ def graph_stream(
     telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
     refuse_training(net)
+    refuse_scripts(net)
+    ensure_works(net, examples)
     try:
         return _made(net, examples, times, length_multiple, telling, True)
     except UnsupportedModuleError as error:
@@ -61,42 +64,6 @@ def recurrent_refusal(net: nn.Module) -> Optional[UnsupportedModuleError]:
         if isinstance(module, nn.RNNBase):
             return UnsupportedModuleError("time_mixing", module, *reason_for("gru")).within(net)
     return None
-
-
-def inputs_of(example: Example, time_dim: TimeDim, length_multiple: int) -> Tuple[List[Tensor], List[Optional[int]]]:
-    """The inputs, and the time axis of each, counted from the first.
-
-    Raises:
-        TypeError, ValueError: they do not fit each other
-    """
-    examples = [example] if isinstance(example, Tensor) else list(example)
-    dims = [time_dim] * len(examples) if isinstance(time_dim, int) else list(time_dim)
-    if not examples or not all(isinstance(x, Tensor) for x in examples):
-        kinds = ", ".join(type(x).__name__ for x in examples)
-        raise TypeError(f"create_stream got example=({kinds}); a tensor, or a tuple of tensors, was expected")
-    if len(dims) != len(examples):
-        raise ValueError(
-            f"invalid_time_dim: time_dim={tuple(dims)!r} came for {len(examples)} inputs; one axis for each was "
-            "expected, None for a static input"
-        )
-    times: List[Optional[int]] = []
-    for x, dim in zip(examples, dims, strict=True):
-        if dim is not None and not -x.dim() <= dim < x.dim():
-            raise ValueError(
-                f"invalid_time_dim: time_dim={dim} came for an example of shape {tuple(x.shape)}; an axis of "
-                "it was expected"
-            )
-        times.append(None if dim is None else dim % x.dim())
-    if all(time is None for time in times):
-        raise ValueError("invalid_time_dim: no input has a time axis; at least one was expected")
-    if length_multiple < 1:
-        raise ValueError(f"invalid_length_multiple: {length_multiple} came; a whole number from 1 on was expected")
-    length = next(x.shape[time] for x, time in zip(examples, times, strict=True) if time is not None)
-    if length % length_multiple != 0 or length == 0:
-        raise ValueError(
-            f"invalid_example: its length is {length}; a multiple of {length_multiple} was expected; crop or pad it"
-        )
-    return examples, times
 
 
 def _made(

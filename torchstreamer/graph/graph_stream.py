@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.counter import Counter
 from ..core.fast_attributes import entry
 from ..core.stream import BaseStream
+from ..core.whole_numbers import require_length
 from ..errors import StreamInputError
 
 __all__ = ["GraphStream"]
@@ -108,6 +109,7 @@ class GraphStream(BaseStream):
         Raises:
             StreamInputError: ``final`` with a length that is no multiple of ``length_multiple``
         """
+        require_length(n)
         if final and n % self.length_multiple != 0:
             raise StreamInputError(self._odd_length(n))
         lengths: List[int] = []

@@ -4,11 +4,13 @@ from typing import List
 
 from torch import nn
 
-from ..core.registry import Example, ModuleReport, OperationReport, TimeDim
+from ..core.example import Example, TimeDim, ensure_works, inputs_of
+from ..core.registry import ModuleReport, OperationReport
 from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
+from ..layers.unknown_module import refuse_scripts
 from .capture import capture, module_of, source_line
-from .creation import assembled, inputs_of, recurrent_refusal
+from .creation import assembled, recurrent_refusal
 from .lowering import Lowering, Operation
 from .refusals import operation_name
 
@@ -19,9 +21,14 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
     """The operations of a model in order, each with the stream that takes it or the reason why none does."""
     examples, times = inputs_of(example, time_dim, length_multiple)
     found: List[ModuleReport] = []
+    try:
+        refuse_training(net)
+        refuse_scripts(net)
+    except UnsupportedModuleError as error:
+        return [_whole(net, error)]
+    ensure_works(net, examples)
     for dynamic_rows in (True, False):
         try:
-            refuse_training(net)
             captured = capture(net, examples, times, length_multiple, dynamic_rows)
         except UnsupportedModuleError as error:
             recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from ..core.stream import BaseStream
 from ..core.tracing import plain_inference
 from ..core.turns import in_use
+from ..core.whole_numbers import require_length
 from ..errors import StreamInputError
 from .graph_stream import GraphStream
 from .input import Port
@@ -251,6 +252,7 @@ class PortedGraphStream(GraphStream):
                     other.came.value -= turns * period * other.p // other.q
 
     def _lengths(self, n: int, final: bool) -> List[int]:
+        require_length(n)
         if final and n % self.length_multiple != 0:
             raise StreamInputError(self._odd_length(n))
         lengths: List[int] = []

@@ -6,6 +6,8 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from ..core.describe import describe
+from ..core.example import first_line
 from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.stream import BaseStream
@@ -158,7 +160,8 @@ class Elementwise1dStream(BaseStream):
     """Stream of any module that treats every sample alone, checked.
 
     The module is tried on made-up samples before the first chunk of its first signal: it must keep their number, and
-    give for two halves what it gives for the whole.
+    give for two halves what it gives for the whole. `create_stream` tries it when the stream is made, and where that is
+    not possible, as no number of channels fits, the stream prints as "not verified".
 
     Args:
         net: a module that is pointwise along time, for instance a custom activation
@@ -189,6 +192,7 @@ class Elementwise1dStream(BaseStream):
         self.eval_only = not net.training and any(isinstance(module, MODES) for module in net.modules())
         self.aliasing = 0
         self.checked = False
+        self.doubt = ""  # what was not verified when the stream was made
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
@@ -202,18 +206,39 @@ class Elementwise1dStream(BaseStream):
             if torch.jit.is_scripting():
                 self._check(x)
             else:
-                self._check_with_forked_random_state(x)
+                self._check_first(x)
             self.checked = True
         # Whether the module works in place is not known.
         y = self.net(x.clone())
         _require_length(y, x.size(2))
         return y
 
+    def extra_repr(self) -> str:
+        return self.doubt
+
     @torch.jit.unused
-    def _check_with_forked_random_state(self, x: Tensor) -> None:
+    def try_out(self, x: Tensor) -> None:
+        """Try the module on made-up samples with rows, channels, dtype and device of a chunk.
+
+        Raises:
+            PointwiseError: it is not pointwise
+        """
         devices = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             self._check(x)
+
+    @torch.jit.unused
+    def _check_first(self, x: Tensor) -> None:
+        try:
+            self.try_out(x)
+        except (StreamError, Warning):
+            raise
+        except Exception as error:
+            raise StreamInputError(
+                f"invalid_chunk: {type(self.net).__name__}, which was taken as pointwise, fails on chunks like the one "
+                f"that came, {describe(x)}: {first_line(error)}; a chunk that it takes was expected; check its shape "
+                "and dtype; if the module is not pointwise, or turns its axes, create_stream(model, example=x)"
+            ) from error
 
     def _check(self, x: Tensor) -> None:
         self._probe(x, 16)
@@ -240,8 +265,8 @@ class Elementwise1dStream(BaseStream):
             if not same:
                 raise PointwiseError(
                     "not_pointwise: the module gives other values for two halves of a signal than for the whole; a "
-                    "module that treats every sample alone was expected; register a handler for its type with "
-                    "register_streamer"
+                    "module that treats every sample alone was expected; create_stream(model, example=x) captures "
+                    "others, or register a handler for its type with register_streamer"
                 )
 
 
@@ -250,12 +275,14 @@ def _require_length(y: Tensor, n: int) -> None:
         if not isinstance(y, Tensor):
             raise PointwiseError(
                 f"invalid_elementwise_output: the module gave a {type(y).__name__}; a tensor with as many samples as "
-                "came was expected; register a handler for its type with register_streamer"
+                "came was expected; create_stream(model, example=x) captures other models, or register a handler for "
+                "its type with register_streamer"
             )
     if y.dim() < 2 or y.size(-1) != n:
         raise PointwiseError(
             f"invalid_elementwise_output: for {n} samples the module gave an output of shape {list(y.size())}; as many "
-            "samples were expected, time last; register a handler for its type with register_streamer"
+            "samples were expected, time last; create_stream(model, example=x) captures other models, or register a "
+            "handler for its type with register_streamer"
         )
 
 

@@ -12,6 +12,7 @@ from ..core.reach import Reach, settled_length
 from ..core.registry import require_plain
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from ..core.whole_numbers import require_length
 from ..errors import UnsupportedModuleError
 
 __all__ = ["InterpolatedStream", "UpsampleStream"]
@@ -144,6 +145,7 @@ class UpsampleStream(InterpolatedStream):
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`."""
+        require_length(n)
         length = self.length(n)
         if final:
             return length

@@ -9,6 +9,8 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from torch import Tensor
 
+from ..core.whole_numbers import whole_number
+
 __all__ = [
     "Chunking",
     "all_at_once",
@@ -58,6 +60,9 @@ def split_signal(x: Tensor, chunking: Chunking) -> Iterator[Tuple[Optional[Tenso
         >>> list(split_signal(torch.arange(3), (2, 1)))
         [(tensor([0, 1]), False), (tensor([2]), True)]
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"invalid_signal: a {type(x).__name__} came; a tensor was expected; use torch.as_tensor")
+    chunking = tuple(None if piece is None else whole_number(piece, "piece", 0) for piece in chunking)
     if total_length(chunking) != x.shape[-1]:
         raise ValueError(f"invalid_chunking: {chunking} cuts {total_length(chunking)} samples; {x.shape[-1]} came")
     start = 0
@@ -69,16 +74,18 @@ def split_signal(x: Tensor, chunking: Chunking) -> Iterator[Tuple[Optional[Tenso
 
 def all_at_once(n: int) -> Chunking:
     """The whole signal in one final call."""
-    return (n,)
+    return (whole_number(n, "n", 0),)
 
 
 def even_chunks(n: int, size: int) -> Chunking:
     """Pieces of ``size`` samples, the last one shorter if need be."""
+    n, size = whole_number(n, "n", 0), whole_number(size, "size")
     return tuple(min(size, n - start) for start in range(0, n, size)) or (0,)
 
 
 def prime_chunks(n: int, first: int = 0) -> Chunking:
     """Pieces as long as the primes 2, 3, 5 … 97, over and over, beginning with prime number ``first``."""
+    n, first = whole_number(n, "n", 0), whole_number(first, "first", 0)
     pieces: List[int] = []
     while n > 0:
         pieces.append(min(_PRIMES[first % len(_PRIMES)], n))
@@ -95,6 +102,8 @@ def random_chunks(n: int, seed: int, largest: Optional[int] = None) -> Chunking:
         seed: the same seed gives the same chunking; global random states are left alone
         largest: largest piece; without it, the whole signal
     """
+    n = whole_number(n, "n", 0)
+    largest = None if largest is None else whole_number(largest, "largest")
     rng = random.Random(f"{seed} {n} {largest}")
     pieces: List[Optional[int]] = []
     left = n
@@ -123,6 +132,7 @@ def with_pauses(chunking: Chunking) -> Chunking:
 
 def all_chunkings(n: int) -> Iterator[Chunking]:
     """Every way of cutting ``n`` samples into pieces of at least one sample: ``2 ** (n - 1)`` of them."""
+    n = whole_number(n, "n", 0)
     if n == 0:
         yield (0,)
     for first in range(1, n):
@@ -149,6 +159,7 @@ def chunkings(n: int, seed: int = 0, pieces: int = 64, thorough: bool = False) -
         >>> chunkings(3)[:3]
         [(3,), (3, None), (1, 2)]
     """
+    n, pieces = whole_number(n, "n", 0), whole_number(pieces, "pieces")
     if n == 0:
         return [(0,), (None,), (0, None, 0)]
     smallest = -(-n // pieces)

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Tuple
 
+from ..core.describe import samples
 from .chunkings import Chunking, total_length
 
 __all__ = ["Check", "VerificationError", "VerificationReport"]
+
+
+_LONGEST = 2000  # characters of a detail
 
 
 class VerificationError(AssertionError):
@@ -29,6 +33,8 @@ class VerificationError(AssertionError):
     """
 
     def __init__(self, rule: str, detail: str, chunking: Optional[Chunking] = None) -> None:
+        if len(detail) > _LONGEST:  # the text of an error may hold whole arrays
+            detail = f"{detail[: _LONGEST // 2]} … {detail[-_LONGEST // 2 :]}"
         super().__init__(rule, detail, chunking)
         self.rule = rule
         self.detail = detail
@@ -37,7 +43,7 @@ class VerificationError(AssertionError):
     def __str__(self) -> str:
         text = f"{self.rule}: {self.detail}"
         if self.chunking is not None:
-            text += f"; smallest failing chunking of {total_length(self.chunking)} samples: {self.chunking}"
+            text += f"; smallest failing chunking of {samples(total_length(self.chunking))}: {self.chunking}"
         return text
 
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
+from ..core.example import first_line
 from ..core.stream import BaseStream
+from ..core.whole_numbers import as_index, whole_number
 from . import copies, exactness, isolation, memory, multiples, promptness, rejection, scripting, snapshots, static_rows
 from . import gradients as gradient_checks
 from .making import Maker, of_module
@@ -103,8 +105,7 @@ def verify_stream(
         raise TypeError(
             "verify_stream got a factory without a reference; pass reference=, the network on the whole signal"
         )
-    if not isinstance(length_multiple, int) or length_multiple < 1:
-        raise ValueError(f"invalid_length_multiple: {length_multiple!r} came; a whole number, 1 or more, was expected")
+    length_multiple = whole_number(length_multiple, "length_multiple")
     if dtypes is None:
         known = module is not None and reference is None and (own is None or not _whole(own))
         dtypes = (torch.float64, torch.float32, torch.bfloat16) if known else (own or _dtype_of(net_or_factory),)
@@ -213,7 +214,7 @@ def _supported(
                 # Some processors' kernels for half precision are wrong for some shapes: no stream can equal them.
                 reason = f"torch itself is off by {off:.1g} of the scale here" if off > 3 * tolerance else ""
     except Exception as error:
-        reason = f"the network raises: {error}"
+        reason = f"the network raises: {first_line(error)}"
     if reason:
         recorder.skip(f"chunkings, {str(x.dtype).removeprefix('torch.')}", "exact", reason)
     return not reason
@@ -231,9 +232,18 @@ def _rounding(made: Maker, module: nn.Module, x: Tensor, multiple: int) -> float
 
 
 def _describe(example: Union[Tensor, Sequence[int]]) -> Any:
-    shape = tuple(example.shape) if isinstance(example, Tensor) else tuple(example)
+    given: Any = example.shape if isinstance(example, Tensor) else example
+    sizes = [as_index(size) for size in given] if isinstance(given, (tuple, list)) else []
+    shape = tuple(size for size in sizes if size is not None)
+    if not isinstance(given, (tuple, list)) or len(shape) < len(sizes):
+        raise TypeError(
+            f"invalid_example: an object of type {type(example).__name__} came; a tensor [B, C, T], or its three "
+            "sizes, were expected; convert an array with torch.as_tensor"
+        )
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"invalid_example: shape {shape} came; [B, C, T] with no empty axis was expected")
+        raise ValueError(
+            f"invalid_example: shape {shape} came; [B, C, T] with no empty axis was expected; pass such one"
+        )
     if isinstance(example, Tensor):
         return (*shape, example.device, example.dtype)
     return (*shape, torch.device("cpu"), None)
