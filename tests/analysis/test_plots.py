@@ -1,5 +1,6 @@
 """Pictures: what is drawn is what is so; axes, units and titles are there."""
 
+import re
 import sys
 
 import matplotlib
@@ -167,3 +168,30 @@ def test_without_matplotlib(monkeypatch):
         plot_dependency_matrix(torch.zeros(3, 3, dtype=torch.bool))
     with pytest.raises(ImportError, match="^no_matplotlib"):
         plot_latency([0.1])
+
+
+def texts(figure):
+    ax = figure.axes[0]
+    legend = ax.get_legend()
+    found = [ax.get_title(), *(text.get_text() for text in ax.texts)]
+    return "\n".join(found + ([text.get_text() for text in legend.get_texts()] if legend else []))
+
+
+def test_where_only_some_calls_have_the_work_the_slowest_are_told():
+    net = torch.nn.Sequential(*(torch.nn.Conv1d(1, 1, 4, stride=2, padding=1) for _ in range(3)))
+    stream = pts.create_stream(net)
+    assert "the slowest of every 8 calls" in texts(plot_latency(stream, 1, calls=40))
+    assert "slowest" not in texts(plot_latency(stream, 8, calls=40))
+
+
+def test_one_is_not_plural():
+    stream = pts.create_stream(torch.nn.Conv1d(1, 1, 1))
+    for figure in (plot_timeline(stream, 1), plot_latency([1e-3], 1), plot_latency(stream, 1, calls=1)):
+        assert re.search(r"\b1 samples\b|\b1 calls\b", texts(figure)) is None, texts(figure)
+    assert "1 sample" in texts(plot_timeline(stream, 1))
+
+
+def test_the_bars_of_few_calls_are_where_they_are():
+    ax = plot_latency([1e-3], 8, fs=16000).axes[0]
+    bars = [bar for bar in ax.patches if bar.get_height() > 0]
+    assert len(bars) == 1 and bars[0].get_x() <= 1 <= bars[0].get_x() + bars[0].get_width() < 1.2
