@@ -1,9 +1,15 @@
-"""What all tests share: one thread, and hypothesis profiles."""
+"""What all tests share: one thread, hypothesis profiles, and which tests run when.
+
+By default those run that together take some minutes. ``-m quick`` takes the quickest of them, ``-m slow`` those that
+take long, and ``-m long`` the great counts, which CI leaves out.
+"""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any, List
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -23,3 +29,32 @@ for name, examples in (("dev", 25), ("ci", 150), ("thorough", 2000)):
         suppress_health_check=_SLOW,
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+# Files whose tests are quick, and touch every room.
+_QUICK = """
+analysis/test_arguments.py analysis/test_causality.py analysis/test_costs.py analysis/test_splitting.py
+analysis/test_trace.py
+core/test_cell.py core/test_lengths.py core/test_reach.py core/test_registry.py core/test_ring.py core/test_state.py
+core/test_stream.py core/test_user_forward.py
+data/test_audio.py data/test_kinds.py data/test_published.py
+deploy/test_folding.py deploy/test_static_misuse.py deploy/test_static_states.py
+geometry/test_special_values.py
+graph/test_several_inputs.py
+layers/test_kernels.py layers/test_upsampling.py layers/test_winograd.py
+test_random_networks.py test_refused.py test_review.py
+testing/test_chunkings.py
+"""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: List[Any]) -> None:
+    """Give each test the mark by which ``-m`` takes it."""
+    root = Path(__file__).parent
+    quick = set(_QUICK.split())
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample is not None and item.callspec.id not in sample.args:
+            item.add_marker("long" if item.callspec.id in sample.kwargs.get("long", ()) else "slow")
+        taken = any(item.get_closest_marker(name) for name in ("slow", "long"))
+        if not taken and item.path.relative_to(root).as_posix() in quick:
+            item.add_marker("quick")

@@ -18,6 +18,7 @@ from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import RingBuffer
 from .core.state import stack_states, unstack_state
+from .core.state_file import load_state, save_state
 from .core.stream import BaseStream
 from .core.telling import ProgressCallback
 from .data.audio import AudioStreamDataset
@@ -90,7 +91,9 @@ __all__ = [
     "export",
     "is_streamable",
     "load",
+    "load_state",
     "register_streamer",
+    "save_state",
     "stack_states",
     "unstack_state",
     "without_padding",

@@ -3,7 +3,7 @@
     StreamError
     ├── UnsupportedModuleError (ValueError)    raised when a stream is made
     ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
-    ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``
+    ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``, or is in use
     ├── StreamFileError        (ValueError)    a file that is none of this package's, or damaged
     ├── PointwiseError         (RuntimeError)  a module taken as pointwise is not
     ├── StreamReadError        (RuntimeError)  a stream of a dataset failed while it was read
@@ -82,7 +82,8 @@ class StreamInputError(StreamError, ValueError):
 
 
 class StreamStateError(StreamError, RuntimeError):
-    """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``."""
+    """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``; or another
+    thread is at work on the stream, or a shallow copy of it was asked for."""
 
 
 class StreamFileError(StreamError, ValueError):
@@ -136,7 +137,7 @@ def missing_package(name: str, need: str) -> ModuleNotFoundError:
         need: what needs it
     """
     return ModuleNotFoundError(
-        f"missing_package: {name} is not installed; {need}; pip install {name}, or in a clone of this project: "
+        f"missing_package: {name} is not installed; {need}; pip install {name}, or from a clone of this project: "
         f"pip install -e '.[{EXTRAS[name]}]'",
         name=name,
     )

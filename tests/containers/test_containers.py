@@ -71,6 +71,16 @@ NETS = {
 }
 
 
+@pytest.mark.sample(
+    "empty",
+    "nested",
+    "residual, valid, even",
+    "residual, causal",
+    "parallel, mul",
+    "twice the same",
+    "emits nothing for long",
+    long=("parallel, upsampled", "residual in residual"),
+)
 @pytest.mark.parametrize("name", NETS)
 def test_container(name):
     torch.manual_seed(5)

@@ -206,6 +206,7 @@ def fail_to_begin(number):
     raise RuntimeError("no beginning")
 
 
+@pytest.mark.slow
 def test_only_dead_processes_are_called_dead():
     with pytest.raises(StreamReadError, match="DataLoader worker .pid 3. is killed"):
         list(loader_of(["DataLoader worker (pid 3) is killed"], 1, 1, None, bad))

@@ -89,6 +89,20 @@ def cuts(n, chunk, seed):
         left -= min(size, left)
 
 
+@pytest.mark.sample(
+    "plain-rows",
+    "strided-unfolded",
+    "long stride-winograd",
+    "pointwise-channels",
+    "identity-rows",
+    "transposed-unfolded",
+    "depthwise-winograd",
+    "upsampling-channels",
+    "reflected-rows",
+    "residual-unfolded",
+    "branches-winograd",
+    "own handler-channels",
+)
 @pytest.mark.parametrize("form", ["rows", "unfolded", "winograd", "channels"])
 @pytest.mark.parametrize("name", NETS)
 def test_exact_for_any_chunking(name, form, smooth, monkeypatch):
@@ -153,6 +167,7 @@ def test_long_kernels_take_fewer_products_where_large_and_weights_serve_many(cha
     assert stream._program.graph.code.count("aten.mm.") == (13 if reduced else 0)
 
 
+@pytest.mark.slow
 def test_fewer_products_in_single_precision():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(20, 64, 3), nn.ReLU(), nn.Conv1d(64, 20, 3, dilation=2), nn.Tanh())
@@ -165,6 +180,7 @@ def test_fewer_products_in_single_precision():
     )
 
 
+@pytest.mark.slow
 def test_long_steps_take_packed_products(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(16, 20, 3), nn.ReLU())

@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(900),  # a build takes half a minute, more on a busy machine
     pytest.mark.skipif(not shutil.which("cmake") or not COMPILER, reason="needs cmake and a C++ compiler"),
     pytest.mark.skipif(bool(torch.version.cuda) and not shutil.which("nvcc"), reason="this libtorch needs nvcc"),

@@ -52,7 +52,7 @@ def net() -> nn.Module:
     return contract_net()
 
 
-@pytest.fixture(scope="module", params=[PACKAGE, GRAPH])
+@pytest.fixture(scope="module", params=[pytest.param(PACKAGE, marks=pytest.mark.slow), GRAPH])
 def runner(request: Any, net: nn.Module, tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("export") / f"net{request.param}"
     assert pts.export(pts.create_stream(net), path, chunk=CHUNK, metadata={"rate_hz": 16000}) == path
@@ -299,6 +299,7 @@ def test_lengths_that_are_multiples(tmp_path: Path) -> None:
     compare([*pieces, runner(x[..., 42:], True)], whole(net, x))
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_long_steps_take_packed_products(monkeypatch: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)

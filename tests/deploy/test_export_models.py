@@ -53,6 +53,7 @@ def in_a_fresh_process(path: Path, signals: List[Any], folder: Path) -> None:
     assert len(found) == len(signals) and max(found) <= 1e-4
 
 
+@pytest.mark.sample("hifigan-script", "hifigan-onnx")
 @pytest.mark.parametrize(
     "entry, suffix",
     [

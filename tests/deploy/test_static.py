@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is 
 # ---------------------------------------------------------------------- rows of any age
 
 
+@pytest.mark.sample("wavenet", "hifigan", "tcn", "demucs")
 @pytest.mark.timeout(3600 if THOROUGH else 600)
 @pytest.mark.parametrize("entry", MODELS, ids=[entry.name for entry in MODELS])
 def test_models(entry: Any) -> None:
@@ -51,6 +52,7 @@ MANY = [
 ]
 
 
+@pytest.mark.sample("small_net-dtype2-batches2-300", "Gated-dtype3-batches3-300")
 @pytest.mark.parametrize("make, dtype, batches, steps", MANY)
 def test_many_rows_for_many_steps(make: Any, dtype: torch.dtype, batches: Any, steps: int) -> None:
     torch.manual_seed(1)

@@ -98,8 +98,8 @@ def _bound(value: float) -> Any:
 def _state(state: Dict[str, Tensor], label: str) -> Tables:
     """The entries of a state, and apart from them their names."""
     return {
-        f"state.{label}": _entries([value for name, value in state.items() if name != "@layout"]),
-        f"state.{label}.names": list(state),
+        f"state.{label}": _entries([value for name, value in state.items() if name not in ("@layout", "@seal")]),
+        f"state.{label}.names": [name for name in state if name != "@seal"],
         f"state.{label}.bytes": sum(value.nbytes for value in state.values() if value.dim()),
         "layout": int(state["@layout"]),
     }
@@ -166,7 +166,7 @@ def _static(stream: Any, subject: Subject, chunk: int) -> Tables:
         "static.shape": list(static.out_shape),
         "static.length": [static.output_length(n * subject.length_multiple) for n in [*range(64), *LONG]],
         "static.state": _entries(state.values()),
-        "static.state.names": list(state),
+        "static.state.names": [name for name in state if name != "@seal"],
         "static.state.bytes": sum(value.nbytes for value in state.values()),
         "static.repr": repr(static).splitlines(),
     }

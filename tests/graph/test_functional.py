@@ -105,6 +105,7 @@ def test_operations_alone_are_taken_apart(name, monkeypatch):
     assert enough == one_trace
 
 
+@pytest.mark.sample("wavenet", "hifigan", "tcn", "demucs")
 @pytest.mark.parametrize("entry", ZOO if THOROUGH else [*SMALLEST, *REFUSED[:2]], ids=lambda entry: entry.name)
 def test_published_models(entry, monkeypatch):
     arguments = {"example": entry.example(), "time_dim": entry.time_dim, "length_multiple": entry.length_multiple}

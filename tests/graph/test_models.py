@@ -81,6 +81,18 @@ def stream_of(entry, model, rows=2):
 # ---------------------------------------------------------------------- every rule of the contract
 
 
+@pytest.mark.sample(
+    "tcn",
+    long=(
+        "conv_tasnet",
+        "resnet1d",
+        "melgan",
+        "quartznet",
+        "dac_decoder",
+        "seanet_decoder_causal",
+        "wav2letter",
+    ),
+)
 @named(VERIFIED)
 def test_every_rule(entry):
     model, shape, multiple = as_signal(entry)
@@ -100,6 +112,7 @@ def test_every_rule(entry):
 # ---------------------------------------------------------------------- in the model's own layout
 
 
+@pytest.mark.sample("deepspeech2")
 @named(STREAMED if THOROUGH else OWN_LAYOUT)
 def test_in_its_own_layout(entry):
     model = entry.make().double()
@@ -137,6 +150,13 @@ def saved_and_loaded(state):
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.sample(
+    "deepspeech2",
+    long=(
+        "wavenet_local",
+        "wavenet_local_speaker",
+    ),
+)
 @named(PORTED + [entry for entry in STREAMED if entry.name in ("deepspeech2", "tcn_channels_last", "wave_unet_same")])
 def test_scripted_in_its_own_layout(entry):
     model = entry.make().double()
@@ -313,6 +333,7 @@ def test_refused(entry):
     assert "cumulative" in error.remedy
 
 
+@pytest.mark.sample("seanet_encoder", "demucs", "space_to_depth")
 @named([entry for entry in STREAMED if entry.length_multiple > 1 and len(entry.inputs()) == 1])
 def test_without_length_multiple(entry):
     """Refused when it is made, or exact for every length at which the model works."""

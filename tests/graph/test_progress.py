@@ -88,6 +88,7 @@ class Kept(nn.Module):
         return 2 * x
 
 
+@pytest.mark.slow
 def test_what_the_function_raises_comes_through_and_nothing_is_left(monkeypatch):
     monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     pts.register_streamer(Kept, lambda net: pts.Elementwise1dStream(net))

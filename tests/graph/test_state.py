@@ -94,6 +94,7 @@ def merges_numbers(stream, n):
     return total
 
 
+@pytest.mark.sample("wavenet", "hifigan", "tcn", "dac_decoder", "subpixel_upsampler")
 @pytest.mark.parametrize("entry", PLAIN, ids=[entry.name for entry in PLAIN])
 def test_state_is_minimal(entry):
     model = entry.make().double()

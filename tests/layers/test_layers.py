@@ -188,6 +188,33 @@ TABLES = {
 CASES = [pytest.param(make, id=f"{table}-{name}") for table, rows in TABLES.items() for name, make in rows.items()]
 
 
+@pytest.mark.sample(
+    "conv-plain",
+    "conv-stride > field",
+    "conv-groups",
+    "normed-weight norm, transposed",
+    "transposed-codec",
+    "transposed-stride > field, cropped",
+    "pool-max",
+    "pool-avg, ceil",
+    "pool-lp 1",
+    "pad-zero",
+    "pad-reflect",
+    "pad-replicate",
+    "upsample-nearest 1.5",
+    "upsample-nearest-exact 0.5",
+    "pointwise-batch norm",
+    "pointwise-glu",
+    "pointwise-relu, in place",
+    long=(
+        "upsample-linear 2",
+        "upsample-linear 3.0",
+        "upsample-linear 0.5",
+        "upsample-linear 1",
+        "conv-reflect, same",
+        "conv-same, odd",
+    ),
+)
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("make", CASES)
 def test_layer(make):

@@ -25,6 +25,7 @@ def padded_everywhere():
     )
 
 
+@pytest.mark.slow
 def test_equal_at_the_first_and_last_sample():
     net = padded_everywhere().double()
     x = torch.randn(1, 2, 50).double()

@@ -156,6 +156,7 @@ class CountingStream(pts.RecurrentStream):
 # ---------------------------------------------------------------------- the stream
 
 
+@pytest.mark.sample("alone")
 @pytest.mark.parametrize("name", ["alone", "rates"])
 def test_the_example_keeps_the_contract(name: str) -> None:
     report = verify_stream(net_of(name), normal(2, 2, 40))
@@ -322,6 +323,7 @@ def test_it_waits_for_nothing(chunk: int) -> None:
     assert pts.StaticStream(pts.create_stream(net), chunk=chunk).lag == 2
 
 
+@pytest.mark.sample("eager", "onnx")
 @pytest.mark.parametrize(
     "backend", ["eager", pytest.param("aot", marks=needs_compiler), pytest.param("onnx", marks=needs_onnx)]
 )
@@ -347,6 +349,7 @@ def test_a_compiled_step_with_states_of_several_dtypes() -> None:
     assert differs(joined(stream, x, 3), net(x)) < 1e-5
 
 
+@pytest.mark.sample("script", "onnx")
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = net_of("rates", torch.float32), normal(1, 2, 70).float()

@@ -207,6 +207,7 @@ class StaleCopies(PyramidStream):
         self.conv.load_state_dict(net.conv.state_dict())
 
 
+@pytest.mark.slow
 def test_captured_streams_must_see_live_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "create_stream", Captures(StaleCopies))
     options = {"graph": True, "length_multiple": 2, "dtypes": [torch.float64], "script": False}

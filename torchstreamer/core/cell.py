@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StreamError, StreamInputError
-from .describe import dtype_name
+from .describe import describe, dtype_name
 from .memory import Memory
 
 __all__ = ["Cell"]
@@ -29,6 +29,7 @@ class Cell(Memory):
 
     Args:
         names: of the tensors, in the entries of a saved state; numbers unless they are given
+        clocks: those of the names that count samples: whole numbers, which a saved state has from 0 to 2^62
 
     Shape:
         - tensors: ``[B, …]``, without ``B`` in a handler that gets chunks ``[C, T]``
@@ -45,13 +46,15 @@ class Cell(Memory):
     """
 
     names: List[str]
+    clocks: List[str]
     held: List[Tensor]
     ranks: List[int]
     like: Tensor
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
+    def __init__(self, names: Sequence[str] = (), clocks: Sequence[str] = ()) -> None:
         super().__init__()
         self.names = list(names)
+        self.clocks = list(clocks)
         self.held = []
         self.ranks = []  # dimensions of each, once they are known
         self._rank_two = False
@@ -228,6 +231,8 @@ class Cell(Memory):
                     f"invalid_state: '{key}' has shape {list(size)}, {dtype_name(state[key])}; {rank}{leading} first, "
                     "was expected; make the state with get_state()"
                 )
+            if n < len(self.names) and self.names[n] in self.clocks:
+                self._check_clock(key, state[key])
             n += 1
         expected = len(self.names) if len(self.names) > 0 else len(self.ranks)
         if n > 0 and expected > 0 and n != expected:
@@ -236,6 +241,16 @@ class Cell(Memory):
                 "state with get_state()"
             )
         return n
+
+    def _check_clock(self, key: str, clock: Tensor) -> None:
+        whole = not clock.is_floating_point() and not clock.is_complex()
+        # Up to 2^62 some more samples overflow nothing.
+        if not whole or bool((clock < 0).any()) or bool((clock > 4611686018427387904).any()):
+            came = f"from {int(clock.min().item())} to {int(clock.max().item())}" if whole else describe(clock)
+            raise StreamInputError(
+                f"invalid_state: the clock '{key}' came {came}; whole numbers from 0 to 2^62 were expected; make the "
+                "state with get_state()"
+            )
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         tensors: List[Tensor] = []
@@ -260,7 +275,7 @@ class Cell(Memory):
             super().__setattr__(name, value)
 
     def __prepare_scriptable__(self) -> "Cell":
-        cell = type(self)(self.names)
+        cell = type(self)(self.names, self.clocks)
         cell.fold = self.fold
         cell.ranks = list(self.ranks)
         cell.like = self.like.new_empty([0])

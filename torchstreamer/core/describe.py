@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["describe", "dtype_name"]
+__all__ = ["describe", "dtype_name", "is_plain"]
 
 
 def dtype_name(x: Tensor) -> str:
@@ -16,10 +16,12 @@ def dtype_name(x: Tensor) -> str:
         (torch.int64, "torch.int64"),
         (torch.int32, "torch.int32"),
         (torch.int16, "torch.int16"),
+        (torch.int8, "torch.int8"),
         (torch.uint8, "torch.uint8"),
         (torch.bool, "torch.bool"),
         (torch.complex64, "torch.complex64"),
         (torch.complex128, "torch.complex128"),
+        (torch.complex32, "torch.complex32"),
     ]
     for dtype, name in names:
         if x.dtype == dtype:
@@ -29,4 +31,12 @@ def dtype_name(x: Tensor) -> str:
 
 def describe(x: Tensor) -> str:
     """Shape, dtype and device of a tensor."""
-    return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}"
+    if x.is_nested:
+        return f"no single shape, {dtype_name(x)}, on {x.device}"
+    kind = "" if is_plain(x) else ", not a plain tensor"
+    return f"shape {list(x.size())}, {dtype_name(x)}, on {x.device}{kind}"
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether a tensor has one shape and strides: it is not sparse, nested, mkldnn's or quantized."""
+    return x.layout == torch.strided and not x.is_nested and not x.is_quantized

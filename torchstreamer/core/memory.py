@@ -5,6 +5,8 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from .turns import refuse_shallow_copy
+
 __all__ = ["Memory"]
 
 
@@ -23,6 +25,9 @@ class Memory(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fold = 1  # entries of the batch axis per row of the signal, where a network merged another axis into it
+
+    def __copy__(self) -> "Memory":
+        raise refuse_shallow_copy(self)
 
     # ------------------------------------------------------------------ who records a step asks these, in Python only
 

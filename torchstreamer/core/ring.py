@@ -326,6 +326,9 @@ class RingBuffer(Memory):
             # Rows of the signal first: [B·k, n, C] -> [B, n, k·C].
             shape = [rows.size(0) // self.fold, self.fold, rows.size(1), rows.size(2)]
             rows = rows.reshape(shape).transpose(1, 2).flatten(2)
+        if rows.dim() == 1:
+            # Nothing has come: that an earlier signal had another dtype is no part of the state.
+            rows = rows.new_empty([0], dtype=torch.float32)
         state[name + ".data"] = rows.clone(memory_format=torch.contiguous_format)
         state[name + ".skip"] = torch.tensor(self.skip)
 

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamError, StreamInputError, StreamStateError
-from .describe import describe, dtype_name
+from .describe import describe, dtype_name, is_plain
 from .fast_attributes import entry
 from .lengths import LinearLength
 from .memory import Memory
 from .printing import described
 from .reach import Reach, offline_length, settled_length
 from .script_copy import script_copy
-from .state import count_entries, require_whole
+from .state import count_entries, require_named_tensors, require_plain, require_seal, require_whole, seal_of
 from .tracing import autocasting, inference_mode, plain_inference
+from .turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
 from .user_forward import adopt_forward, inherited_step, scripted_class
 
 __all__ = ["BaseStream"]
@@ -63,7 +64,7 @@ class BaseStream(nn.Module):
     fresh: bool = False
 
     # Scripts take the numbers alone.
-    __jit_ignored_attributes__ = ["reach"]
+    __jit_ignored_attributes__ = ["reach", "_turn"]
 
     reach: Optional[Reach]
     hop: int
@@ -86,6 +87,7 @@ class BaseStream(nn.Module):
         self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
         self._inferred = False  # the last chunk came in inference mode
+        self._turn = Turn()
         # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
@@ -103,21 +105,31 @@ class BaseStream(nn.Module):
 
         Raises:
             StreamInputError: the chunk does not fit; the stream is as it was
-            StreamStateError: an earlier call failed half-way
+            StreamStateError: an earlier call failed half-way, or a call of another thread runs
         """
         if not torch.jit.is_scripting():
             if self._inside:
                 return inherited_step(self, x, final)
+            return self._run_alone(x, final)
         return self._run(x, final)
 
     @torch.jit.export
     def flush(self) -> Optional[Tensor]:
         """End the signal: the same as ``stream(None, final=True)``."""
+        if not torch.jit.is_scripting():
+            return self._run_alone(None, True)
         return self._run(None, True)
 
     @torch.jit.export
     def reset(self) -> None:
         """Forget the signal. The stream is as new."""
+        if not torch.jit.is_scripting():
+            if not torch.compiler.is_compiling():
+                with self._turn:
+                    return self._reset()
+        self._reset()
+
+    def _reset(self) -> None:
         self._failed = True  # until it is done
         for _, m in self.named_modules():
             if hasattr(m, "_clear"):
@@ -150,8 +162,14 @@ class BaseStream(nn.Module):
         """A copy of everything the stream remembers: tensors, rows first, and integers as 0-d int64.
 
         Raises:
-            StreamStateError: an earlier call failed half-way
+            StreamStateError: an earlier call failed half-way, or a call of another thread runs
         """
+        if not torch.jit.is_scripting():
+            with self._turn:
+                return self._collect_state()
+        return self._collect_state()
+
+    def _collect_state(self) -> Dict[str, Tensor]:
         self._ensure_sound()
         state: Dict[str, Tensor] = {}
         for name, m in self.named_modules():
@@ -159,6 +177,7 @@ class BaseStream(nn.Module):
                 m._save_state(name, state)
         state["@layout"] = torch.tensor(self._layout_code())
         state["@entries"] = torch.tensor(count_entries(state))
+        state["@seal"] = torch.tensor(seal_of(state))
         return state
 
     @torch.jit.export
@@ -166,11 +185,20 @@ class BaseStream(nn.Module):
         """Continue from a state that `get_state` gave, here or in another process or on another device.
 
         Raises:
-            StreamInputError: the state belongs to another stream; nothing was written
+            StreamInputError: the state belongs to another stream, or is not as `get_state` gave it; nothing was written
+            StreamStateError: a call of another thread runs
         """
+        if not torch.jit.is_scripting():
+            with self._turn:
+                require_named_tensors(state)
+                return self._restore_state(state)
+        self._restore_state(state)
+
+    def _restore_state(self, state: Dict[str, Tensor]) -> None:
+        require_plain(state)
         require_whole(state, self._layout_code())
-        rows = state["@signal"].size(0) if "@signal" in state else 0
-        used = 2
+        rows = state["@signal"].size(0) if "@signal" in state and state["@signal"].dim() == 3 else 0
+        used = 3
         for name, m in self.named_modules():
             if hasattr(m, "_check_state"):
                 used += m._check_state(name, state, rows)
@@ -179,17 +207,29 @@ class BaseStream(nn.Module):
                 f"invalid_state: the state has {len(state)} entries; this stream knows {used} of them; a state fits "
                 "the stream of the same network that it was taken from; make it with get_state()"
             )
+        require_seal(state)
         anchor = self.anchor()
         device = self._like.device if anchor is None else anchor.device
+        # What can fail is done before anything is written.
+        copies: Dict[str, Tensor] = {}
+        for key in state.keys():
+            value = state[key].detach()
+            copies[key] = value if value.dim() == 0 else value.to(device)
         self._failed = True  # until it is done
         for name, m in self.named_modules():
             if hasattr(m, "_load_state"):
-                m._load_state(name, state, device)
+                m._load_state(name, copies, device)
         self._mend()
 
     @torch.jit.export
     def detach_state(self) -> None:
         """Cut the gradient's path into earlier chunks, for truncated back-propagation."""
+        if not torch.jit.is_scripting():
+            with self._turn:
+                return self._cut()
+        self._cut()
+
+    def _cut(self) -> None:
         for _, m in self.named_modules():
             if hasattr(m, "_detach"):
                 m._detach()
@@ -283,6 +323,18 @@ class BaseStream(nn.Module):
         self._failed = False
         return out
 
+    @torch.jit.unused
+    def _run_alone(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if torch.compiler.is_compiling():
+            return self._run(x, final)  # a lock cannot be traced
+        lock = self._turn.lock
+        if not lock.acquire(False):
+            raise in_use()
+        try:
+            return self._run(x, final)
+        finally:
+            lock.release()
+
     def _check_end(self, came: int, first: bool) -> None:
         # A stream that takes only some lengths refuses here to end a signal, before anything is written.
         pass
@@ -338,7 +390,8 @@ class BaseStream(nn.Module):
         if like.dim() == 1:
             self._begin(x)
         else:
-            fits = x.dim() == (2 if self._unbatched else 3) and x.dtype == like.dtype and x.device == like.device
+            fits = x.layout == torch.strided and not x.is_nested and x.dim() == (2 if self._unbatched else 3)
+            fits = fits and x.dtype == like.dtype and x.device == like.device
             fits = fits and x.size(-2) == like.size(1) and (self._unbatched or x.size(0) == like.size(0))
             if not fits:
                 expected = f"[{like.size(1)}, T]" if self._unbatched else f"[{like.size(0)}, {like.size(1)}, T]"
@@ -353,6 +406,11 @@ class BaseStream(nn.Module):
         return x.unsqueeze(0) if self._unbatched else x
 
     def _begin(self, x: Tensor) -> None:
+        if not is_plain(x):
+            raise StreamInputError(
+                f"invalid_chunk: a chunk came with {describe(x)}; a dense tensor [B, C, T] or [C, T] was expected; "
+                "convert it with .to_dense()"
+            )
         if x.dim() != 2 and x.dim() != 3:
             raise StreamInputError(
                 f"invalid_chunk: a chunk came with {describe(x)}; [B, C, T] or [C, T] was expected; reshape it"
@@ -400,14 +458,16 @@ class BaseStream(nn.Module):
         if prefix + "@signal" not in state:
             return 0
         like = state[prefix + "@signal"]
-        if like.dim() != 3:
+        alone = prefix + "@unbatched" in state
+        if like.dim() != 3 or like.size(2) != 0 or like.size(0) != rows or (alone and rows != 1):
+            expected = "1" if alone else f"{rows}"
             raise StreamInputError(
-                f"invalid_state: '{prefix}@signal' has shape {list(like.size())}; expected [rows, channels, 0]; make "
-                "the state with get_state()"
+                f"invalid_state: '{prefix}@signal' has shape {list(like.size())}; [{expected}, channels, 0] was "
+                "expected; make the state with get_state()"
             )
         anchor = self.anchor()
         self._check_signal(like if anchor is None else like.to(anchor.device))
-        return 2 if prefix + "@unbatched" in state else 1
+        return 2 if alone else 1
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         prefix = name + "." if len(name) > 0 else ""
@@ -418,6 +478,16 @@ class BaseStream(nn.Module):
             self._set_rank(prefix + "@unbatched" in state)
 
     # ------------------------------------------------------------------ Python only
+
+    def train(self, mode: bool = True) -> "BaseStream":
+        """``train(False)`` is ``eval()``; ``train()`` warns, as a stream stays in the eval form that it was made in."""
+        if mode:
+            stays_in_eval(self)
+            return self
+        return super().train(False)
+
+    def __copy__(self) -> "BaseStream":
+        raise refuse_shallow_copy(self)
 
     def __str__(self) -> str:
         return described(self)

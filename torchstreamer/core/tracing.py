@@ -1,6 +1,7 @@
 """In which mode torch runs, and whether a step is recorded. TorchScript compiles this file."""
 
 from contextlib import contextmanager
+from threading import RLock, get_ident
 from typing import Iterator
 
 import torch
@@ -20,8 +21,10 @@ def autocasting(x: Tensor) -> bool:
 
 
 class _Tracing:
-    # While a step is recorded, the form of its products; not known to scripts.
+    # While a step is recorded, the form of its products, and the thread that does it; not known to scripts.
     form = ""
+    thread = 0
+    turn = RLock()
 
 
 @contextmanager
@@ -32,16 +35,21 @@ def tracing(form: str) -> Iterator[None]:
         form: ``"rows"``, products of rows; ``"unfolded"``, one product each however long the chunk; ``"winograd"``,
             with fewer multiplications where that pays, else as unfolded; or ``"channels"``, as torch's convolution
     """
-    before, _Tracing.form = _Tracing.form, form
-    try:
-        yield
-    finally:
-        _Tracing.form = before
+    with _Tracing.turn:
+        before = _Tracing.form
+        _Tracing.thread = get_ident()
+        _Tracing.form = form
+        try:
+            yield
+        finally:
+            _Tracing.form = before
 
 
 def recorded_form() -> str:
     """The form in which a step is recorded, ``""`` while none is."""
-    return _Tracing.form
+    form = _Tracing.form
+    # Streams of other threads go on as ever meanwhile.
+    return form if not form or _Tracing.thread == get_ident() else ""
 
 
 def plain_inference() -> bool:
@@ -50,14 +58,14 @@ def plain_inference() -> bool:
         return False
     if not torch.jit.is_scripting():
         # A write position that changes with every chunk would be compiled, or exported, as a constant.
-        return not torch.compiler.is_compiling() and _Tracing.form != "channels"
+        return not torch.compiler.is_compiling() and recorded_form() != "channels"
     return True
 
 
 def in_place() -> bool:
     """Whether rings may be written in place, as far as a recording is concerned."""
     if not torch.jit.is_scripting():
-        return not _Tracing.form
+        return not recorded_form()
     return True
 
 

@@ -77,7 +77,7 @@ def scripted_class(kind: Any, forward: Callable[..., Any]) -> Any:
 
 def _guarded_call(self: Any, x: Optional[Tensor] = None, final: bool = False) -> Optional[Tensor]:
     """What ``stream(x, final)`` does for a handler that overrides ``forward``: the same checks as for all others."""
-    return self._run(x, final)
+    return self._run_alone(x, final)
 
 
 def _takes_none(forward: Callable[..., Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import List
 import torch
 from torch import Tensor
 
-from ..core.describe import dtype_name
+from ..core.describe import describe, dtype_name, is_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 
@@ -84,6 +84,11 @@ def check_call(
     """
     batch, device = age.size(0), age.device
     shape = [batch, channels, chunk]
+    for given in (x, lengths, first, last):
+        if not is_plain(given):
+            raise StreamInputError(
+                f"invalid_chunk: a tensor came with {describe(given)}; dense tensors were expected; convert it"
+            )
     if list(x.shape) != shape or x.dtype != dtype or x.device != device:
         raise StreamInputError(
             f"invalid_chunk: a chunk came with shape {list(x.shape)}, {dtype_name(x)}, on {x.device}; {shape}, "

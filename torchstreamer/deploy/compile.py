@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
+from ..core.turns import in_use
 from .backends import Program, available
 from .chunks import check_step, input_channels
 from .kernels import rounds
@@ -77,22 +78,30 @@ class CompiledStream(BaseStream):
         """Take a chunk and give every output that no later input can change; see `BaseStream.forward`."""
         states, program = self._states, self._program
         if states is None or program is None or final or self._failed or type(x) is not Tensor:
-            return self._run(x, final)
-        if x.dtype != self.dtype or x.device != self.device:
-            return self._run(x, final)
+            return self._run_alone(x, final)
+        if x.dtype != self.dtype or x.device != self.device or x.layout is not torch.strided or x.is_nested:
+            return self._run_alone(x, final)
         # In the compiled state only what fits as it is goes this way; all else, as what is wrong, the general one.
         if x.shape != (self._single if self._unbatched else self._shape):
-            return self._run(x, final)
+            return self._run_alone(x, final)
         # Straight into the instance: nn.Module's assignment would cost as much as a small layer.
         entries = self.__dict__
-        entries["_failed"] = True
-        if self._unbatched:
-            y, entries["_states"] = program.run(x[None].contiguous(), states)
-            y = y[0]
-        else:
-            y, entries["_states"] = program.run(x.contiguous(), states)
-        entries["_failed"] = False
-        return y
+        lock = entries["_turn"].lock
+        if not lock.acquire(False):
+            raise in_use()
+        try:
+            if entries["_states"] is not states:  # another thread was here in between
+                return self._run(x, final)
+            entries["_failed"] = True
+            if self._unbatched:
+                y, entries["_states"] = program.run(x[None].contiguous(), states)
+                y = y[0]
+            else:
+                y, entries["_states"] = program.run(x.contiguous(), states)
+            entries["_failed"] = False
+            return y
+        finally:
+            lock.release()
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is not None and not final and x.size(2) == self.chunk and x.size(0) == self.batch:
@@ -122,18 +131,21 @@ class CompiledStream(BaseStream):
 
     def get_state(self) -> Dict[str, Tensor]:
         """A copy of everything the stream remembers; see `BaseStream.get_state`."""
-        self._settle()
-        return super().get_state()
+        with self._turn:
+            self._settle()
+            return super().get_state()
 
     def detach_state(self) -> None:
         """Cut the gradient's path into earlier chunks."""
-        self._settle()
-        super().detach_state()
+        with self._turn:
+            self._settle()
+            super().detach_state()
 
     def state_nbytes(self) -> int:
         """Bytes of the samples that the stream holds now."""
-        self._settle()
-        return super().state_nbytes()
+        with self._turn:
+            self._settle()
+            return super().state_nbytes()
 
     def refresh_weights(self) -> None:
         """Nothing: the weights are frozen."""

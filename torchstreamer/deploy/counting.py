@@ -7,8 +7,8 @@ from ..core.lengths import LengthTable
 
 __all__ = ["OPEN", "RowLength"]
 
-# The length of a signal that goes on: longer than any that ends.
-OPEN = 1 << 42
+# The length of a signal that goes on: longer than any that ends, also in samples of what is made of it.
+OPEN = 1 << 61
 
 
 class RowLength(nn.Module):

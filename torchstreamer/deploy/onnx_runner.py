@@ -9,6 +9,7 @@ be copied to where no torch is:
     y = runner.flush()                       # the rest
 """
 
+from threading import RLock
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 try:
@@ -23,7 +24,34 @@ except ImportError:  # copied to where this package is not
         refusal,
     )
 
-__all__ = ["OnnxRunner", "StepRunner"]
+__all__ = ["LATEST", "OnnxRunner", "StepRunner", "possible_row"]
+
+# What a program takes as the length of a signal that goes on.
+_OPEN = 1 << 61
+
+# The latest sample that a row may have come to in a saved state: what is computed from it overflows nowhere.
+LATEST = 1 << 50
+
+
+def possible_row(age: int, total: int, left: int, chunk: int, flush_steps: int, length_multiple: int) -> bool:
+    """Whether the clocks of a row belong together.
+
+    Args:
+        age: steps that the row has done
+        total: length of its signal, beyond any number while that goes on
+        left: steps until it is free, -1 while its signal goes on
+        chunk: samples per step
+        flush_steps: steps that the end of a signal takes
+        length_multiple: what the length of a signal is a multiple of
+    """
+    if not 0 <= age <= LATEST // chunk:
+        return False
+    if left == -1:
+        return total == _OPEN
+    if left == age == total == 0:  # nothing ever came
+        return True
+    begun = (age - 1 - (flush_steps - left)) * chunk  # samples before the last step that brought any
+    return 0 <= left <= flush_steps and begun >= 0 and begun <= total <= begun + chunk and total % length_multiple == 0
 
 
 class StepRunner:
@@ -69,6 +97,7 @@ class StepRunner:
         self._unbatched = False
         self._steps = 0
         self._failed = False
+        self._turn = RLock()
         self.reset()
 
     # ------------------------------------------------------------------ the interface
@@ -85,8 +114,15 @@ class StepRunner:
 
         Raises:
             ValueError: the chunk does not fit; nothing was written
-            RuntimeError: an earlier call failed half-way
+            RuntimeError: an earlier call failed half-way, or a call of another thread runs
         """
+        self._take_turn()
+        try:
+            return self._advance(x, final)
+        finally:
+            self._turn.release()
+
+    def _advance(self, x: Any, final: bool) -> Any:
         self._ensure_sound()
         pending, unbatched = self._pending, self._unbatched
         if x is not None:
@@ -129,11 +165,15 @@ class StepRunner:
 
     def reset(self) -> None:
         """Forget the signal. The runner is as new."""
-        self._program = self._initial()
-        self._pending = None
-        self._unbatched = False
-        self._steps = 0
-        self._failed = False
+        self._take_turn()
+        try:
+            self._program = self._initial()
+            self._pending = None
+            self._unbatched = False
+            self._steps = 0
+            self._failed = False
+        finally:
+            self._turn.release()
 
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in.
@@ -156,6 +196,13 @@ class StepRunner:
 
     def get_state(self) -> Dict[str, Any]:
         """A copy of everything the runner remembers: arrays, rows first, and whole numbers of no dimension."""
+        self._take_turn()
+        try:
+            return self._collect_state()
+        finally:
+            self._turn.release()
+
+    def _collect_state(self) -> Dict[str, Any]:
         self._ensure_sound()
         state = {name: self._copy(value) for name, value in self._program.items()}
         if self._pending is not None:
@@ -171,23 +218,49 @@ class StepRunner:
             ValueError: the state does not fit; nothing was written
         """
         expected = self._initial()
-        good = {*expected, "@steps", "@unbatched"} == set(state) - {"@pending"}
-        good = good and all(self._describe(state[name]) == self._describe(value) for name, value in expected.items())
-        pending = state.get("@pending")
-        if good and pending is not None:
-            found = self._describe(pending)
-            good = found is not None and len(found[0]) == 3 and found[0][:2] == (self.batch, self.channels)
-            good = good and found[1] == self.dtype and found[0][2] < self.chunk  # type: ignore[index]
-        if not good:
+        whole = isinstance(state, dict) and {*expected, "@steps", "@unbatched"} == set(state) - {"@pending"}
+        if not (whole and self._fits(state, expected)):
             raise self.input_error(
-                "invalid_state: the state is that of another program, or not whole; a state that get_state() of a "
-                "runner of this file gave was expected; take it anew"
+                "invalid_state: the state is that of another program, or not whole, or its entries do not belong "
+                "together; a state that get_state() of a runner of this file gave was expected; take it anew"
             )
-        self._program = {name: self._copy(state[name]) for name in expected}
-        self._pending = None if pending is None else self._copy(pending)
-        self._steps = int(state["@steps"])
-        self._unbatched = bool(int(state["@unbatched"]))
-        self._failed = False
+        program = {name: self._copy(state[name]) for name in expected}
+        pending = self._copy(state["@pending"]) if "@pending" in state else None
+        self._take_turn()
+        try:
+            self._program = program
+            self._pending = pending
+            self._steps = int(state["@steps"])
+            self._unbatched = bool(int(state["@unbatched"]))
+            self._failed = False
+        finally:
+            self._turn.release()
+
+    def _fits(self, state: Dict[str, Any], expected: Dict[str, Any]) -> bool:
+        # Shapes and dtypes, and the whole numbers together: between calls, all rows are as old as the runner.
+        if any(self._describe(state[name]) != self._describe(value) for name, value in expected.items()):
+            return False
+        if any(self._describe(state[name]) != ((), "int64") for name in ("@steps", "@unbatched")):
+            return False
+        steps, unbatched = int(state["@steps"]), int(state["@unbatched"])
+        clocks = (steps, _OPEN, -1) if steps else (0, 0, 0)
+        for name, clock in zip(("row.age", "row.total", "row.left"), clocks, strict=True):
+            if any(value != clock for value in state[name].reshape(-1).tolist()):
+                return False
+        if not possible_row(*clocks, self.chunk, self.flush_steps, self.length_multiple):
+            return False
+        if "@pending" not in state:
+            return steps == unbatched == 0
+        found = self._describe(state["@pending"])
+        if found is None or unbatched not in ((0, 1) if self.batch == 1 else (0,)):
+            return False
+        shape, dtype = found
+        return (
+            len(shape) == 3
+            and shape[:2] == (self.batch, self.channels)
+            and shape[2] < self.chunk
+            and dtype == self.dtype
+        )
 
     def state_nbytes(self) -> int:
         """Bytes of the state, the gathered samples among them."""
@@ -220,7 +293,7 @@ class StepRunner:
         raise NotImplementedError
 
     def _describe(self, x: Any) -> Optional[Tuple[Tuple[int, ...], str]]:
-        """Shape and dtype of a chunk, ``None`` if it is no array."""
+        """Shape and dtype of an array, ``None`` if it is none, or not a plain one."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ inside
@@ -241,8 +314,8 @@ class StepRunner:
         found = self._describe(x)
         if found is None:
             raise self.input_error(
-                f"invalid_chunk: the chunk is a {type(x).__name__}; an array [B, C, T] or [C, T] was expected; convert "
-                "it"
+                f"invalid_chunk: the chunk is a {type(x).__name__} that is no dense array; an array [B, C, T] or "
+                "[C, T] was expected; convert it"
             )
         shape, dtype = found
         unbatched = len(shape) == 2
@@ -259,6 +332,19 @@ class StepRunner:
                 "expected, of one rank through a signal; reshape or convert it"
             )
         return unbatched
+
+    def _take_turn(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            raise self.state_error(
+                "in_use: the runner is in use by another thread, whose call goes on unharmed; one call at a time was "
+                "expected; give each thread a runner of its own"
+            )
+
+    def __copy__(self) -> Any:
+        raise self.state_error(
+            "shallow_copy: copy.copy of a runner shares its memory, and the two disturb each other; one with "
+            "memory of its own was expected, as of copy.deepcopy; load the file again and set its state"
+        )
 
     def _ensure_sound(self) -> None:
         if self._failed:

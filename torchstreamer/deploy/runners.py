@@ -6,6 +6,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
+from ..core.describe import describe, is_plain
+from ..core.state import require_named_tensors, require_plain
 from ..errors import StreamFileError, StreamInputError, StreamStateError
 from .exported_file import KEY, parse_geometry, refusal
 from .files import read_archive
@@ -76,7 +78,7 @@ class PackageRunner(StepRunner):
         return torch.tensor(n)
 
     def _describe(self, x: Any) -> Optional[Tuple[Tuple[int, ...], str]]:
-        return (tuple(x.shape), _name(x.dtype)) if isinstance(x, Tensor) else None
+        return (tuple(x.shape), _name(x.dtype)) if isinstance(x, Tensor) and is_plain(x) and not x.is_meta else None
 
     def _check(self, x: Any, begun: bool) -> bool:
         unbatched = super()._check(x, begun)
@@ -96,6 +98,10 @@ class OnnxTensorRunner(OnnxRunner):
 
     def __call__(self, x: Any, final: bool = False) -> Any:
         if isinstance(x, Tensor):
+            if not is_plain(x):
+                raise StreamInputError(
+                    f"invalid_chunk: a chunk came with {describe(x)}; a dense tensor was expected; convert it"
+                )
             if x.device.type != "cpu" or _name(x.dtype) != self.dtype:
                 raise StreamInputError(
                     f"invalid_chunk: a chunk came with {_name(x.dtype)} on {x.device}; {self.dtype} on the cpu was "
@@ -109,6 +115,8 @@ class OnnxTensorRunner(OnnxRunner):
         return {name: torch.from_numpy(value) for name, value in super().get_state().items()}
 
     def set_state(self, state: Dict[str, Any]) -> None:
+        require_named_tensors(state)
+        require_plain(state)
         super().set_state({name: value.detach().cpu().numpy() for name, value in state.items()})
 
 

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from ..core.describe import dtype_name
 from ..core.lengths import LengthTable
 from ..core.liveness import spent
+from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
+from ..core.turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
@@ -17,6 +19,7 @@ from .chunks import check_call, check_step, input_channels
 from .counting import OPEN
 from .cuda_graphs import CudaGraph
 from .inductor import inductor
+from .onnx_runner import possible_row
 from .planning import Edge, Planner
 from .pruning import needed
 from .rows import Rows
@@ -108,6 +111,7 @@ class StaticStream(nn.Module):
         self.dtype = dtype
         self.validate = validate
         self._captured: Optional[CudaGraph] = None
+        self._turn = Turn()
         if anchor is not None and dtype != anchor.dtype:
             raise ValueError(
                 f"invalid_dtype: dtype={dtype} came; {anchor.dtype}, that of the weights, was expected; leave dtype out"
@@ -172,7 +176,19 @@ class StaticStream(nn.Module):
 
         Raises:
             StreamInputError: a call does not fit; nothing was written. Only with ``validate=True``
+            StreamStateError: a call of another thread runs
         """
+        if torch.compiler.is_compiling():
+            return self._run(x, lengths, first, last)  # a lock cannot be traced
+        lock = self._turn.lock
+        if not lock.acquire(False):
+            raise in_use()
+        try:
+            return self._run(x, lengths, first, last)
+        finally:
+            lock.release()
+
+    def _run(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         if self.validate:
             age, left = getattr(self, _buffer("row.age")), getattr(self, _buffer("row.left"))
             check_call(x, lengths, first, last, age, left, self.channels, self.chunk, self.dtype, self.length_multiple)
@@ -257,7 +273,8 @@ class StaticStream(nn.Module):
                 f"not_on_gpu: the stream is on {device}; a CUDA device was expected; make it of a stream there, as "
                 "StaticStream(stream.to('cuda'), …), which chooses its kernels for a GPU"
             )
-        self._capture(fuse)
+        with self._turn:
+            self._capture(fuse)
 
     @torch.inference_mode(False)
     def _capture(self, fuse: bool) -> None:
@@ -303,7 +320,8 @@ class StaticStream(nn.Module):
     def get_state(self, rows: Optional[RowIndex] = None) -> State:
         """A copy of the state of rows, all unless they are given; every tensor has the rows first."""
         index = self._index(rows)
-        return {name: getattr(self, _buffer(name))[index].clone() for name in self._names}
+        with self._turn:
+            return {name: getattr(self, _buffer(name))[index].clone() for name in self._names}
 
     def set_state(self, rows: Optional[RowIndex], state: State) -> None:
         """Let rows continue from a state that `get_state` gave, of this or another batch of the same plan.
@@ -312,6 +330,8 @@ class StaticStream(nn.Module):
             StreamInputError: the state does not fit; nothing was written
         """
         index = self._index(rows)
+        require_named_tensors(state)
+        require_plain(state)
         if set(state) != set(self._names):
             raise StreamInputError(
                 f"invalid_state: a state with {len(state)} entries came; the {len(self._names)} entries of this plan "
@@ -325,15 +345,28 @@ class StaticStream(nn.Module):
                     f"invalid_state: '{name}' has shape {list(state[name].shape)}, {dtype_name(state[name])}; "
                     f"{expected}, {dtype_name(mine)} was expected; take it with get_state() of as many rows"
                 )
-        for name in self._names:
-            buffer = getattr(self, _buffer(name))
-            buffer[index] = state[name].to(buffer.device)
+        self._check_clocks(state)
+        device = self._empty["row.age"].device
+        copies = {name: value.detach().to(device) for name, value in state.items()}
+        with self._turn:
+            for name in self._names:
+                getattr(self, _buffer(name))[index] = copies[name]
 
     def extra_repr(self) -> str:
         text = f"chunk={self.chunk}, batch={self.batch}, outputs={self.outputs}, lag={self.lag}"
         return f"{text}, flush_steps={self.flush_steps}"
 
     # ------------------------------------------------------------------ inside
+
+    def _check_clocks(self, state: State) -> None:
+        clocks = (state[name].tolist() for name in ("row.age", "row.total", "row.left"))
+        for row, (age, total, left) in enumerate(zip(*clocks, strict=True)):
+            if not possible_row(age, total, left, self.chunk, self.flush_steps, self.length_multiple):
+                raise StreamInputError(
+                    f"invalid_state: row {row} of the state came with row.age={age}, row.total={total} and "
+                    f"row.left={left}; numbers that belong together, of up to 2^50 samples, were expected; take the "
+                    "state with get_state()"
+                )
 
     def _index(self, rows: Optional[RowIndex]) -> Tensor:
         device = self._empty["row.age"].device
@@ -354,6 +387,16 @@ class StaticStream(nn.Module):
         self._empty = {name: fn(empty) for name, empty in self._empty.items()}
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self._empty["row.age"].device)).dtype
         return self
+
+    def train(self, mode: bool = True) -> "StaticStream":
+        """``train(False)`` is ``eval()``; ``train()`` warns, as the step stays as it was made."""
+        if mode:
+            stays_in_eval(self)
+            return self
+        return super().train(False)
+
+    def __copy__(self) -> "StaticStream":
+        raise refuse_shallow_copy(self)
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_captured": None}  # a graph reads this module's memory, not a copy's

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..core.cell import Cell
 from ..core.counter import Counter
-from ..core.describe import dtype_name
+from ..core.describe import describe, dtype_name, is_plain
 from ..errors import StreamInputError
 
 __all__ = ["Port"]
@@ -53,7 +53,9 @@ class Port(nn.Module):
         """
         rank = len(self.shape)
         alone = self.rows >= 0 and x.dim() == rank - 1
-        good = (x.dim() == rank or alone) and x.dtype == self.like.dtype and x.device == self.like.device
+        good = (
+            is_plain(x) and (x.dim() == rank or alone) and x.dtype == self.like.dtype and x.device == self.like.device
+        )
         if good and not begins:
             good = alone == (unbatched and self.rows >= 0)
         if good:
@@ -68,8 +70,8 @@ class Port(nn.Module):
                 axis += 1
         if not good:
             raise StreamInputError(
-                f"invalid_chunk: for '{self.name}' a chunk came with shape {list(x.size())}, {dtype_name(x)}, on "
-                f"{x.device}; {self.describe(rows, unbatched and not begins)} was expected; check the axes, or end the "
+                f"invalid_chunk: for '{self.name}' a chunk came with {describe(x)}; "
+                f"{self.describe(rows, unbatched and not begins)} was expected; check the axes, or end the "
                 "signal with flush() or reset() before another one"
             )
 

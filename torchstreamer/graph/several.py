@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
+from ..core.tracing import plain_inference
+from ..core.turns import in_use
 from ..errors import StreamInputError
 from .graph_stream import GraphStream
 from .input import Port
@@ -97,7 +99,15 @@ class PortedGraphStream(GraphStream):
                     f"invalid_chunk: a chunk is a {type(x).__name__}; a tensor, or None, was expected; convert it with "
                     "torch.as_tensor"
                 )
-        return self.structure.filled(self._turn(given, final))
+        if torch.compiler.is_compiling():
+            return self.structure.filled(self._advance(given, final))  # a lock cannot be traced
+        lock = self._turn.lock
+        if not lock.acquire(False):
+            raise in_use()
+        try:
+            return self.structure.filled(self._advance(given, final))
+        finally:
+            lock.release()
 
     def flush(self) -> Any:
         """End the signal: the same as a call with ``None`` for every input and ``final=True``."""
@@ -110,9 +120,11 @@ class PortedGraphStream(GraphStream):
 
     # ------------------------------------------------------------------ inside
 
-    def _turn(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+    def _advance(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
         self._ensure_sound()
         given = self._accepted(chunks, final)
+        if plain_inference():
+            self._note_mode()
         rows = self._like.size(0) if self._like.dim() == 3 else 0
         self._failed = True
         units = self._units()

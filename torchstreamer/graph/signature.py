@@ -54,11 +54,12 @@ def scripted_class(base: Type[Any], names: Sequence[str], structure: pytree.Tree
     arguments = ", ".join(f"{name}: Optional[Tensor] = None" for name in names)
     source = (
         f"def forward(self, {arguments}, final: bool = False) -> {kind}:\n"
-        f"    ys = self._turn([{', '.join(names)}], final)\n"
+        f"    ys = self._advance([{', '.join(names)}], final)\n"
         f"    return {value}\n"
         "@torch.jit.export\n"
         f"def flush(self) -> {kind}:\n"
-        f"    ys = self._turn(torch.jit.annotate(List[Optional[Tensor]], [{', '.join(['None'] * len(names))}]), True)\n"
+        f"    chunks = torch.jit.annotate(List[Optional[Tensor]], [{', '.join(['None'] * len(names))}])\n"
+        "    ys = self._advance(chunks, True)\n"
         f"    return {value}\n"
         "@torch.jit.export\n"
         f"def output_length(self, n: int, final: bool = True) -> {counts}:\n"

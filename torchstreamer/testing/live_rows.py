@@ -73,7 +73,7 @@ class LiveRows:
         longest: lengths to choose from are also random ones up to this; by default six steps and 40 samples
         tolerance: largest difference allowed, relative to the largest output; by default one for the dtype
         scale: of the outputs, if that is more than the largest one
-        nan: the share of signals with a sample that is ``nan`` or infinite; outputs are to be so where the network's are
+        nan: the share of signals with a sample that is ``nan`` or infinite; outputs are so where the network's are
         options: for `StaticStream`
 
     Raises:

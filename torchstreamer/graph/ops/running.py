@@ -82,6 +82,7 @@ class PositionStream(RecurrentStream):
 
     def __init__(self, first: float, step: float, dtype: torch.dtype) -> None:
         super().__init__(out_channels=1, names=["next"])
+        self.memory.clocks = ["next"]
         self.first = first
         self.increment = step
         self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
