@@ -164,7 +164,7 @@ def export(
 
 def _save_script(stream: BaseStream, path: str, about: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit")  # a FutureWarning from torch 2.15 on
         script = torch.jit.script(stream)
         script.reset()
         torch.jit.save(script, path, _extra_files={KEY: about})
