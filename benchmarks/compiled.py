@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", help="of HiFi-GAN")
     parser.add_argument("--frames", type=int, nargs="+", default=HIFIGAN_CHUNKS, help="of HiFi-GAN, per chunk")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit")
     torch.set_num_threads(1)
     facts = machine()
     tuned = "not autotuned" if args.no_autotune else "autotuned"

@@ -139,7 +139,7 @@ def main() -> None:
     if args.quick:
         args.rounds, args.span, args.no_write = 5, 0.005, True
 
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit")
     torch.set_num_threads(1)
     peer = load_peer(args.peer)
     cases = []

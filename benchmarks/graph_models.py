@@ -182,7 +182,7 @@ def main() -> None:
     if args.quick:
         args.rounds, args.span, args.no_write = 3, 0.1, True
 
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit")
     torch.set_num_threads(1)
     model = build_model()
     cases = [Case(chunk) for chunk in args.chunks]

@@ -242,7 +242,7 @@ def main() -> None:
     if args.quick:
         args.rounds, args.span = 5, 0.005
 
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit")
     torch.set_num_threads(1)
     net = build_net("plain")
     rows: dict[str, list[str]] = {}

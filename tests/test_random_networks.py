@@ -82,7 +82,7 @@ def check(net: nn.Module, data: st.DataObject, script: bool) -> None:
         assert stream.output_length(n, True) == (0 if expected is None else expected.shape[-1])
         if script:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.filterwarnings("ignore", message="`torch.jit")  # a FutureWarning from torch 2.15 on
                 stream = torch.jit.script(stream)
         compare(run(stream, x, data.draw(chunkings(n), label="chunking")), expected, scale)
         # The same stream again, forked in the middle: both go on, cut in different ways.

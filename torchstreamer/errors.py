@@ -12,6 +12,7 @@
 Every message reads ``code: what came; what was expected; what to do``. The codes are stable, the texts are not.
 """
 
+import importlib.util
 from typing import Any, List, Optional
 
 from torch import nn
@@ -114,6 +115,39 @@ class StreamReadError(StreamError, RuntimeError):
 
 class WorkerError(StreamError, RuntimeError):
     """A process that reads streams was killed or did not answer in time."""
+
+
+EXTRAS = {
+    "hypothesis": "dev",
+    "matplotlib": "analysis",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "soundfile": "audio",
+}
+
+
+def missing_package(name: str, need: str) -> ModuleNotFoundError:
+    """The error for a package that is not installed, with what installs it.
+
+    This project is on no package index, so its extras can be had from a clone only.
+
+    Args:
+        name: the package, a key of ``EXTRAS``
+        need: what needs it
+    """
+    return ModuleNotFoundError(
+        f"missing_package: {name} is not installed; {need}; pip install {name}, or from a clone of this project: "
+        f"pip install -e '.[{EXTRAS[name]}]'",
+        name=name,
+    )
+
+
+def require_packages(need: str, *names: str) -> None:
+    """Raises `missing_package` for the first of these packages that is not installed; imports none."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise missing_package(name, need)
 
 
 def path_of(module: nn.Module, net: nn.Module) -> Optional[str]:

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, nargs="?", default=Path("stream.pt"), help="file to write")
     output = parser.parse_args().output
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit")
         torch.jit.save(torch.jit.script(pts.create_stream(build_net())), output)
     print(f"written {output}")
 

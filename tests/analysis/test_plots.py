@@ -164,9 +164,9 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"^no_matplotlib: .*pip install 'torchstreamer\[analysis\]'"):
+    with pytest.raises(ImportError, match=r"^missing_package: matplotlib .*pip install -e '\.\[analysis\]'"):
         plot_dependency_matrix(torch.zeros(3, 3, dtype=torch.bool))
-    with pytest.raises(ImportError, match="^no_matplotlib"):
+    with pytest.raises(ImportError, match="^missing_package: matplotlib"):
         plot_latency([0.1])
 
 

@@ -290,5 +290,5 @@ def test_wrong_arguments(arguments, text):
 
 def test_without_soundfile(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
-    with pytest.raises(ImportError, match="^soundfile is missing: .*pip install soundfile"):
+    with pytest.raises(ImportError, match="^missing_package: soundfile .*pip install soundfile"):
         AudioStreamDataset(["a.wav"], 10, 1)

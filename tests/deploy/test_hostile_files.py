@@ -333,7 +333,7 @@ def test_programs_that_cannot_be_opened(files: Any, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- damage
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_files_damaged_at_random(files: Any, tmp_path: Path) -> None:
     assert ONNX
     assert damage_many(files, tmp_path, count=60, seed=1, whole=[".pt", ".onnx"]) == []

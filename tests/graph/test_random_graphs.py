@@ -90,7 +90,7 @@ def check(model: RandomGraph, data: st.DataObject, script: bool) -> None:
     stream: Any = copy.deepcopy(pristine)
     if script:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message="`torch.jit")  # a FutureWarning from torch 2.15 on
             stream = torch.jit.script(stream)
     whole = model(model.signal(model.example_length + 40 * model.length_multiple))
     scale = float(whole[whole.isfinite()].abs().max()) or 1.0

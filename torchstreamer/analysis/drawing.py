@@ -2,6 +2,8 @@
 
 from typing import Any, Tuple
 
+from ..errors import missing_package
+
 __all__ = ["BLACK", "BLUE", "GREEN", "GREY", "MAYBE", "ORANGE", "VERMILION", "axes", "count_ticks", "pyplot"]
 
 # Okabe and Ito's colours.
@@ -14,15 +16,12 @@ def pyplot() -> Any:
     """matplotlib's pyplot.
 
     Raises:
-        ImportError: matplotlib is not installed
+        ModuleNotFoundError: matplotlib is not installed
     """
     try:
         from matplotlib import pyplot as plt
     except ImportError as error:
-        raise ImportError(
-            "no_matplotlib: matplotlib is not installed; pictures are drawn with it; pip install "
-            "'torchstreamer[analysis]', or matplotlib"
-        ) from error
+        raise missing_package("matplotlib", "pictures are drawn with it") from error
     return plt
 
 

@@ -38,7 +38,7 @@ def plot_dependency_matrix(deps: Union[Tensor, Tuple[Tensor, Tensor]]) -> "Figur
 
     Raises:
         ValueError: not a Bool matrix, an empty one, or two of unequal shape
-        ImportError: matplotlib is not installed
+        ModuleNotFoundError: matplotlib is not installed
 
     Example:
         >>> import torch
@@ -113,7 +113,7 @@ def plot_receptive_field(
 
     Raises:
         ValueError: the field is unbounded, or no output depends on anything
-        ImportError: matplotlib is not installed
+        ModuleNotFoundError: matplotlib is not installed
 
     Example:
         >>> import torch

@@ -43,7 +43,7 @@ def plot_timeline(
     Raises:
         TypeError: not a stream
         ValueError: ``chunk`` or ``chunks`` below 1
-        ImportError: matplotlib is not installed
+        ModuleNotFoundError: matplotlib is not installed
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -132,7 +132,7 @@ def plot_latency(
 
     Raises:
         ValueError: no times, ``chunk`` or ``calls`` below 1, or ``x`` is no chunk of this length
-        ImportError: matplotlib is not installed
+        ModuleNotFoundError: matplotlib is not installed
 
     Example:
         >>> from torchstreamer.analysis import plot_latency

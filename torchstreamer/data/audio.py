@@ -40,7 +40,7 @@ class AudioStreamDataset(StreamDataset):
         StreamInputError: an argument does not fit, or there are no files
         StreamReadError: while batches are read, or lengths for ``balance``: a file cannot be read, is cut short, or has
             another rate or other channels; the message names it
-        ImportError: there is no ``soundfile``
+        ModuleNotFoundError: there is no ``soundfile``
 
     Example:
 

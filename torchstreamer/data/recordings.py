@@ -8,7 +8,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, U
 import torch
 from torch import Tensor
 
-from ..errors import StreamReadError
+from ..errors import StreamReadError, missing_package
 from .info import stream_info
 
 __all__ = ["Opener", "soundfile"]
@@ -186,12 +186,10 @@ def soundfile() -> Any:
     """The package soundfile.
 
     Raises:
-        ImportError: it is missing
+        ModuleNotFoundError: it is missing
     """
     try:
         import soundfile  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ImportError(
-            "soundfile is missing: sound files are read by the package soundfile; install it: pip install soundfile"
-        ) from error
+        raise missing_package("soundfile", "sound files are read with it") from error
     return soundfile

@@ -14,10 +14,13 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
 import torch
 from torch import Tensor, fx, nn
 
+from ..errors import require_packages
 from .cuda_graphs import CudaGraph
 from .inductor import inductor
 
 __all__ = ["BACKENDS", "KERNELS", "SETTINGS", "Program", "available", "quietly"]
+
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 # Which kernels each backend can take, besides the libraries' ("").
 KERNELS: Dict[str, Tuple[str, ...]] = {
@@ -155,6 +158,7 @@ class _Aot(_Exported):
 
 class _Onnx(_Exported):
     def build(self, program: Any, count: int, kernels: str) -> None:
+        require_packages('backend="onnx" runs with it', *_ONNX)
         import onnxruntime  # type: ignore[import-untyped]
 
         self.names = ["x", *(f"s{i}" for i in range(count))]
@@ -222,7 +226,7 @@ def available(device: torch.device) -> List[str]:
     if device.type == "cuda":
         return ["cudagraph"]
     found = ["aot", "inductor"]
-    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+    if all(importlib.util.find_spec(name) for name in _ONNX):
         found.append("onnx")
     return found
 

@@ -1,6 +1,5 @@
 """Files that run without Python, or without torch."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
+from ..errors import require_packages
 from .backends import SETTINGS
 from .chunks import check_stream
 from .exported_file import KEY, parse_geometry
@@ -150,7 +150,7 @@ def export(
             "costs less per sample and answers later"
         )
     if suffix == ".onnx":
-        _check_packages()
+        require_packages("an .onnx file is written with it", "onnx", "onnxscript")
     telling = Telling(f"export({type(stream).__name__}, {Path(path).name})", progress)
     with replacing(target, suffix) as place:
         if chunk is None:
@@ -164,7 +164,7 @@ def export(
 
 def _save_script(stream: BaseStream, path: str, about: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit")  # a FutureWarning from torch 2.15 on
         script = torch.jit.script(stream)
         script.reset()
         torch.jit.save(script, path, _extra_files={KEY: about})
@@ -221,14 +221,6 @@ def _save_package(program: Any, path: str, about: str, kernels: str) -> None:
         warnings.simplefilter("ignore")
         aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
     seal(Path(path))
-
-
-def _check_packages() -> None:
-    for needed in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(needed) is None:
-            raise ModuleNotFoundError(
-                f"missing_package: there is no {needed}; an .onnx file needs it; pip install torchstreamer[onnx]"
-            )
 
 
 def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Union
 
 import torch
 
-from ..errors import StreamFileError
+from ..errors import StreamFileError, require_packages
 from .exported_file import KEY, refusal
 from .files import checked_suffix, read_archive
 from .runners import OnnxTensorRunner, PackageRunner
@@ -35,6 +35,7 @@ def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
     Raises:
         FileNotFoundError: there is no such file
         StreamFileError: the file is no exported stream, or damaged, or of another suffix than it was written with
+        ModuleNotFoundError: there is no ``onnxruntime``, for ``.onnx``
 
     Example:
         >>> import os, tempfile, torch, torchstreamer as pts
@@ -49,6 +50,7 @@ def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
     if suffix == ".pt2":
         return PackageRunner(path)
     if suffix == ".onnx":
+        require_packages("an .onnx file runs with it", "onnxruntime")
         return OnnxTensorRunner(path, threads)
     raise StreamFileError(
         f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; see torchstreamer.export"

@@ -9,6 +9,7 @@ stays as it is.
 # The tracer's private parts have no types.
 # mypy: disable-error-code="no-untyped-call"
 
+import inspect
 import operator
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Tuple, Union
@@ -62,8 +63,14 @@ def made_functional(program: ExportedProgram) -> bool:
     for node, (taken, result) in zip(composite, steps, strict=True):
         _put(graph, node, taken, result, replaced)
     if composite:  # what they are made of may hold for some lengths only
-        program._guards_code = exported_program._convert_guards_to_code(program.graph_module)
+        program._guards_code = _guards(program.graph_module)
     return True
+
+
+def _guards(graph_module: fx.GraphModule) -> List[str]:
+    convert: Any = exported_program._convert_guards_to_code
+    takes_sizes = "shape_env" in inspect.signature(convert).parameters  # up to torch 2.9
+    return convert(exported_program._get_shape_env(graph_module) if takes_sizes else graph_module)
 
 
 class _Unknown(Exception):

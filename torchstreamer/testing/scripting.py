@@ -21,7 +21,7 @@ __all__ = ["check_scripted", "script_quietly"]
 def script_quietly(stream: Any) -> Any:
     """``torch.jit.script`` without the warning that it is deprecated."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit")  # a FutureWarning from torch 2.15 on
         return torch.jit.script(stream)
 
 
@@ -47,7 +47,7 @@ def check_scripted(
         _check_apart(subject, stream, script, before)
         buffer = io.BytesIO()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message="`torch.jit")  # a FutureWarning from torch 2.15 on
             script.reset()
             torch.jit.save(script, buffer)
             buffer.seek(0)

@@ -1,6 +1,6 @@
 """Hypothesis strategies: single layers with any arguments, whole random networks, and ways of cutting a signal.
 
-Needs `hypothesis`, which the extra ``dev`` installs: ``pip install torchstreamer[dev]``.
+Needs `hypothesis`.
 """
 
 import math
@@ -11,12 +11,13 @@ from torch import nn
 
 from ..containers.parallel import Parallel1d
 from ..containers.residual import Residual1d
+from ..errors import missing_package
 from .chunkings import Chunking
 
 try:
     from hypothesis import strategies as st
 except ImportError as error:  # pragma: no cover
-    raise ImportError("torchstreamer.testing.strategies needs hypothesis; install torchstreamer[dev]") from error
+    raise missing_package("hypothesis", "torchstreamer.testing.strategies draws with it") from error
 
 from .drawn_layers import ANY_LAYER, Draw, Part, any_pad, any_pointwise
 
