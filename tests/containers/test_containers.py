@@ -79,7 +79,14 @@ NETS = {
     "parallel, mul",
     "twice the same",
     "emits nothing for long",
-    long=("parallel, upsampled", "residual in residual"),
+    long=(
+        "residual, in place",
+        "parallel, strided",
+        "parallel in residual",
+        "down and up",
+        "parallel, upsampled",
+        "residual in residual",
+    ),
 )
 @pytest.mark.parametrize("name", NETS)
 def test_container(name):

@@ -167,7 +167,7 @@ def test_long_kernels_take_fewer_products_where_large_and_weights_serve_many(cha
     assert stream._program.graph.code.count("aten.mm.") == (13 if reduced else 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fewer_products_in_single_precision():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(20, 64, 3), nn.ReLU(), nn.Conv1d(64, 20, 3, dilation=2), nn.Tanh())
@@ -180,7 +180,7 @@ def test_fewer_products_in_single_precision():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_long_steps_take_packed_products(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(16, 20, 3), nn.ReLU())

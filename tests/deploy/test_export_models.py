@@ -53,7 +53,14 @@ def in_a_fresh_process(path: Path, signals: List[Any], folder: Path) -> None:
     assert len(found) == len(signals) and max(found) <= 1e-4
 
 
-@pytest.mark.sample("hifigan-script", "hifigan-onnx")
+@pytest.mark.sample(
+    "hifigan-script",
+    "hifigan-onnx",
+    long=(
+        "seanet-script",
+        "seanet-onnx",
+    ),
+)
 @pytest.mark.parametrize(
     "entry, suffix",
     [

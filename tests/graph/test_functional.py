@@ -105,7 +105,20 @@ def test_operations_alone_are_taken_apart(name, monkeypatch):
     assert enough == one_trace
 
 
-@pytest.mark.sample("wavenet", "hifigan", "tcn", "demucs")
+@pytest.mark.sample(
+    "wavenet",
+    "hifigan",
+    "tcn",
+    "demucs",
+    long=(
+        "conv_tasnet_global",
+        "demucs_normalized",
+        "unet_linear",
+        "deepspeech2_lookahead",
+        "resnet1d",
+        "quartznet",
+    ),
+)
 @pytest.mark.parametrize("entry", ZOO if THOROUGH else [*SMALLEST, *REFUSED[:2]], ids=lambda entry: entry.name)
 def test_published_models(entry, monkeypatch):
     arguments = {"example": entry.example(), "time_dim": entry.time_dim, "length_multiple": entry.length_multiple}

@@ -84,6 +84,9 @@ def stream_of(entry, model, rows=2):
 @pytest.mark.sample(
     "tcn",
     long=(
+        "demucs",
+        "wave_unet",
+        "unet_linear",
         "conv_tasnet",
         "resnet1d",
         "melgan",
@@ -153,6 +156,8 @@ def saved_and_loaded(state):
 @pytest.mark.sample(
     "deepspeech2",
     long=(
+        "wavenet_mel",
+        "wave_unet_same",
         "wavenet_local",
         "wavenet_local_speaker",
     ),
