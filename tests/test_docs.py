@@ -53,7 +53,14 @@ def test_blocks_keep_their_lines(tmp_path):
     assert python_of(page).splitlines() == ["", "", "x = 1", "", "", "", "", "", "", "y = 2", ""]
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def by_time(pages):
+    """Pages whose code verifies streams and exports models take long."""
+    for page in pages:
+        long = page.name in ("custom-handlers.md", "stream-your-own-model.md")
+        yield pytest.param(page, id=page.name, marks=[pytest.mark.slow] if long else [])
+
+
+@pytest.mark.parametrize("page", by_time(WITH_CODE))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     # The blocks become a file, as TorchScript wants to read their source.
     name = "page_" + page.stem.replace("-", "_").lower()

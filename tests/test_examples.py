@@ -134,6 +134,7 @@ def captured(tmp_path_factory):
     return done.stdout, folder / "voice.wav"
 
 
+@pytest.mark.slow
 def test_a_captured_model_equals_the_whole(captured):
     (difference,) = figure(captured, r"^largest difference +(\S+) of the output's scale$")
     assert 0 <= difference < 1e-5
@@ -214,6 +215,7 @@ def test_videos_need_a_package_and_say_so(tmp_path):
 # --------------------------------------------------------------------------- a handler by hand
 
 
+@pytest.mark.slow
 def test_a_handler_and_its_file_are_exact(tmp_path):
     pytest.importorskip("onnxruntime")
     done = run(EXAMPLES / "lstm_handler.py", "lstm.onnx", cwd=tmp_path)

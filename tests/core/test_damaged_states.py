@@ -127,6 +127,7 @@ def test_damaged_states_are_refused_and_the_stream_goes_on(kind: str, tmp_path: 
         assert damage._same(subject.rest(), expected)
 
 
+@pytest.mark.slow
 def test_random_damage_does_no_harm() -> None:
     found = damage.run(100, 1)
     assert found["refused"] > 70

@@ -137,6 +137,7 @@ def test_forms_of_a_long_chunk(monkeypatch):
     assert sorted(one.form for one in short.candidates) == ["channels", "rows"]  # one product already
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 2, 7, 24, 300])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_fewer_products(chunk, batch, monkeypatch):
@@ -327,6 +328,7 @@ def test_a_handler_that_cannot_be_recorded():
         pts.compile(Peeking(), chunk=4, backend="eager", channels=1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("backend", ["aot", "onnx"])
 def test_compilers(backend, monkeypatch):

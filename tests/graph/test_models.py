@@ -115,7 +115,7 @@ def test_every_rule(entry):
 # ---------------------------------------------------------------------- in the model's own layout
 
 
-@pytest.mark.sample("deepspeech2")
+@pytest.mark.slow
 @named(STREAMED if THOROUGH else OWN_LAYOUT)
 def test_in_its_own_layout(entry):
     model = entry.make().double()
@@ -338,7 +338,7 @@ def test_refused(entry):
     assert "cumulative" in error.remedy
 
 
-@pytest.mark.sample("seanet_encoder", "demucs", "space_to_depth")
+@pytest.mark.slow
 @named([entry for entry in STREAMED if entry.length_multiple > 1 and len(entry.inputs()) == 1])
 def test_without_length_multiple(entry):
     """Refused when it is made, or exact for every length at which the model works."""

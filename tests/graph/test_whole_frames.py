@@ -59,7 +59,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])
+@pytest.mark.parametrize("script", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "script"])
 @pytest.mark.parametrize("name", MODELS)
 def test_frames_of_any_size(name, script):
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def test_frames_of_any_size(name, script):
                 assert stream.output_length(n, True) == expected.shape[-1]
 
 
-@pytest.mark.sample("reflect")
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
 def test_frames_keep_the_whole_contract(mode):
     verify_stream(Frames(40, mode).double(), normal(1, 1, 130), graph=True, static=True)

@@ -163,6 +163,7 @@ def test_the_example_keeps_the_contract(name: str) -> None:
     assert report.cases("chunkings, scripted") > 0 and report.cases("foreign states") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [Decay(3), Average(), Counting()])
 def test_other_recurrences_keep_the_contract(net: nn.Module) -> None:
     report = verify_stream(net, normal(2, 3, 30))

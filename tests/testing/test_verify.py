@@ -99,6 +99,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.sample("conv")
 @pytest.mark.parametrize("name", RIGHT)
 def test_passes_built_in_streams(name: str) -> None:
     net = RIGHT[name].eval()
