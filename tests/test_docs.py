@@ -60,7 +60,7 @@ def by_time(pages):
         yield pytest.param(page, id=page.name, marks=[pytest.mark.slow] if long else [])
 
 
-@pytest.mark.parametrize("page", by_time(WITH_CODE))
+@pytest.mark.parametrize("page", list(by_time(WITH_CODE)))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     # The blocks become a file, as TorchScript wants to read their source.
     name = "page_" + page.stem.replace("-", "_").lower()
