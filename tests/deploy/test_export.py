@@ -52,7 +52,10 @@ def net() -> nn.Module:
     return contract_net()
 
 
-@pytest.fixture(scope="module", params=[pytest.param(PACKAGE, marks=pytest.mark.slow), GRAPH])
+SLOW_PACKAGE = pytest.param(*PACKAGE.values, id=PACKAGE.id, marks=[*PACKAGE.marks, pytest.mark.slow])
+
+
+@pytest.fixture(scope="module", params=[SLOW_PACKAGE, GRAPH])
 def runner(request: Any, net: nn.Module, tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("export") / f"net{request.param}"
     assert pts.export(pts.create_stream(net), path, chunk=CHUNK, metadata={"rate_hz": 16000}) == path
