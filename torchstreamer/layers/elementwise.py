@@ -233,7 +233,8 @@ class Elementwise1dStream(BaseStream):
             self.try_out(x)
         except (StreamError, Warning):
             raise
-        except Exception as error:
+        # What modules raise for inputs that do not suit them.
+        except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
             raise StreamInputError(
                 f"invalid_chunk: {type(self.net).__name__}, which was taken as pointwise, fails on chunks like the one "
                 f"that came, {describe(x)}: {first_line(error)}; a chunk that it takes was expected; check its shape "
