@@ -39,6 +39,7 @@ def test_equal_at_the_first_and_last_sample():
     verify_stream(net.float(), torch.randn(2, 2, 40), static=True)
 
 
+@pytest.mark.slow
 def test_without_padding_is_the_valid_convolution():
     net = padded_everywhere()
     valid = pts.without_padding(net)
