@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from ..errors import StreamError, StreamInputError, StreamStateError
 from .describe import describe, dtype_name, is_plain
@@ -125,7 +126,7 @@ class BaseStream(nn.Module):
     def reset(self) -> None:
         """Forget the signal. The stream is as new."""
         if not torch.jit.is_scripting():
-            if not torch.compiler.is_compiling():
+            if not is_compiling():
                 with self._turn:
                     return self._reset()
         self._reset()
@@ -303,7 +304,8 @@ class BaseStream(nn.Module):
     # ------------------------------------------------------------------ inside
 
     def _run(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        self._ensure_sound()
+        if self._failed:
+            self._ensure_sound()
         first = self._like.dim() == 1
         if x is not None:
             x = self._accept(x)
@@ -327,7 +329,7 @@ class BaseStream(nn.Module):
 
     @torch.jit.unused
     def _run_alone(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return self._run(x, final)  # a lock cannot be traced
         lock = self._turn.lock
         if not lock.acquire(False):

@@ -6,6 +6,7 @@ from typing import Iterator
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 __all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "recorded_form", "tracing"]
 
@@ -58,14 +59,14 @@ def plain_inference() -> bool:
         return False
     if not torch.jit.is_scripting():
         # A write position that changes with every chunk would be compiled, or exported, as a constant.
-        return not torch.compiler.is_compiling() and recorded_form() != "channels"
+        return not is_compiling() and (not _Tracing.form or recorded_form() != "channels")
     return True
 
 
 def in_place() -> bool:
     """Whether rings may be written in place, as far as a recording is concerned."""
     if not torch.jit.is_scripting():
-        return not recorded_form()
+        return not _Tracing.form or not recorded_form()
     return True
 
 
