@@ -4,31 +4,29 @@ TorchScript compiles this file, so it uses no postponed annotations and no keywo
 Python would rather catch.
 """
 
-import zlib
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.compiler import is_compiling
 
-from ..errors import StreamError, StreamInputError, StreamStateError
+from ..errors import StreamError, StreamInputError
 from .describe import describe, dtype_name, is_plain
-from .fast_attributes import entry
 from .lengths import LinearLength
 from .memory import Memory
 from .printing import described
 from .reach import Reach, offline_length, settled_length
+from .remembering import Remembering
 from .script_copy import script_copy
-from .state import count_entries, require_named_tensors, require_plain, require_seal, require_whole, seal_of
 from .tracing import autocasting, inference_mode, plain_inference
-from .turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
+from .turns import in_use, stays_in_eval
 from .user_forward import adopt_forward, inherited_step, scripted_class
 from .whole_numbers import require_length
 
 __all__ = ["BaseStream"]
 
 
-class BaseStream(nn.Module):
+class BaseStream(Remembering):
     r"""A network that takes its input in pieces.
 
     Let ``net`` be the module in its eval form and ``x_1 … x_k`` any split of ``x`` along time. Then
@@ -72,7 +70,6 @@ class BaseStream(nn.Module):
     hop: int
     ratio: Tuple[int, int]
     aliasing: int
-    _like: Tensor = entry("_buffers")
 
     def __init__(self, reach: Optional[Reach] = None) -> None:
         super().__init__()
@@ -84,14 +81,7 @@ class BaseStream(nn.Module):
         self.aliasing = 2
         # Whether the output has the dtype of the input, so that a weight after this stream tells what must come in.
         self.keeps_dtype = False
-        self._layout = -1
-        self._failed = False
-        self._inside = False  # a handler's own `forward` is at work
-        self._unbatched = False
         self._inferred = False  # the last chunk came in inference mode
-        self._turn = Turn()
-        # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
-        self.register_buffer("_like", torch.empty(0), persistent=False)
 
     # ------------------------------------------------------------------ the interface
 
@@ -123,22 +113,6 @@ class BaseStream(nn.Module):
         return self._run(None, True)
 
     @torch.jit.export
-    def reset(self) -> None:
-        """Forget the signal. The stream is as new."""
-        if not torch.jit.is_scripting():
-            if not is_compiling():
-                with self._turn:
-                    return self._reset()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._failed = True  # until it is done
-        for _, m in self.named_modules():
-            if hasattr(m, "_clear"):
-                m._clear()
-        self._mend()
-
-    @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in.
 
@@ -160,99 +134,6 @@ class BaseStream(nn.Module):
             )
         return offline_length(self._reach_numbers, n)
 
-    @torch.jit.export
-    def get_state(self) -> Dict[str, Tensor]:
-        """A copy of everything the stream remembers: tensors, rows first, and integers as 0-d int64.
-
-        Raises:
-            StreamStateError: an earlier call failed half-way, or a call of another thread runs
-        """
-        if not torch.jit.is_scripting():
-            with self._turn:
-                return self._collect_state()
-        return self._collect_state()
-
-    def _collect_state(self) -> Dict[str, Tensor]:
-        self._ensure_sound()
-        state: Dict[str, Tensor] = {}
-        for name, m in self.named_modules():
-            if hasattr(m, "_save_state"):
-                m._save_state(name, state)
-        state["@layout"] = torch.tensor(self._layout_code())
-        state["@entries"] = torch.tensor(count_entries(state))
-        state["@seal"] = torch.tensor(seal_of(state))
-        return state
-
-    @torch.jit.export
-    def set_state(self, state: Dict[str, Tensor]) -> None:
-        """Continue from a state that `get_state` gave, here or in another process or on another device.
-
-        Raises:
-            StreamInputError: the state belongs to another stream, or is not as `get_state` gave it; nothing was written
-            StreamStateError: a call of another thread runs
-        """
-        if not torch.jit.is_scripting():
-            with self._turn:
-                require_named_tensors(state)
-                return self._restore_state(state)
-        self._restore_state(state)
-
-    def _restore_state(self, state: Dict[str, Tensor]) -> None:
-        require_plain(state)
-        require_whole(state, self._layout_code())
-        rows = state["@signal"].size(0) if "@signal" in state and state["@signal"].dim() == 3 else 0
-        used = 3
-        for name, m in self.named_modules():
-            if hasattr(m, "_check_state"):
-                used += m._check_state(name, state, rows)
-        if used != len(state):
-            raise StreamInputError(
-                f"invalid_state: the state has {len(state)} entries; this stream knows {used} of them; a state fits "
-                "the stream of the same network that it was taken from; make it with get_state()"
-            )
-        require_seal(state)
-        anchor = self.anchor()
-        device = self._like.device if anchor is None else anchor.device
-        # What can fail is done before anything is written.
-        copies: Dict[str, Tensor] = {}
-        for key in state.keys():
-            value = state[key].detach()
-            copies[key] = value if value.dim() == 0 else value.to(device)
-        self._failed = True  # until it is done
-        for name, m in self.named_modules():
-            if hasattr(m, "_load_state"):
-                m._load_state(name, copies, device)
-        self._mend()
-
-    @torch.jit.export
-    def detach_state(self) -> None:
-        """Cut the gradient's path into earlier chunks, for truncated back-propagation."""
-        if not torch.jit.is_scripting():
-            with self._turn:
-                return self._cut()
-        self._cut()
-
-    def _cut(self) -> None:
-        for _, m in self.named_modules():
-            if hasattr(m, "_detach"):
-                m._detach()
-
-    @torch.jit.export
-    def refresh_weights(self) -> None:
-        """Renew the packed copies of all weights. Needed only after changes that bypass PyTorch's version counters."""
-        for _, m in self.named_modules():
-            if hasattr(m, "_refresh"):
-                m._refresh()
-
-    @torch.jit.export
-    def state_nbytes(self) -> int:
-        """Bytes of the samples that the stream holds now."""
-        total = 0
-        for _, m in self.named_modules():
-            if hasattr(m, "_nbytes"):
-                total += m._nbytes()
-        return total
-
     # ------------------------------------------------------------------ for containers
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -269,10 +150,6 @@ class BaseStream(nn.Module):
             StreamInputError: the handler does not take this number of channels
         """
         return -1
-
-    def anchor(self) -> Optional[Tensor]:
-        """A weight whose dtype and device the input must have, or ``None``."""
-        return None
 
     # ------------------------------------------------------------------ for analysis, in Python only
 
@@ -343,18 +220,6 @@ class BaseStream(nn.Module):
         # A stream that takes only some lengths refuses here to end a signal, before anything is written.
         pass
 
-    def _layout_code(self) -> int:
-        # A number for the layers and their geometry. A script has it from the stream that it was made of.
-        if not torch.jit.is_scripting():
-            if self._layout < 0:
-                self._layout = zlib.crc32(repr(self).encode())
-        return self._layout
-
-    def _mend(self) -> None:
-        for _, m in self.named_modules():
-            if hasattr(m, "_failed"):
-                m._failed = False
-
     def _note_mode(self) -> None:
         # Memory made in inference mode cannot be written to once that is over.
         inferred = inference_mode(self._like)
@@ -375,13 +240,6 @@ class BaseStream(nn.Module):
             if first:
                 self.reset()
             raise
-
-    def _ensure_sound(self) -> None:
-        if self._failed:
-            raise StreamStateError(
-                "failed_stream: an earlier call failed half-way, so the state is not that of any signal; a sound "
-                "stream was expected; call reset(), or set_state() with an earlier state"
-            )
 
     def _accept(self, x: Tensor) -> Optional[Tensor]:
         if not torch.jit.is_scripting():
@@ -445,42 +303,6 @@ class BaseStream(nn.Module):
                     f"{anchor.device}; convert the chunk or the stream with .to()"
                 )
 
-    def _clear(self) -> None:
-        self._inside = False
-        self._unbatched = False
-        self._like = self._like.new_empty([0])
-
-    def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
-        if self._like.dim() == 3:
-            prefix = name + "." if len(name) > 0 else ""
-            state[prefix + "@signal"] = self._like.clone()
-            if self._unbatched:
-                state[prefix + "@unbatched"] = torch.tensor(1)
-
-    def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
-        prefix = name + "." if len(name) > 0 else ""
-        if prefix + "@signal" not in state:
-            return 0
-        like = state[prefix + "@signal"]
-        alone = prefix + "@unbatched" in state
-        if like.dim() != 3 or like.size(2) != 0 or like.size(0) != rows or (alone and rows != 1):
-            expected = "1" if alone else f"{rows}"
-            raise StreamInputError(
-                f"invalid_state: '{prefix}@signal' has shape {list(like.size())}; [{expected}, channels, 0] was "
-                "expected; make the state with get_state()"
-            )
-        anchor = self.anchor()
-        self._check_signal(like if anchor is None else like.to(anchor.device))
-        return 2 if alone else 1
-
-    def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
-        prefix = name + "." if len(name) > 0 else ""
-        self._clear()
-        if prefix + "@signal" in state:
-            self._like = state[prefix + "@signal"].detach().to(device).clone()
-            # Streams inside that have a signal of their own come later, and set their own rank.
-            self._set_rank(prefix + "@unbatched" in state)
-
     # ------------------------------------------------------------------ Python only
 
     def train(self, mode: bool = True) -> "BaseStream":
@@ -489,9 +311,6 @@ class BaseStream(nn.Module):
             stays_in_eval(self)
             return self
         return super().train(False)
-
-    def __copy__(self) -> "BaseStream":
-        raise refuse_shallow_copy(self)
 
     def __str__(self) -> str:
         return described(self)
