@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import torchstreamer as pts
-from torchstreamer.deploy import counting
-from torchstreamer.deploy import onnx_runner as onnx_runner_module
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -183,7 +181,3 @@ def test_clocks_of_static_rows_belong_together() -> None:
         (y, *_) = subject.rest()
         static.set_state(None, live)
         torch.testing.assert_close(y, subject.rest()[0])
-
-
-def test_a_program_and_its_runner_agree_on_what_goes_on() -> None:
-    assert onnx_runner_module._OPEN == counting.OPEN

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamInputError
-from .describe import describe, dtype_name
+from .describe import describe, dtype_name, is_plain
 from .whole_numbers import as_index, whole_number
 
 __all__ = ["Example", "TimeDim", "ensure_works", "first_line", "inputs_of"]
@@ -110,7 +110,7 @@ def _times(examples: List[Tensor], time_dim: Any) -> List[Optional[int]]:
 
 
 def _ensure_plain(x: Tensor) -> None:
-    if x.is_nested or x.layout is not torch.strided or x.is_quantized:
+    if not is_plain(x):
         kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout).replace("torch.", "")
         raise StreamInputError(
             f"invalid_example: a {kind} tensor came; a dense one was expected; convert it, as with to_dense()"

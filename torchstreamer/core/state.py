@@ -110,7 +110,7 @@ def count_entries(state: Dict[str, Tensor]) -> int:
     """
     n = 0
     for key in state.keys():
-        if key != "@entries" and key != "@seal" and not key.endswith("@unbatched"):
+        if key != "@entries" and key != "@seal" and not _is_rank(key):
             n += 1
     return n
 
@@ -126,7 +126,7 @@ def seal_of(state: Dict[str, Tensor]) -> int:
     signal = dtype_name(state["@signal"]) if "@signal" in state else ""
     seal = 0
     for key in sorted(state.keys()):
-        if key == "@entries" or key == "@layout" or key == "@seal" or key.endswith("@unbatched"):
+        if key == "@entries" or key == "@layout" or key == "@seal" or _is_rank(key):
             continue
         value = state[key]
         if value.dim() == 0:
@@ -197,7 +197,7 @@ def require_whole(state: Dict[str, Tensor], layout: int) -> None:
             "network that it was taken from; make it with get_state()"
         )
     for key in state.keys():
-        if key.endswith("@unbatched") and _whole_number(state, key) != 1:
+        if _is_rank(key) and _whole_number(state, key) != 1:
             raise StreamInputError(
                 f"invalid_state: '{key}' came with {describe(state[key])}; the whole number 1 was expected, or no such "
                 "entry; make the state with get_state()"

@@ -1,16 +1,18 @@
 """What a fixed step takes: its size, its channels, and what may come in a call."""
 
-from typing import List, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 import torch
 from torch import Tensor
 
 from ..core.describe import describe, dtype_name, is_plain
+from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..core.whole_numbers import as_index
 from ..errors import StreamInputError
+from .exported_file import possible_row
 
-__all__ = ["check_call", "check_step", "check_stream", "input_channels"]
+__all__ = ["check_call", "check_state", "check_step", "check_stream", "input_channels"]
 
 # The most channels that are tried, where a stream does not say how many it takes.
 _CHANNELS = 8192
@@ -127,4 +129,42 @@ def check_call(
             raise StreamInputError(
                 f"invalid_row: row {b} came with lengths={int(lengths[b])}, first={bool(first[b])}, "
                 f"last={bool(last[b])}; {expected} was expected; check the row's flags, or reset([{b}])"
+            )
+
+
+def check_state(
+    state: Dict[str, Tensor], empty: Mapping[str, Tensor], rows: int, chunk: int, flush_steps: int, length_multiple: int
+) -> None:
+    """Refuse a state of rows that a static step does not give.
+
+    Args:
+        state: what came
+        empty: the state of the step in which no row is taken
+        rows: how many rows are to take it
+        chunk, flush_steps, length_multiple: of the step
+
+    Raises:
+        StreamInputError: names, shapes or dtypes are others, or the clocks of a row do not belong together
+    """
+    require_named_tensors(state)
+    require_plain(state)
+    if set(state) != set(empty):
+        raise StreamInputError(
+            f"invalid_state: a state with {len(state)} entries came; the {len(empty)} entries of this plan were "
+            "expected; take it from a StaticStream of the same stream and chunk with get_state()"
+        )
+    for name, mine in empty.items():
+        expected = [rows, *mine.shape[1:]]
+        if list(state[name].shape) != expected or state[name].dtype != mine.dtype:
+            raise StreamInputError(
+                f"invalid_state: '{name}' has shape {list(state[name].shape)}, {dtype_name(state[name])}; "
+                f"{expected}, {dtype_name(mine)} was expected; take it with get_state() of as many rows"
+            )
+    clocks = (state[name].tolist() for name in ("row.age", "row.total", "row.left"))
+    for row, (age, total, left) in enumerate(zip(*clocks, strict=True)):
+        if not possible_row(age, total, left, chunk, flush_steps, length_multiple):
+            raise StreamInputError(
+                f"invalid_state: row {row} of the state came with row.age={age}, row.total={total} and "
+                f"row.left={left}; numbers that belong together, of up to 2^50 samples, were expected; take the state "
+                "with get_state()"
             )

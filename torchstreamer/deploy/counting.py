@@ -4,11 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.lengths import LengthTable
+from .exported_file import OPEN
 
 __all__ = ["OPEN", "RowLength"]
-
-# The length of a signal that goes on: longer than any that ends, also in samples of what is made of it.
-OPEN = 1 << 61
 
 
 class RowLength(nn.Module):

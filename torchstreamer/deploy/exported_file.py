@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Any, Dict, Sequence
 
-__all__ = ["KEY", "SEAL", "check_graph", "parse_geometry", "read_sealed", "refusal"]
+__all__ = ["KEY", "OPEN", "SEAL", "check_graph", "parse_geometry", "possible_row", "read_sealed", "refusal"]
 
 # Under this name the geometry stands in the metadata of a file.
 KEY = "torchstreamer"
@@ -36,6 +36,34 @@ _DTYPES = {  # bytes, and the name in ONNX
     "complex64": (8, "complex64"),
     "complex128": (16, "complex128"),
 }
+
+# What a program takes as the length of a signal that goes on: longer than any that ends, also in samples of what is
+# made of it.
+OPEN = 1 << 61
+
+# The latest sample that a row may have come to in a saved state: what is computed from it overflows nowhere.
+_LATEST = 1 << 50
+
+
+def possible_row(age: int, total: int, left: int, chunk: int, flush_steps: int, length_multiple: int) -> bool:
+    """Whether the clocks of a row belong together.
+
+    Args:
+        age: steps that the row has done
+        total: length of its signal, beyond any number while that goes on
+        left: steps until it is free, -1 while its signal goes on
+        chunk: samples per step
+        flush_steps: steps that the end of a signal takes
+        length_multiple: what the length of a signal is a multiple of
+    """
+    if not 0 <= age <= _LATEST // chunk:
+        return False
+    if left == -1:
+        return total == OPEN
+    if left == age == total == 0:  # nothing ever came
+        return True
+    begun = (age - 1 - (flush_steps - left)) * chunk  # samples before the last step that brought any
+    return 0 <= left <= flush_steps and begun >= 0 and begun <= total <= begun + chunk and total % length_multiple == 0
 
 
 def refusal(path: Any, reason: str) -> str:

@@ -13,45 +13,20 @@ from threading import RLock
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 try:
-    from .exported_file import KEY, SEAL, check_graph, parse_geometry, read_sealed, refusal
+    from .exported_file import KEY, OPEN, SEAL, check_graph, parse_geometry, possible_row, read_sealed, refusal
 except ImportError:  # copied to where this package is not
     from exported_file import (  # type: ignore[import-not-found, no-redef]
         KEY,
+        OPEN,
         SEAL,
         check_graph,
         parse_geometry,
+        possible_row,
         read_sealed,
         refusal,
     )
 
-__all__ = ["LATEST", "OnnxRunner", "StepRunner", "possible_row"]
-
-# What a program takes as the length of a signal that goes on.
-_OPEN = 1 << 61
-
-# The latest sample that a row may have come to in a saved state: what is computed from it overflows nowhere.
-LATEST = 1 << 50
-
-
-def possible_row(age: int, total: int, left: int, chunk: int, flush_steps: int, length_multiple: int) -> bool:
-    """Whether the clocks of a row belong together.
-
-    Args:
-        age: steps that the row has done
-        total: length of its signal, beyond any number while that goes on
-        left: steps until it is free, -1 while its signal goes on
-        chunk: samples per step
-        flush_steps: steps that the end of a signal takes
-        length_multiple: what the length of a signal is a multiple of
-    """
-    if not 0 <= age <= LATEST // chunk:
-        return False
-    if left == -1:
-        return total == _OPEN
-    if left == age == total == 0:  # nothing ever came
-        return True
-    begun = (age - 1 - (flush_steps - left)) * chunk  # samples before the last step that brought any
-    return 0 <= left <= flush_steps and begun >= 0 and begun <= total <= begun + chunk and total % length_multiple == 0
+__all__ = ["OnnxRunner", "StepRunner"]
 
 
 class StepRunner:
@@ -243,7 +218,7 @@ class StepRunner:
         if any(self._describe(state[name]) != ((), "int64") for name in ("@steps", "@unbatched")):
             return False
         steps, unbatched = int(state["@steps"]), int(state["@unbatched"])
-        clocks = (steps, _OPEN, -1) if steps else (0, 0, 0)
+        clocks = (steps, OPEN, -1) if steps else (0, 0, 0)
         for name, clock in zip(("row.age", "row.total", "row.left"), clocks, strict=True):
             if any(value != clock for value in state[name].reshape(-1).tolist()):
                 return False

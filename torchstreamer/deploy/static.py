@@ -5,10 +5,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.describe import dtype_name
 from ..core.lengths import LengthTable
 from ..core.liveness import spent
-from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..core.turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
 from ..core.whole_numbers import require_length, whole_number
@@ -16,11 +14,10 @@ from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
 from . import graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
-from .chunks import check_call, check_step, input_channels
+from .chunks import check_call, check_state, check_step, input_channels
 from .counting import OPEN
 from .cuda_graphs import CudaGraph
 from .inductor import inductor
-from .onnx_runner import possible_row
 from .planning import Edge, Planner
 from .pruning import needed
 from .rows import Rows
@@ -332,22 +329,7 @@ class StaticStream(nn.Module):
             StreamInputError: the state does not fit; nothing was written
         """
         index = self._index(rows)
-        require_named_tensors(state)
-        require_plain(state)
-        if set(state) != set(self._names):
-            raise StreamInputError(
-                f"invalid_state: a state with {len(state)} entries came; the {len(self._names)} entries of this plan "
-                "were expected; take it from a StaticStream of the same stream and chunk with get_state()"
-            )
-        for name in self._names:
-            mine = self._empty[name]
-            expected = [index.numel(), *mine.shape[1:]]
-            if list(state[name].shape) != expected or state[name].dtype != mine.dtype:
-                raise StreamInputError(
-                    f"invalid_state: '{name}' has shape {list(state[name].shape)}, {dtype_name(state[name])}; "
-                    f"{expected}, {dtype_name(mine)} was expected; take it with get_state() of as many rows"
-                )
-        self._check_clocks(state)
+        check_state(state, self._empty, index.numel(), self.chunk, self.flush_steps, self.length_multiple)
         device = self._empty["row.age"].device
         copies = {name: value.detach().to(device) for name, value in state.items()}
         with self._turn:
@@ -359,16 +341,6 @@ class StaticStream(nn.Module):
         return f"{text}, flush_steps={self.flush_steps}"
 
     # ------------------------------------------------------------------ inside
-
-    def _check_clocks(self, state: State) -> None:
-        clocks = (state[name].tolist() for name in ("row.age", "row.total", "row.left"))
-        for row, (age, total, left) in enumerate(zip(*clocks, strict=True)):
-            if not possible_row(age, total, left, self.chunk, self.flush_steps, self.length_multiple):
-                raise StreamInputError(
-                    f"invalid_state: row {row} of the state came with row.age={age}, row.total={total} and "
-                    f"row.left={left}; numbers that belong together, of up to 2^50 samples, were expected; take the "
-                    "state with get_state()"
-                )
 
     def _index(self, rows: Optional[RowIndex]) -> Tensor:
         device = self._empty["row.age"].device

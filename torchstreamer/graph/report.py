@@ -5,7 +5,7 @@ from typing import List
 from torch import nn
 
 from ..core.example import Example, TimeDim, ensure_works, inputs_of
-from ..core.registry import ModuleReport, OperationReport
+from ..core.reports import ModuleReport, OperationReport
 from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_scripts

@@ -1,0 +1,105 @@
+"""`torch.export`, quiet, and with refusals for what it raises."""
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram, export
+from torch.fx.experimental.symbolic_shapes import DimConstraints
+
+from ..core.telling import Telling
+from ..errors import StreamError, UnsupportedModuleError
+from .functional import made_functional
+
+__all__ = ["exported"]
+
+
+def exported(
+    net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, Any], ...], telling: Telling
+) -> ExportedProgram:
+    """A model as `torch.export` records it, without what it does in place.
+
+    Args:
+        net: the model
+        values: its inputs
+        shapes: of each, the axes that vary
+        telling: is told what is at work
+
+    Raises:
+        UnsupportedModuleError: the exporter cannot record it
+    """
+    names = list(inspect.signature(net.forward).parameters.values())
+    dynamic: Any = shapes
+    if names and names[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        dynamic = (shapes,)
+    telling.begin("exporting it with torch.export")
+    with _exporting(net):
+        program = export(net, values, dynamic_shapes=dynamic, strict=False)
+        whole = made_functional(program)
+    if whole:
+        return program
+    telling.note("tracing it once more, without what it does in place")
+    with _exporting(net):
+        return program.run_decompositions({})
+
+
+@contextmanager
+def _exporting(net: nn.Module) -> Iterator[None]:
+    """For what the exporter does: without gradients and its messages, and its errors are refusals of the model."""
+    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except StreamError:
+            raise
+        except Exception as error:
+            raise UnsupportedModuleError(
+                "not_exportable",
+                net,
+                f"torch.export raised {type(error).__name__}: {_first_lines(error)}",
+                "write lengths with shapes, not with tensors, and leave out branches on values; or register a handler "
+                f"for {type(net).__name__}, or for the module inside that does this, with register_streamer",
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter logs and prints what it also raises.
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _unsolved() -> Iterator[None]:
+    # After tracing, the exporter solves the conditions on lengths, for the ranges that its messages suggest, and raises
+    # where SymPy cannot, as for a length rounded twice. The program and its conditions are complete without that.
+    solve = DimConstraints.solve
+
+    def attempt(self: DimConstraints) -> None:
+        with contextlib.suppress(NotImplementedError, AssertionError):
+            solve(self)
+
+    setattr(DimConstraints, "solve", attempt)  # noqa: B010  (a plain assignment to a method is refused by mypy)
+    try:
+        yield
+    finally:
+        setattr(DimConstraints, "solve", solve)  # noqa: B010
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:400]
