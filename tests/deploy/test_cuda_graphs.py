@@ -54,6 +54,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CudaGraph", Replayed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", FUSE)
 def test_a_captured_step(replayed: None, fuse: bool) -> None:
     net = Gated().double()

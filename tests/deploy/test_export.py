@@ -353,6 +353,7 @@ def test_arrays_without_torch(net: nn.Module, tmp_path: Path) -> None:
     assert set(names) - {"x", "lengths", "first", "last"} <= set(geometry["states"]) == set(static.init_state())
 
 
+@pytest.mark.slow
 def test_a_script_keeps_every_rule(tmp_path: Path) -> None:
     net = contract_net()
     stream = pts.create_stream(net)

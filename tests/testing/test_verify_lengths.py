@@ -44,6 +44,7 @@ def check(kind: Callable[[Any], pts.BaseStream], **options: Any) -> Verification
     return verify_stream(lambda: kind(PYRAMID), (2, 2, 39), **options)
 
 
+@pytest.mark.slow
 def test_passes_a_stream_whose_signals_have_even_lengths() -> None:
     report = check(PyramidStream)
     assert report.skipped == ()
@@ -167,6 +168,7 @@ class Captures:
         return self.kind(net)
 
 
+@pytest.mark.slow
 def test_captured_networks_are_captured_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
     captures = Captures(PyramidStream)
     monkeypatch.setattr(making, "create_stream", captures)
@@ -184,6 +186,7 @@ def test_captured_networks_are_captured_a_few_times_only(monkeypatch: pytest.Mon
     assert set(captures.multiples) == {2}
 
 
+@pytest.mark.slow
 def test_without_capture_only_the_multiple_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     captures = Captures(PyramidStream)
     monkeypatch.setattr(making, "create_stream", captures)
