@@ -1,6 +1,7 @@
 """States that are not as `get_state` gave them are refused, and the stream goes on; so everywhere that has a state."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Tuple
@@ -78,6 +79,13 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv1d(2, 2, 5, padding=2), nn.MaxPool1d(2), nn.ConvTranspose1d(2, 2, 4, 2, 1)).eval()
 
 
+def package_runner(folder: Path) -> Any:
+    if shutil.which("g++") is None and shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    pts.export(pts.create_stream(network()), folder / "net.pt2", chunk=4)
+    return damage.Stream(lambda: pts.load(folder / "net.pt2"))
+
+
 def onnx_runner(folder: Path) -> Any:
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
         pytest.skip("needs onnx, onnxscript and onnxruntime")
@@ -91,10 +99,12 @@ SUBJECTS: Dict[str, Callable[[Path], Any]] = {
     "static": lambda folder: damage.Static(pts.StaticStream(pts.create_stream(network()), chunk=4)),
     "compiled": lambda folder: damage.Stream(lambda: pts.compile(pts.create_stream(network()), 4, backend="eager")),
     "onnx": onnx_runner,
+    "package": package_runner,
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*(quantized|nested|autocast).*")
+@pytest.mark.sample("stream", "script", "static", "compiled", "onnx")
 @pytest.mark.parametrize("kind", SUBJECTS)
 def test_damaged_states_are_refused_and_the_stream_goes_on(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
@@ -109,7 +119,7 @@ def test_damaged_states_are_refused_and_the_stream_goes_on(kind: str, tmp_path: 
                 all(isinstance(v, Tensor) for v in values) and all(isinstance(k, str) for k in keys)
             ):
                 continue  # TorchScript itself refuses the call
-            if kind == "onnx" and what in ("@pending twice the channels", "@unbatched one more"):
+            if kind in ("onnx", "package") and what in ("@pending twice the channels", "@unbatched one more"):
                 continue  # any number of samples may wait, its last axis, and one row may be of either rank
             with pytest.raises((pts.StreamInputError, torch.jit.Error)) as error:
                 subject.set_state(state)
