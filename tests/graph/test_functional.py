@@ -11,7 +11,7 @@ from small_models import case
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.graph import capture
+from torchstreamer.graph import exporting
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
@@ -90,10 +90,10 @@ def made_both_ways(monkeypatch, net, **arguments):
         found.append(original(program))
         return found[-1]
 
-    original = capture.made_functional
-    monkeypatch.setattr(capture, "made_functional", watched)
+    original = exporting.made_functional
+    monkeypatch.setattr(exporting, "made_functional", watched)
     once = made(net, **arguments)
-    monkeypatch.setattr(capture, "made_functional", lambda program: False)
+    monkeypatch.setattr(exporting, "made_functional", lambda program: False)
     return once, made(net, **arguments), all(found)
 
 
