@@ -22,7 +22,7 @@ import torchstreamer as pts
 # torch says so once a process.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
-EACH = 6  # layers of each kind; fewer where each is captured
+EACH = 16  # layers of each kind; fewer where each is captured
 TURNS = (1, 3)
 
 SUBJECTS: List[Subject] = [each for each in layers() if each.kind != "refused"]
@@ -47,7 +47,7 @@ def least_of_a_layer(stream: Any, static: pts.StaticStream) -> int:
 def test_of_a_layer(kind: str) -> None:
     tried = 0
     subjects = [each for each in SUBJECTS if each.kind == kind]
-    for subject in subjects[: EACH // 2 if subjects[0].captured else EACH]:
+    for subject in subjects[: EACH // 5 if subjects[0].captured else EACH]:
         net = subject.make()
         try:
             stream = pts.create_stream(net, **subject.create_arguments())

@@ -90,3 +90,23 @@ def test_of_transposed_convolutions(net: nn.ConvTranspose1d) -> None:
     assert hold(net, torch.jit.script(stream), 2, Random(2)) > 3
     LiveRows(stream, net, 2, (5, 2), seed=3, nan=0.7).run(60).compare(30)
     LiveRows(stream, net, 3, (5,), seed=4, nan=0.7, columns=0).run(60).compare(20)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Upsample(scale_factor=4, mode="linear"),
+        nn.Upsample(scale_factor=2.5, mode="linear"),
+        nn.ReflectionPad1d((4, 2)),
+        nn.Conv1d(2, 2, 5, padding=4, padding_mode="reflect"),
+        nn.Conv1d(2, 2, 5, stride=2, padding=3, padding_mode="replicate"),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_at_the_start_of_static_rows(net: nn.Module, chunk: int) -> None:
+    net = net.double()
+    stream = pts.create_stream(net)
+    live = LiveRows(stream, net, chunk * int(stream.hop), (5, 2), seed=chunk, nan=0.7, longest=12, channels=2)
+    live.run(90).compare(30)
