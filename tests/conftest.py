@@ -53,8 +53,15 @@ def pytest_collection_modifyitems(items: List[Any]) -> None:
     quick = set(_QUICK.split())
     for item in items:
         sample = item.get_closest_marker("sample")
-        if sample is not None and item.callspec.id not in sample.args:
+        if sample is not None and not _by_default(item, sample):
             item.add_marker("long" if item.callspec.id in sample.kwargs.get("long", ()) else "slow")
         taken = any(item.get_closest_marker(name) for name in ("slow", "long"))
         if not taken and item.path.relative_to(root).as_posix() in quick:
             item.add_marker("quick")
+
+
+def _by_default(item: Any, sample: pytest.Mark) -> bool:
+    every = sample.kwargs.get("every")
+    if every is None:
+        return item.callspec.id in sample.args
+    return sum(item.callspec.indices.values()) % every == 0

@@ -27,6 +27,7 @@ def read_to(loader, count):
     return batches, loader.state_dict()
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("mode", ["zeros", "data"])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_resume_after_every_batch(mode, workers):

@@ -320,6 +320,7 @@ STREAMED = {
 }
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("name", STREAMED)
 def test_streamed_as_on_the_whole(name):
     check(STREAMED[name])

@@ -229,6 +229,7 @@ def name_of(row: Row) -> str:
     return row[3] if name == "<lambda>" else name
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("row", BROKEN, ids=name_of)
 def test_names_what_a_broken_handler_breaks(row: Row) -> None:
     kind, reference, rule, words = row

@@ -123,6 +123,7 @@ BROKEN: List[Tuple[Callable[..., pts.BaseStream], str, str]] = [
 ]
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(("kind", "rule", "words"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
 def test_names_what_a_broken_handler_breaks(kind: Callable[..., pts.BaseStream], rule: str, words: str) -> None:
     with pytest.raises(VerificationError) as raised:

@@ -148,6 +148,7 @@ BROKEN: List[Tuple[Any, str]] = [
 ]
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(("rule", "words"), BROKEN, ids=[rule.__name__ for rule, _ in BROKEN])
 def test_finds_a_broken_rule(rule: Any, words: str) -> None:
     kind = ruled(rule)

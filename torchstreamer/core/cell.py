@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.jit import is_scripting
 
 from ..errors import StreamError, StreamInputError
 from .describe import describe, dtype_name
@@ -91,7 +92,7 @@ class Cell(Memory):
 
     def rows(self) -> List[Tensor]:
         """What is held, ``[B, …]`` each."""
-        if torch.jit.is_scripting():
+        if is_scripting():
             self._follow()
         if torch.is_grad_enabled():
             # Autograd takes nothing that was made in inference mode.
@@ -123,7 +124,7 @@ class Cell(Memory):
                 ranks.append(tensor.dim())
             self.ranks = ranks
         self.held = tensors
-        if torch.jit.is_scripting():
+        if is_scripting():
             sample = self._sample()
             if sample.dtype != self.like.dtype or sample.device != self.like.device:
                 self.like = sample.new_empty([0])

@@ -6,6 +6,7 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.jit import is_scripting
 
 from ..errors import StreamInputError, StreamStateError
 from .fast_attributes import entry
@@ -33,7 +34,7 @@ class Remembering(nn.Module):
     @torch.jit.export
     def reset(self) -> None:
         """Forget the signal. The stream is as new."""
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if not is_compiling():
                 with self._turn:
                     return self._reset()
@@ -53,7 +54,7 @@ class Remembering(nn.Module):
         Raises:
             StreamStateError: an earlier call failed half-way, or a call of another thread runs
         """
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             with self._turn:
                 return self._collect_state()
         return self._collect_state()
@@ -77,7 +78,7 @@ class Remembering(nn.Module):
             StreamInputError: the state belongs to another stream, or is not as `get_state` gave it; nothing was written
             StreamStateError: a call of another thread runs
         """
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             with self._turn:
                 require_named_tensors(state)
                 return self._restore_state(state)
@@ -113,7 +114,7 @@ class Remembering(nn.Module):
     @torch.jit.export
     def detach_state(self) -> None:
         """Cut the gradient's path into earlier chunks, for truncated back-propagation."""
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             with self._turn:
                 return self._cut()
         self._cut()
@@ -153,7 +154,7 @@ class Remembering(nn.Module):
 
     def _layout_code(self) -> int:
         # A number for the layers and their geometry. A script has it from the stream that it was made of.
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if self._layout < 0:
                 self._layout = zlib.crc32(repr(self).encode())
         return self._layout

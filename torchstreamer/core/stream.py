@@ -9,6 +9,7 @@ from typing import Any, Iterator, Optional, Tuple
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+from torch.jit import is_scripting
 
 from ..errors import StreamError, StreamInputError
 from .describe import describe, dtype_name, is_plain
@@ -99,7 +100,7 @@ class BaseStream(Remembering):
             StreamInputError: the chunk does not fit; the stream is as it was
             StreamStateError: an earlier call failed half-way, or a call of another thread runs
         """
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if self._inside:
                 return inherited_step(self, x, final)
             return self._run_alone(x, final)
@@ -108,7 +109,7 @@ class BaseStream(Remembering):
     @torch.jit.export
     def flush(self) -> Optional[Tensor]:
         """End the signal: the same as ``stream(None, final=True)``."""
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             return self._run_alone(None, True)
         return self._run(None, True)
 
@@ -191,7 +192,7 @@ class BaseStream(Remembering):
         if plain_inference():
             self._note_mode()
         self._failed = True
-        if torch.jit.is_scripting():
+        if is_scripting():
             y = self.step(x, final)
         else:
             y = self._step_or_forget(x, final, first)
@@ -242,7 +243,7 @@ class BaseStream(Remembering):
             raise
 
     def _accept(self, x: Tensor) -> Optional[Tensor]:
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if not isinstance(x, Tensor):
                 raise StreamInputError(
                     f"invalid_chunk: the chunk is a {type(x).__name__}; a tensor [B, C, T] or [C, T] was expected; "

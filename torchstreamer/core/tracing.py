@@ -7,13 +7,14 @@ from typing import Iterator
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+from torch.jit import is_scripting
 
 __all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "recorded_form", "tracing"]
 
 
 def autocasting(x: Tensor) -> bool:
     """Whether torch may change the dtype of what is computed from ``x``."""
-    if torch.jit.is_scripting():
+    if is_scripting():
         # A script can ask for the mode on CUDA only, so look at what a product gives.
         one = torch.ones([1, 1], device=x.device)
         return torch.mm(one, one).dtype != one.dtype
@@ -57,7 +58,7 @@ def plain_inference() -> bool:
     """Whether products of rows with packed weights may be taken: gradients are off, and nothing else is traced."""
     if torch.is_grad_enabled():
         return False
-    if not torch.jit.is_scripting():
+    if not is_scripting():
         # A write position that changes with every chunk would be compiled, or exported, as a constant.
         return not is_compiling() and (not _Tracing.form or recorded_form() != "channels")
     return True
@@ -65,14 +66,14 @@ def plain_inference() -> bool:
 
 def in_place() -> bool:
     """Whether rings may be written in place, as far as a recording is concerned."""
-    if not torch.jit.is_scripting():
+    if not is_scripting():
         return not _Tracing.form or not recorded_form()
     return True
 
 
 def inference_mode(x: Tensor) -> bool:
     """Whether tensors made now are inference tensors; ``x`` is any tensor."""
-    if torch.jit.is_scripting():
+    if is_scripting():
         # Of constants alone, TorchScript would compute this once for ever.
         return x.new_empty([0]).is_inference()
     else:

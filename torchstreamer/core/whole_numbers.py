@@ -3,7 +3,7 @@
 import operator
 from typing import Any, Optional
 
-import torch
+from torch.jit import is_scripting
 
 from ..errors import StreamInputError
 
@@ -34,7 +34,7 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
 
 def require_length(n: int) -> None:
     """Refuse what is no number of samples."""
-    if not torch.jit.is_scripting():
+    if not is_scripting():
         if type(n) is not int:
             whole_number(n, "length", 0)
     if n < 0:

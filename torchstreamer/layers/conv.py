@@ -6,6 +6,7 @@ from typing import Iterator, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_scripting
 
 from ..core.fast_attributes import entry
 from ..core.reach import Reach
@@ -153,7 +154,7 @@ class Conv1dStream(WindowStream):
         elif not short:
             taps = count >= (self.double_tap_columns if x.element_size() == 8 else self.tap_columns)
             taps = taps and not autocasting(x)
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             form = recorded_form()
             if form == "winograd" and self._reducible(x, count):
                 return self._reduced(x, count, left)
@@ -234,7 +235,7 @@ class Conv1dStream(WindowStream):
         y = (taps * matrix).sum(2)
         if bias is not None:
             y = y + bias
-        if torch.jit.is_scripting() or autocasting(y):
+        if is_scripting() or autocasting(y):
             # A sum keeps its dtype under autocast, a convolution does not; a product tells which it would have.
             one = matrix.narrow(0, 0, 1).narrow(1, 0, 1)
             y = y.to(torch.mm(one, one))

@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 
 from ..core.describe import describe
 from ..core.example import first_line
@@ -203,7 +204,7 @@ class Elementwise1dStream(BaseStream):
                 "stream was made; the eval form was expected; call eval() and reset()"
             )
         if not self.checked:
-            if torch.jit.is_scripting():
+            if is_scripting():
                 self._check(x)
             else:
                 self._check_first(x)
@@ -272,7 +273,7 @@ class Elementwise1dStream(BaseStream):
 
 
 def _require_length(y: Tensor, n: int) -> None:
-    if not torch.jit.is_scripting():
+    if not is_scripting():
         if not isinstance(y, Tensor):
             raise PointwiseError(
                 f"invalid_elementwise_output: the module gave a {type(y).__name__}; a tensor with as many samples as "

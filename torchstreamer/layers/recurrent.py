@@ -7,6 +7,7 @@ from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.jit import is_scripting
 
 from ..core.cell import Cell
 from ..core.reach import Reach
@@ -107,7 +108,7 @@ class RecurrentStream(BaseStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The first weight says dtype and device."""
-        if torch.jit.is_scripting():
+        if is_scripting():
             return self._sample if self._weighs else None
         return self._first_weight()
 

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -35,7 +36,7 @@ def _version(x: Tensor) -> int:
 
 
 def _count(x: Tensor) -> int:
-    if torch.jit.is_scripting():
+    if is_scripting():
         return x._version()
     else:
         return x._version

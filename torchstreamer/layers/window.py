@@ -8,6 +8,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from torch.jit import is_scripting
 
 from ..core.fast_attributes import entry
 from ..core.reach import Reach
@@ -51,7 +52,7 @@ def affine(x: Tensor, matrix: Tensor, bias: Optional[Tensor]) -> Tensor:
     """The product ``[N, C] @ [C, O]``, and the bias added."""
     if bias is None:
         return torch.mm(x, matrix)
-    if torch.jit.is_scripting():
+    if is_scripting():
         # TorchScript takes `addmm` apart, with one tensor more.
         y = torch.mm(x, matrix)
         return y.add_(bias)
