@@ -8,6 +8,7 @@ accepted must have the names, shapes, dtypes and whole numbers of the state it w
 then the stream must go on like one that was given the undamaged state, with as many samples, of the same dtype.
 """
 
+import functools
 import random
 import sys
 import time
@@ -45,9 +46,16 @@ def networks() -> Dict[str, Callable[[], Any]]:
     for name, net in dict(conv=conv, strided=strided, deep=deep, pool=pool, up=up, branches=branches).items():
         made[name] = lambda net=net: pts.create_stream(net.eval())
     made["graph"] = lambda: pts.create_stream(skip, example=example)
-    scripts = {f"{name}, scripted": torch.jit.script(made[name]()) for name in ("deep", "graph")}
-    for name, script in scripts.items():
-        made[name] = lambda script=script: script.reset() or script
+    scripts: Dict[str, Any] = {}
+
+    def script(name: str) -> Any:
+        # Each is made once, and only where it is asked for.
+        scripts[name] = scripts.get(name) or torch.jit.script(made[name]())
+        scripts[name].reset()
+        return scripts[name]
+
+    for name in ("deep", "graph"):
+        made[f"{name}, scripted"] = functools.partial(script, name)
     return made
 
 
