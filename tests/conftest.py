@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "testing"))
 torch.set_num_threads(1)
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-for name, examples in (("dev", 25), ("ci", 150), ("thorough", 2000)):
+for name, examples in (("dev", 25), ("ci", 60), ("thorough", 2000)):
     settings.register_profile(
         name,
         max_examples=examples,
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: List[Any]) -> None:
     for item in items:
         sample = item.get_closest_marker("sample")
         if sample is not None and not _by_default(item, sample):
-            item.add_marker("long" if item.callspec.id in sample.kwargs.get("long", ()) else "slow")
+            item.add_marker("slow" if _slow(item, sample) else "long")
         taken = any(item.get_closest_marker(name) for name in ("slow", "long"))
         if not taken and item.path.relative_to(root).as_posix() in quick:
             item.add_marker("quick")
@@ -64,4 +64,14 @@ def _by_default(item: Any, sample: pytest.Mark) -> bool:
     every = sample.kwargs.get("every")
     if every is None:
         return item.callspec.id in sample.args
-    return sum(item.callspec.indices.values()) % every == 0
+    return _number(item) % every == 0
+
+
+def _slow(item: Any, sample: pytest.Mark) -> bool:
+    if item.callspec.id in sample.kwargs.get("long", ()):
+        return False
+    return _number(item) % sample.kwargs.get("rest", 1) == 0
+
+
+def _number(item: Any) -> int:
+    return sum(item.callspec.indices.values())

@@ -159,7 +159,7 @@ def test_a_captured_model_has_its_latency_and_state(captured):
 # --------------------------------------------------------------------------- loading streams
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gru_learns_more_with_its_state_carried(tmp_path):
     done = run(EXAMPLES / "train_text.py", "losses.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

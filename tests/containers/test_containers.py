@@ -79,6 +79,7 @@ NETS = {
     "parallel, mul",
     "twice the same",
     "emits nothing for long",
+    rest=2,
     long=(
         "residual, in place",
         "parallel, strided",

@@ -83,6 +83,7 @@ def stream_of(entry, model, rows=2):
 
 @pytest.mark.sample(
     "tcn",
+    rest=2,
     long=(
         "demucs",
         "wave_unet",

@@ -25,7 +25,7 @@ def padded_everywhere():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_equal_at_the_first_and_last_sample():
     net = padded_everywhere().double()
     x = torch.randn(1, 2, 50).double()
@@ -39,7 +39,7 @@ def test_equal_at_the_first_and_last_sample():
     verify_stream(net.float(), torch.randn(2, 2, 40), static=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_padding_is_the_valid_convolution():
     net = padded_everywhere()
     valid = pts.without_padding(net)
