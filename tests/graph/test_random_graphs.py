@@ -17,7 +17,7 @@ from torchstreamer.testing import Chunking, split_signal
 from torchstreamer.testing.strategies import chunkings
 
 # Each example costs a capture.
-EXAMPLES = {"dev": 10, "ci": 40, "thorough": 1000}[os.environ.get("HYPOTHESIS_PROFILE", "dev")]
+EXAMPLES = {"dev": 10, "ci": 20, "thorough": 1000}[os.environ.get("HYPOTHESIS_PROFILE", "dev")]
 TOLERANCE = 1e-9
 
 # torch says so once a process, which as an error would look like a signal that is too short.
