@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,17 @@ import torch
 import torchstreamer as pts
 from torchstreamer.testing import verify_stream
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+
+from runner_calls import GRAPH, PACKAGE, SCRIPT  # noqa: E402
+
 # Left context, right context, memory, segment.
-SIZES = {"all": (4, 1, 2, 4), "segments alone": (0, 0, 0, 3), "right > segment": (5, 7, 1, 2), "memory alone": (0, 2, 3, 3)}
+SIZES = {
+    "all": (4, 1, 2, 4),
+    "segments alone": (0, 0, 0, 3),
+    "right > segment": (5, 7, 1, 2),
+    "memory alone": (0, 2, 3, 3),
+}
 sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
 
@@ -19,7 +30,15 @@ def emformer(size, layers=2, **options):
     torch.manual_seed(0)
     left, right, memory, segment = size
     net = pts.Emformer1d(
-        8, 2, 16, layers, segment, left_context_length=left, right_context_length=right, max_memory_size=memory, **options
+        8,
+        2,
+        16,
+        layers,
+        segment,
+        left_context_length=left,
+        right_context_length=right,
+        max_memory_size=memory,
+        **options,
     )
     for norm in net.modules():
         if isinstance(norm, torch.nn.LayerNorm):
@@ -116,10 +135,24 @@ def test_equals_torchaudio_and_takes_its_weights(size):
         torch.testing.assert_close(net(x)[..., : 5 * segment], expected.mT, rtol=0, atol=1e-5)
 
 
-@pytest.mark.sample("all", rest=1)
+@pytest.mark.sample("memory alone", rest=3)
 @sizes
 def test_keeps_the_contract(size):
-    verify_stream(emformer(size), (2, 8, 29), static=True, dtypes=[torch.float64, torch.float32])
+    verify_stream(emformer(size), (2, 8, 29), graph=True, static=True, dtypes=[torch.float64, torch.float32])
+
+
+@pytest.mark.sample("onnx", rest=1)
+@pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
+def test_files(suffix, tmp_path):
+    net = emformer(SIZES["all"])
+    x = torch.randn(1, 8, 39)
+    path = tmp_path / f"emformer{suffix}"
+    options = {} if suffix == ".pt" else {"chunk": 8}
+    runner = pts.load(pts.export(pts.create_stream(net), path, **options))
+    with torch.no_grad():
+        ys = [runner(piece) for piece in x.split(8, -1)] + [runner.flush()]
+        y = torch.cat([y for y in ys if y is not None], -1)
+        torch.testing.assert_close(y, net(x), rtol=0, atol=1e-5)
 
 
 @sizes
@@ -168,10 +201,14 @@ def test_a_nan_stays_in_its_row_and_leaves_with_what_sees_it():
         y = torch.cat([stream(x[..., :17]), stream(x[..., 17:], final=True)], -1)
         whole = net(x)
     assert y[0].isfinite().all()
-    assert torch.equal(y.isnan(), whole.isnan()) and whole[1, :, 16:].isfinite().all() and whole[1, :, 8:16].isnan().all()
+    assert (
+        torch.equal(y.isnan(), whole.isnan()) and whole[1, :, 16:].isfinite().all() and whole[1, :, 8:16].isnan().all()
+    )
 
 
-@pytest.mark.parametrize("change", [{"segment_length": 0}, {"num_heads": 3}, {"activation": "tanh"}, {"input_dim": 8.0}])
+@pytest.mark.parametrize(
+    "change", [{"segment_length": 0}, {"num_heads": 3}, {"activation": "tanh"}, {"input_dim": 8.0}]
+)
 def test_wrong_numbers_are_refused(change):
     given = {"input_dim": 8, "num_heads": 2, "ffn_dim": 4, "num_layers": 1, "segment_length": 4, **change}
     with pytest.raises(ValueError, match="^invalid_emformer: .*; .*; "):

@@ -15,9 +15,6 @@ __all__ = ["Emformer1d", "EmformerLayers", "EmformerLayersStream"]
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
-# Between these the memory bank is clamped, unless tanh bounds it.
-_BOUND = 10.0
-
 
 class Emformer1d(nn.Module):
     r"""An Emformer encoder (Shi et al., 2021, https://arxiv.org/abs/2010.10759) over ``[B, C, T]``.
@@ -233,6 +230,9 @@ class _Attention(nn.Module):
         self.heads = heads
         self.dropout = dropout
         self.tanh = tanh
+        self.bound = 10.0  # of summaries, unless tanh bounds them
+        # The score of what is not seen: no weight beside any other, and no nan where nothing is seen, past the end.
+        self.hidden = torch.finfo(torch.float32).min
         self.emb_to_key_value = nn.Linear(channels, 2 * channels)
         self.emb_to_query = nn.Linear(channels, channels)
         self.out_proj = nn.Linear(channels, channels)
@@ -243,12 +243,12 @@ class _Attention(nn.Module):
         k, v = kv.unflatten(-1, [2, self.heads, -1]).permute(3, 0, 1, 4, 2, 5).unbind(0)
         scores = torch.matmul(q * q.size(-1) ** -0.5, k.transpose(3, 4))
         wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-        scores = scores.to(wide).masked_fill(~seen, torch.finfo(torch.float32).min)
+        scores = scores.to(wide).masked_fill(~seen, self.hidden)
         weights = F.dropout(scores.softmax(-1).to(v.dtype), self.dropout, self.training)
         return self.out_proj(torch.matmul(weights, v).transpose(2, 3).flatten(3))
 
     def bounded(self, summary: Tensor) -> Tensor:
-        return summary.tanh() if self.tanh else summary.clamp(-_BOUND, _BOUND)
+        return summary.tanh() if self.tanh else summary.clamp(-self.bound, self.bound)
 
 
 class _Layer(nn.Module):
