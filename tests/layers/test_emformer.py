@@ -14,7 +14,7 @@ from torchstreamer.testing import verify_stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 
-from runner_calls import GRAPH, PACKAGE, SCRIPT  # noqa: E402
+from runner_calls import GRAPH, PACKAGE, SCRIPT
 
 # Left context, right context, memory, segment.
 SIZES = {
