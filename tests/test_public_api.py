@@ -29,6 +29,7 @@ PUBLIC = {
     "ConvTranspose1dStream",
     "Counter",
     "Elementwise1dStream",
+    "Emformer1d",
     "GraphStream",
     "Pad1dStream",
     "Parallel1d",

@@ -43,6 +43,7 @@ from .graph.graph_stream import GraphStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import Elementwise1dStream
+from .layers.emformer import Emformer1d
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import Pad1dStream, without_padding
 from .layers.pooling import Pool1dStream
@@ -61,6 +62,7 @@ __all__ = [
     "ConvTranspose1dStream",
     "Counter",
     "Elementwise1dStream",
+    "Emformer1d",
     "GraphStream",
     "Pad1dStream",
     "Parallel1d",

@@ -30,6 +30,7 @@ from .layers.elementwise import (
     PointwiseStream,
     PReLUStream,
 )
+from .layers.emformer import Emformer1d, EmformerLayers, EmformerLayersStream
 from .layers.normalization import BatchNorm1dStream
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
@@ -186,6 +187,12 @@ def _captured(net: nn.Module, example: Any, time_dim: Any, length_multiple: int,
     return graph_stream(net, example, time_dim, length_multiple, telling)
 
 
+def _emformer(net: Emformer1d) -> BaseStream:
+    weight = next(net.parameters())
+    frames = 3 * net.segment_length + net.right_context_length
+    return _captured(net, weight.new_zeros([1, net.input_dim, frames]), -1, 1, Telling())
+
+
 def _operations(net: nn.Module, example: Any, time_dim: Any, length_multiple: int) -> Any:
     from .graph.report import operation_reports
 
@@ -212,6 +219,7 @@ def register_handlers() -> None:
     register_streamer(nn.PReLU, PReLUStream)
     register_streamer(nn.RReLU, _rrelu)
     register_streamer(nn.ChannelShuffle, lambda net: PointwiseStream(net, groups=net.groups, fresh=False))
+    register_streamer(Emformer1d, _emformer)
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)
@@ -220,6 +228,8 @@ def register_handlers() -> None:
     register_fallback(_without_handler)
     register_capture(_captured, _operations)
     mark_built_in()
+    # These stay whole in captured models, as modules with a handler of the user's do.
+    register_streamer(EmformerLayers, EmformerLayersStream)
 
 
 register_handlers()
