@@ -106,9 +106,13 @@ def _without_smallest(y: Tensor, like: Tensor) -> Tensor:
     # The smallest normal numbers of double and of single precision.
     double = like.dtype == torch.float64 or like.dtype == torch.complex128
     least = 2.2250738585072014e-308 if double else 1.1754943508222875e-38
-    if y.is_complex():
-        return torch.view_as_complex(hardshrink(torch.view_as_real(y), least))
-    return hardshrink(y, least)
+    parts = torch.view_as_real(y) if y.is_complex() else y
+    if torch.is_grad_enabled() and y.requires_grad:
+        # A state that is 0, as at the start, has a gradient nonetheless.
+        parts = parts - (parts - hardshrink(parts, least)).detach()
+    else:
+        parts = hardshrink(parts, least)
+    return torch.view_as_complex(parts) if y.is_complex() else parts
 
 
 def _without_infinite(y: Tensor) -> Tensor:
