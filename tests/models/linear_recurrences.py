@@ -80,18 +80,28 @@ class RGLRU(nn.Module):
 
 
 class DiagonalStateSpace(nn.Module):
-    """h = λ·h + B x with complex diagonal λ, out Re(C h) + D·x: [B, C, T] to the same."""
+    """h = λ·h + B x with complex diagonal λ, out Re(C h) + D·x: [B, C, T] to the same.
 
-    def __init__(self, channels: int, states: int) -> None:
+    Complex numbers are tensors of complex numbers, or, with `paired`, real and imaginary parts one after the other.
+    """
+
+    def __init__(self, channels: int, states: int, paired: bool = False) -> None:
         super().__init__()
+        self.paired = paired
         self.rate = nn.Parameter(torch.linspace(-3.0, 0.0, states))
         self.angle = nn.Parameter(torch.linspace(0.1, 3.0, states))
         self.into = nn.Conv1d(channels, 2 * states, 1, bias=False)
         self.out = nn.Conv1d(2 * states, channels, 1, bias=False)
         self.direct = nn.Parameter(torch.linspace(-1, 1, channels).unsqueeze(1))
-        self.scan = pts.LinearRecurrence()
+        self.scan = pts.LinearRecurrence(paired=paired)
 
     def forward(self, x: Tensor) -> Tensor:
-        factor = torch.polar(torch.exp(-torch.exp(self.rate)), self.angle).unsqueeze(1)
-        h = self.scan(factor, torch.complex(*self.into(x).chunk(2, 1)))
-        return self.out(torch.cat([h.real, -h.imag], 1)) + self.direct * x
+        radius, b = torch.exp(-torch.exp(self.rate)), self.into(x)
+        if self.paired:
+            factor = torch.cat([radius * torch.cos(self.angle), radius * torch.sin(self.angle)]).unsqueeze(1)
+            real, imaginary = self.scan(factor, b).chunk(2, 1)
+        else:
+            factor = torch.polar(radius, self.angle).unsqueeze(1)
+            h = self.scan(factor, torch.complex(*b.chunk(2, 1)))
+            real, imaginary = h.real, h.imag
+        return self.out(torch.cat([real, -imaginary], 1)) + self.direct * x

@@ -8,10 +8,7 @@ __all__ = ["accumulator", "working"]
 
 def accumulator(x: Tensor) -> torch.dtype:
     """Of what is carried along a signal: double precision, where the device has it."""
-    single = x.device.type == "mps"
-    if x.is_complex():
-        return torch.complex64 if single else torch.complex128
-    return torch.float32 if single else torch.float64
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def working(x: Tensor) -> torch.dtype:

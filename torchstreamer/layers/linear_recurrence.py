@@ -19,17 +19,21 @@ class LinearRecurrence(nn.Module):
     """The recurrence ``h[t] = a[t] · h[t-1] + b[t]`` over time, element by element.
 
     It is what SRU, QRNN, minGRU, RG-LRU and diagonal state spaces such as Mamba's come down to. ``a`` and ``b`` are
-    computed from the input by the layers before; real or complex. Long chunks are computed by a scan, short ones one
+    computed from the input by the layers before. Long chunks are computed by a scan, short ones one
     by one. The state is carried in float64, so the outcome does not depend on how a signal is cut: no sample is ever
     divided by a product of many ``a``, and nothing is computed in logarithms.
 
     States smaller than any normal number of the dtype count as 0, so that silence costs no more than speech. Once a
     state is no finite number, all after it are ``nan``. Over 64 samples the product of the ``a`` must be finite.
 
+    They may be complex: as tensors of complex numbers, or with ``paired=True`` as real ones, which every export takes.
+
     Args:
         initial: the state before the first sample, ``[C]``; a parameter is trained. By default 0
         decay: ``a``, if it is the same at all times, a number or ``[C]``; a parameter is trained. Then the input is
             ``b`` alone
+        paired: whether the channels of ``a``, ``b`` and ``h`` are complex numbers, first all real parts, then all
+            imaginary parts; ``C`` counts both
 
     Shape:
         - input: ``[B, 2·C, T]``, first all of ``a``, then all of ``b``; or the two apart, ``forward(a, b)``, where
@@ -50,8 +54,11 @@ class LinearRecurrence(nn.Module):
     decay: Optional[Tensor]
     start: Optional[Tensor]
 
-    def __init__(self, initial: Optional[Tensor] = None, decay: Union[None, float, Tensor] = None) -> None:
+    def __init__(
+        self, initial: Optional[Tensor] = None, decay: Union[None, float, Tensor] = None, paired: bool = False
+    ) -> None:
         super().__init__()
+        self.paired = paired
         self.constant = decay is not None
         self.rate = float(decay) if isinstance(decay, (int, float)) else 1.0
         hold(self, "decay", decay if isinstance(decay, Tensor) else None)
@@ -80,42 +87,55 @@ class LinearRecurrence(nn.Module):
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
-        if not self.constant and channels % 2 != 0 and channels != -1:
+        factor = (1 if self.constant else 2) * (2 if self.paired else 1)
+        if channels != -1 and channels % factor != 0:
             raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; an even number was expected by a LinearRecurrence, first "
-                "those of a, then those of b; concatenate the two along the channels"
+                f"invalid_chunk: {channels} channels came; a multiple of {factor} was expected by a LinearRecurrence, "
+                "first those of a, then those of b; concatenate the two along the channels"
             )
         out = channels if self.constant or channels == -1 else channels // 2
         if channels != -1 and self.channels != -1 and out != self.channels:
             raise StreamInputError(
-                f"invalid_chunk: {out} states came; {self.channels} were expected, as many as a recurrence's "
-                "decay or its initial state has; check the axes, a chunk is [B, C, T] or [C, T]"
+                f"invalid_chunk: {out} states came; {self.channels} were expected, as many as a recurrence's decay or "
+                "its initial state has; check the axes, a chunk is [B, C, T] or [C, T]"
             )
         return self.channels if channels == -1 else out
 
     def initial(self, x: Tensor) -> List[Tensor]:
-        """The state before the first sample, ``[B, C, 1]``."""
-        size = [x.size(0), self.output_channels(x.size(1)), 1]
-        start = self.start
+        """The state before the first sample, ``[B, C, 1]``; of complex numbers their parts, ``[B, 2·C, 1]``."""
+        channels, start = self.output_channels(x.size(1)), self.start
         if start is None:
+            size = [x.size(0), channels * (2 if x.is_complex() else 1), 1]
             return [torch.zeros(size, dtype=accumulator(x), device=x.device)]
-        return [start.to(accumulator(x)).view([1, -1, 1]).expand(size)]
+        start = start.view([1, -1, 1]).expand([x.size(0), channels, 1])
+        return [(parts(start.to(x.dtype)) if x.is_complex() else start).to(accumulator(x))]
 
     def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         """The states of a chunk ``[B, …, t]``, and the last of them."""
+        decay = self.decay
         if not self.constant:
             a, b = x.chunk(2, 1)
-            y, h = recurred(a, b, state[0])
-            return y, [h]
-        decay = self.decay
-        if decay is not None:
-            y, h = recurred(decay.view([1, -1, 1]), x, state[0])
-            return y, [h]
-        y, h = recurred(torch.full([1, 1, 1], self.rate, dtype=x.dtype, device=x.device), x, state[0])
+        elif decay is not None:
+            a, b = decay.view([1, -1, 1]), x
+        else:
+            a, b = torch.full([1, 1, 1], self.rate, dtype=accumulator(x), device=x.device), x
+            if self.paired:
+                a = torch.cat([a, torch.zeros_like(a)], 1)
+        if x.is_complex():
+            y, h = recurred(parts(a.to(x.dtype)), parts(b), state[0], True)
+            real, imaginary = y.chunk(2, 1)
+            y = torch.complex(real, imaginary)
+        else:
+            y, h = recurred(a, b, state[0], self.paired)
         return y, [h]
 
     def extra_repr(self) -> str:
         return f"decay={self.rate}" if self.constant and self.decay is None else ""
+
+
+def parts(x: Tensor) -> Tensor:
+    """The real parts of complex numbers, then the imaginary ones, along the channels."""
+    return torch.cat([torch.real(x), torch.imag(x)], 1)
 
 
 def hold(module: nn.Module, name: str, value: Optional[Tensor]) -> None:

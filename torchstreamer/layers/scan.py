@@ -18,7 +18,7 @@ from .accumulating import accumulator, working
 __all__ = ["recurred"]
 
 
-def recurred(a: Tensor, b: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:
+def recurred(a: Tensor, b: Tensor, h: Tensor, paired: bool = False) -> Tuple[Tensor, Tensor]:
     """The states ``h[1] … h[t]`` of ``h[i] = a[i]·h[i-1] + b[i]``, in the dtype of ``b``, and the last of them.
 
     States smaller than any normal number of the dtype of ``b`` count as 0: else they would stay at the smallest number
@@ -28,13 +28,14 @@ def recurred(a: Tensor, b: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:
         a: ``[B, C, t]``, or ``[1, C, 1]`` if it is the same for all
         b: ``[B, C, t]``
         h: the state before, ``[B, C, 1]``, in double precision
+        paired: whether the channels are complex numbers, first all real parts, then all imaginary ones
     """
     t, wide = b.size(2), accumulator(b)
     if t == 1:
-        h = _settled(torch.addcmul(b.to(wide), a.to(wide), h.to(wide)), b)
+        h = _without_infinite(_without_smallest(_step(b.to(wide), a.to(wide), h.to(wide), paired, 1), b))
         return h.to(b.dtype), h
     if t < 16:
-        y = _settled(_one_by_one(a.to(wide), b.to(wide), h.to(wide)), b)
+        y = _without_infinite(_without_smallest(_one_by_one(a.to(wide), b.to(wide), h.to(wide), paired), b))
         return y.to(b.dtype), y.narrow(2, t - 1, 1)
     size = 4
     while size < 64 and size * size < t:
@@ -43,22 +44,38 @@ def recurred(a: Tensor, b: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:
     constant = a.size(-1) == 1
     samples = _by_place(b.narrow(2, 0, whole), size)
     factors = a.to(working(b)).expand([size, -1, -1, 1]) if constant else _by_place(a.narrow(2, 0, whole), size)
-    states, h = _edges(factors, samples, h.to(wide))
-    y = _places(factors, samples, _without_smallest(states, b).to(samples.dtype))
+    states, h = _edges(factors, samples, h.to(wide), paired)
+    y = _places(factors, samples, _without_smallest(states, b).to(samples.dtype), paired)
     y = _without_infinite(y).permute([1, 2, 3, 0]).flatten(2).to(b.dtype)
     if whole < t:
         a = a if constant else a.narrow(2, whole, t - whole)
-        rest = _one_by_one(a.to(wide), b.narrow(2, whole, t - whole).to(wide), h)
-        y = torch.cat([y, _settled(rest, b).to(b.dtype)], 2)
+        rest = _one_by_one(a.to(wide), b.narrow(2, whole, t - whole).to(wide), h, paired)
+        y = torch.cat([y, _without_infinite(_without_smallest(rest, b)).to(b.dtype)], 2)
         h = rest.narrow(2, t - whole - 1, 1)
-    return y, _settled(h, b)
+    return y, _without_infinite(_without_smallest(h, b))
 
 
-def _one_by_one(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+def _step(b: Tensor, a: Tensor, h: Tensor, paired: bool, channels: int) -> Tensor:
+    """``a·h + b``; the channels stand in that axis."""
+    if not paired:
+        return torch.addcmul(b, a, h)
+    return b + _product(a, h, paired, channels)
+
+
+def _product(a: Tensor, h: Tensor, paired: bool, channels: int) -> Tensor:
+    if not paired:
+        return a * h
+    a_real, a_imaginary = a.chunk(2, channels)
+    real, imaginary = h.chunk(2, channels)
+    parts = [a_real * real - a_imaginary * imaginary, a_real * imaginary + a_imaginary * real]
+    return torch.cat(parts, channels)
+
+
+def _one_by_one(a: Tensor, b: Tensor, h: Tensor, paired: bool) -> Tensor:
     h, factors = h.squeeze(2), a.unbind(2)
     ys: List[Tensor] = []
     for i, sample in enumerate(b.unbind(2)):
-        h = torch.addcmul(sample, factors[i if len(factors) > 1 else 0], h)
+        h = _step(sample, factors[i if len(factors) > 1 else 0], h, paired, 1)
         ys.append(h)
     return torch.stack(ys, 2)
 
@@ -69,14 +86,14 @@ def _by_place(x: Tensor, size: int) -> Tensor:
     return blocks.permute([3, 0, 1, 2]).contiguous().to(working(x))
 
 
-def _edges(a: Tensor, b: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:
+def _edges(a: Tensor, b: Tensor, h: Tensor, paired: bool) -> Tuple[Tensor, Tensor]:
     """The states before each block, ``[B, C, blocks]``, and the one after the last."""
     halvings = 0
     while b.size(0) > 1:
         # Two neighbours make one step: h -> a2·(a1·h + b1) + b2.
         late = a[1::2]
-        b = torch.addcmul(b[1::2], late, b[0::2])
-        a = a[0::2] * late
+        b = _step(b[1::2], late, b[0::2], paired, 2)
+        a = _product(late, a[0::2], paired, 2)
         halvings += 1
         if halvings == 2:
             a, b = a.to(h.dtype), b.to(h.dtype)
@@ -85,39 +102,29 @@ def _edges(a: Tensor, b: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:
     states: List[Tensor] = []
     for i, block in enumerate(made):
         states.append(h)
-        h = torch.addcmul(block, factors[i if len(factors) > 1 else 0], h)
+        h = _step(block, factors[i if len(factors) > 1 else 0], h, paired, 1)
     return torch.stack(states, 2), h.unsqueeze(2)
 
 
-def _places(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+def _places(a: Tensor, b: Tensor, h: Tensor, paired: bool) -> Tensor:
     factors = a.unbind(0)
     ys: List[Tensor] = []
     for i, samples in enumerate(b.unbind(0)):
-        h = torch.addcmul(samples, factors[i], h)
+        h = _step(samples, factors[i], h, paired, 1)
         ys.append(h)
     return torch.stack(ys, 0)
 
 
-def _settled(y: Tensor, like: Tensor) -> Tensor:
-    return _without_infinite(_without_smallest(y, like))
-
-
 def _without_smallest(y: Tensor, like: Tensor) -> Tensor:
     # The smallest normal numbers of double and of single precision.
-    double = like.dtype == torch.float64 or like.dtype == torch.complex128
-    least = 2.2250738585072014e-308 if double else 1.1754943508222875e-38
-    parts = torch.view_as_real(y) if y.is_complex() else y
+    least = 2.2250738585072014e-308 if like.dtype == torch.float64 else 1.1754943508222875e-38
     if torch.is_grad_enabled() and y.requires_grad:
         # A state that is 0, as at the start, has a gradient nonetheless.
-        parts = parts - (parts - hardshrink(parts, least)).detach()
-    else:
-        parts = hardshrink(parts, least)
-    return torch.view_as_complex(parts) if y.is_complex() else parts
+        return y - (y - hardshrink(y, least)).detach()
+    return hardshrink(y, least)
 
 
 def _without_infinite(y: Tensor) -> Tensor:
     # A scan may find nan where a loop finds inf, so both give nan.
     nan = float("nan")
-    if y.is_complex():
-        return torch.view_as_complex(torch.nan_to_num(torch.view_as_real(y), nan, nan, nan))
     return torch.nan_to_num(y, nan, nan, nan)
