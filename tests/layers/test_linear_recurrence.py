@@ -244,7 +244,7 @@ def test_its_field_is_unbounded() -> None:
         assert list(receptive_field(stream).phases) == [(float("inf"), 0)] and stream.output_length(5, False) == 5
 
 
-@pytest.mark.sample("script")
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Tanh(), nets()["started"]), uniform(1, 2, 90).float()
@@ -311,6 +311,7 @@ def model_of(name: str) -> nn.Module:
     return model
 
 
+@pytest.mark.sample("mingru", "state_space_paired", "mamba", "twice")
 @every_model
 def test_models_stream(name: str) -> None:
     net, x = model_of(name), uniform(2, 3, 200)
