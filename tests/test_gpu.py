@@ -52,6 +52,29 @@ def test_exact_on_the_device(dtype, tolerance, size, script):
     assert (y - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+RUNNING = {
+    "cumulative norm": lambda: nn.Sequential(nn.Conv1d(2, 6, 3), pts.CumulativeGroupNorm1d(2, 6)),
+    "recurrence": lambda: nn.Sequential(nn.Conv1d(2, 6, 3), nn.Tanh(), pts.LinearRecurrence()),
+    "complex": lambda: nn.Sequential(nn.Conv1d(2, 8, 3), nn.Hardtanh(-0.5, 0.5), pts.LinearRecurrence(paired=True)),
+    "average": lambda: nn.Sequential(nn.Conv1d(2, 4, 3), pts.ExponentialMovingAverage1d(torch.rand(4))),
+}
+
+
+@pytest.mark.parametrize("name", list(RUNNING))
+@pytest.mark.parametrize("size", [1, 64])
+def test_what_runs_along_the_signal(name, size):
+    torch.manual_seed(0)
+    net = RUNNING[name]().eval()
+    x = torch.randn(3, 2, 900) + 30
+    with torch.inference_mode():
+        expected = copy.deepcopy(net).double()(x.double()).float()
+        net, x = net.cuda(), x.cuda()
+        compiled = pts.compile(pts.create_stream(net), chunk=size, batch=3, backend="cudagraph")
+        for stream in (pts.create_stream(net), torch.jit.script(pts.create_stream(net)), compiled):
+            y = streamed(stream, x, size).cpu()
+            assert (y - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_a_state_moves_between_devices():
     net = network().double()
     x = torch.randn(1, 2, 900).double()

@@ -42,9 +42,17 @@ from .errors import (
 from .graph.graph_stream import GraphStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
+from .layers.cumulative_norm import (
+    CumulativeGroupNorm1d,
+    CumulativeGroupNorm1dStream,
+    CumulativeLayerNorm1d,
+    CumulativeLayerNorm1dStream,
+)
 from .layers.elementwise import Elementwise1dStream
 from .layers.emformer import Emformer1d
-from .layers.normalization import BatchNorm1dStream
+from .layers.linear_recurrence import LinearRecurrence, LinearRecurrenceStream
+from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMovingAverage1dStream
+from .layers.normalization import BatchNorm1dStream, LayerNorm1d, RMSNorm1d
 from .layers.padding import Pad1dStream, without_padding
 from .layers.pooling import Pool1dStream
 from .layers.recurrent import RecurrentStream
@@ -61,15 +69,25 @@ __all__ = [
     "Conv1dStream",
     "ConvTranspose1dStream",
     "Counter",
+    "CumulativeGroupNorm1d",
+    "CumulativeGroupNorm1dStream",
+    "CumulativeLayerNorm1d",
+    "CumulativeLayerNorm1dStream",
     "Elementwise1dStream",
     "Emformer1d",
+    "ExponentialMovingAverage1d",
+    "ExponentialMovingAverage1dStream",
     "GraphStream",
+    "LayerNorm1d",
+    "LinearRecurrence",
+    "LinearRecurrenceStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
     "ProgressCallback",
+    "RMSNorm1d",
     "Reach",
     "RecurrentStream",
     "Residual1d",

@@ -22,6 +22,12 @@ from .core.telling import Telling
 from .errors import UnsupportedModuleError
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
+from .layers.cumulative_norm import (
+    CumulativeGroupNorm1d,
+    CumulativeGroupNorm1dStream,
+    CumulativeLayerNorm1d,
+    CumulativeLayerNorm1dStream,
+)
 from .layers.elementwise import (
     DROPOUT,
     MODES,
@@ -31,7 +37,9 @@ from .layers.elementwise import (
     PReLUStream,
 )
 from .layers.emformer import Emformer1d, EmformerLayers, EmformerLayersStream
-from .layers.normalization import BatchNorm1dStream
+from .layers.linear_recurrence import LinearRecurrence, LinearRecurrenceStream
+from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMovingAverage1dStream
+from .layers.normalization import BatchNorm1dStream, ChannelNormStream, LayerNorm1d, RMSNorm1d
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
 from .layers.unknown_module import pointwise_stream
@@ -70,13 +78,22 @@ _OVER_DIM = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
 _LIVE_STATISTICS = "it normalises by statistics of the whole signal"
 _WHOLE = "every output depends on the whole signal"
 _REFUSED: Dict[Type[nn.Module], Tuple[str, str]] = {
-    nn.GroupNorm: (_LIVE_STATISTICS, "use BatchNorm1d, or a cumulative norm with a handler of its own"),
-    nn.modules.instancenorm._InstanceNorm: (_LIVE_STATISTICS, "use BatchNorm1d"),
+    nn.GroupNorm: (
+        _LIVE_STATISTICS,
+        "use pts.CumulativeGroupNorm1d, which takes those of what came so far, or BatchNorm1d",
+    ),
+    nn.modules.instancenorm._InstanceNorm: (
+        _LIVE_STATISTICS,
+        "use pts.CumulativeGroupNorm1d with a group for each channel, or BatchNorm1d",
+    ),
     nn.LayerNorm: (
         "its last axis is time in [B, C, T]",
-        "normalise over channels in a module of your own, or use BatchNorm1d",
+        "use pts.LayerNorm1d.of(norm), which normalises over the channels",
     ),
-    nn.RMSNorm: ("its last axis is time in [B, C, T]", "normalise over channels in a module of your own"),
+    nn.RMSNorm: (
+        "its last axis is time in [B, C, T]",
+        "use pts.RMSNorm1d.of(norm), which normalises over the channels",
+    ),
     nn.Linear: ("it multiplies along the last axis, which is time in [B, C, T]", "use Conv1d with kernel_size=1"),
     nn.Bilinear: ("it multiplies along the last axis, which is time in [B, C, T]", "use Conv1d with kernel_size=1"),
     nn.Softmax2d: ("on [B, C, T] it normalises over the rows of the batch", "use Softmax(dim=1)"),
@@ -209,6 +226,8 @@ def register_handlers() -> None:
         register_streamer(pad, pad_stream)
     register_streamer(nn.Upsample, UpsampleStream)
     register_streamer(nn.BatchNorm1d, BatchNorm1dStream)
+    for norm in (LayerNorm1d, RMSNorm1d):
+        register_streamer(norm, ChannelNormStream)
     register_streamer(nn.Identity, lambda net: IdentityStream())
     for dropout in DROPOUT:
         register_streamer(dropout, _dropout)
@@ -230,6 +249,10 @@ def register_handlers() -> None:
     mark_built_in()
     # These stay whole in captured models, as modules with a handler of the user's do.
     register_streamer(EmformerLayers, EmformerLayersStream)
+    register_streamer(CumulativeGroupNorm1d, CumulativeGroupNorm1dStream)
+    register_streamer(CumulativeLayerNorm1d, CumulativeLayerNorm1dStream)
+    register_streamer(LinearRecurrence, LinearRecurrenceStream)
+    register_streamer(ExponentialMovingAverage1d, ExponentialMovingAverage1dStream)
 
 
 register_handlers()

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import torchstreamer as pts
+
 LONGEST = 240  # lengths at which statements are tried
-MODULES = {"torch": torch, "F": F, "nn": nn}
+MODULES = {"torch": torch, "F": F, "nn": nn, "pts": pts}
 
 
 class RandomGraph(nn.Module):
@@ -138,7 +140,7 @@ def grown(shape: Optional[List[int]], later: Optional[List[int]]) -> Optional[Li
 def new_member(name: str, source: str, seed: int) -> Any:
     """A parameter, buffer or module from its source, with weights that depend on seed and name alone."""
     with torch.random.fork_rng(devices=[]):
-        made = eval(source, {**MODULES, "pts": None})
+        made = eval(source, dict(MODULES))
     generator = torch.Generator().manual_seed((seed * 1000003 + zlib.crc32(name.encode())) % 2**62)
 
     def fill(weight: Tensor) -> None:

@@ -15,6 +15,7 @@ from steps_length import (
     pad,
     pad_to_multiple,
     running,
+    running_module,
     single_samples,
     subpixel_down,
     subpixel_up,
@@ -172,5 +173,6 @@ STEPS = [
     *[to_btc, to_bct, to_bcft, to_bcft, from_bcft, conv2d, conv2d, conv2d, transposed2d, pool2d],
     *[causal_conv, every, cat_constants, interpolate, subpixel_up, subpixel_down, frames, unfold2d, overlap_add],
     *[module, in_place, pick_channels, halves, norm, embedding, difference, running, pad_to_multiple],
+    running_module,
     single_samples,
 ]

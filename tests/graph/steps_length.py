@@ -216,6 +216,20 @@ def running(g: Any) -> None:
     g.emit(g.of(forms), value)
 
 
+def running_module(g: Any) -> None:
+    """A module that stays whole."""
+    value = g.pick()
+    source, c = as_bct(g, value)
+    if c > 12:
+        return
+    kinds = [f"pts.CumulativeLayerNorm1d({c}, eps=0.01)", f"pts.CumulativeGroupNorm1d({c}, {c}, eps=0.01)"]
+    kinds += [f"pts.ExponentialMovingAverage1d({g.of([0.1, 0.6])}, {g.of(['first', 'zero'])!r})"]
+    sources = [f"{g.member(g.of(kinds))}({source})"]
+    scan = g.member("pts.LinearRecurrence()")
+    sources += [f"{scan}(torch.sigmoid({source}), 0.3 * {source})"]
+    g.emit(g.of(sources), value, layout="bct", channels=c, bands=1)
+
+
 def single_samples(g: Any) -> None:
     """The first sample taken by its position, or constants of its shape."""
     value = g.pick("bct")

@@ -66,6 +66,13 @@ def test_chunks_that_are_not_contiguous():
     check_stream(stream, model, normal(1, 4, 40).expand(3, -1, -1))
 
 
+@pytest.mark.parametrize("layout", ["a piece", "transposed", "every second"])
+def test_an_example_that_is_a_view(layout):
+    model = Residual().double()
+    whole = {"a piece": normal(2, 4, 60)[..., :20], "transposed": normal(2, 20, 4).transpose(1, 2)}
+    check_stream(pts.create_stream(model, example=whole.get(layout, normal(2, 4, 40)[..., ::2])), model)
+
+
 def test_a_stream_used_again():
     model = Residual().double()
     stream = pts.create_stream(model, example=normal(1, 4, 20))

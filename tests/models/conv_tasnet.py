@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import torchstreamer as pts
+
 
 class GlobalLayerNorm(nn.Module):
     """gLN: normalizes over the channels and over all time: [B, C, N] to [B, C, N]."""
@@ -55,6 +57,7 @@ class ChannelLayerNorm(nn.Module):
 NORMS = {
     "gLN": GlobalLayerNorm,
     "cLN": CumulativeLayerNorm,
+    "cLN, exact": pts.CumulativeLayerNorm1d,
     "frame": ChannelLayerNorm,
     "BN": nn.BatchNorm1d,
 }

@@ -177,7 +177,7 @@ def capture(
         if time is not None:
             factor = x.shape[time] // unit
             axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
-        values.append(x.detach())
+        values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
     with leaves_whole(net, custom_factory) as leaves:
         program = exported(net, tuple(values), tuple(shapes), telling or Telling())

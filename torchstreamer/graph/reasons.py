@@ -14,7 +14,7 @@ _MEAN: Reason = (
 )
 _NORM: Reason = (
     "it normalises by statistics of the whole signal",
-    "use BatchNorm1d, LayerNorm over the channels of each sample, or a cumulative norm (torch.cumsum over time)",
+    "use BatchNorm1d, LayerNorm over the channels of each sample, or pts.CumulativeGroupNorm1d",
 )
 _REVERSED: Reason = (
     "it reverses time: the first output needs the end of the signal",

@@ -1,6 +1,6 @@
-"""Streams of normalisations with fixed statistics. TorchScript compiles this file."""
+"""Normalisations of each frame alone: by fixed statistics, or over its channels. TorchScript compiles this file."""
 
-from typing import Optional
+from typing import Optional, Union
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError, UnsupportedModuleError
+from .elementwise import PointwiseStream
 
-__all__ = ["BatchNorm1dStream"]
+__all__ = ["BatchNorm1dStream", "ChannelNormStream", "LayerNorm1d", "RMSNorm1d"]
 
 
 class BatchNorm1dStream(BaseStream):
@@ -76,3 +77,107 @@ class BatchNorm1dStream(BaseStream):
     def anchor(self) -> Optional[Tensor]:
         """The running mean says dtype and device."""
         return self.net.running_mean
+
+
+class LayerNorm1d(nn.LayerNorm):
+    """`torch.nn.LayerNorm` over the channels of ``[B, C, T]``, frame by frame.
+
+    Its weights are those of a `torch.nn.LayerNorm` of as many features, under the same names, so it loads a state dict
+    of one. It is what asteroid and others call ``cLN``, channel-wise layer normalisation.
+
+    Args:
+        channels: number of channels
+        eps: added to the variance
+        elementwise_affine: whether it has a weight for each channel
+        bias: whether it has a bias too
+
+    Shape:
+        - input: ``[B, channels, T]`` or ``[channels, T]``
+        - output: the same
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> norm = torch.nn.LayerNorm(4)
+        >>> x = torch.randn(1, 4, 10)
+        >>> y = pts.create_stream(pts.LayerNorm1d.of(norm))(x)
+        >>> torch.testing.assert_close(y, norm(x.transpose(1, 2)).transpose(1, 2))
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True) -> None:
+        super().__init__(channels, eps, elementwise_affine, bias)
+
+    @classmethod
+    def of(cls, norm: nn.LayerNorm) -> "LayerNorm1d":
+        """The same over the channels of ``[B, C, T]``, with the very weights of a norm over the last axis."""
+        made = cls(_features(norm), norm.eps, elementwise_affine=False)
+        made.elementwise_affine = norm.elementwise_affine
+        made.weight, made.bias = norm.weight, norm.bias
+        return made
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Every frame, normalised."""
+        y = F.layer_norm(input.transpose(-1, -2), self.normalized_shape, self.weight, self.bias, self.eps)
+        return y.transpose(-1, -2)
+
+
+class RMSNorm1d(nn.RMSNorm):
+    """`torch.nn.RMSNorm` over the channels of ``[B, C, T]``, frame by frame.
+
+    Its weight is that of a `torch.nn.RMSNorm` of as many features, under the same name.
+
+    Args:
+        channels: number of channels
+        eps: added to the mean of the squares; by default the smallest difference from 1 of the input's dtype
+        elementwise_affine: whether it has a weight for each channel
+
+    Shape:
+        - input: ``[B, channels, T]`` or ``[channels, T]``
+        - output: the same
+
+    Example:
+        >>> import torch, torchstreamer as pts
+        >>> norm = pts.RMSNorm1d(2)
+        >>> norm(torch.tensor([[1.0, 0.0], [7.0, 5.0]]))[1]  # 7 / 5, then 5 / sqrt(25 / 2)
+        tensor([1.4000, 1.4142], grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(self, channels: int, eps: Optional[float] = None, elementwise_affine: bool = True) -> None:
+        super().__init__(channels, eps, elementwise_affine)
+
+    @classmethod
+    def of(cls, norm: nn.RMSNorm) -> "RMSNorm1d":
+        """The same over the channels of ``[B, C, T]``, with the very weight of a norm over the last axis."""
+        made = cls(_features(norm), norm.eps, elementwise_affine=False)
+        made.elementwise_affine = norm.elementwise_affine
+        made.weight = norm.weight
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Every frame, normalised."""
+        return F.rms_norm(x.transpose(-1, -2), self.normalized_shape, self.weight, self.eps).transpose(-1, -2)
+
+
+def _features(norm: Union[nn.LayerNorm, nn.RMSNorm]) -> int:
+    shape = norm.normalized_shape
+    if len(shape) != 1:
+        raise ValueError(
+            f"invalid_norm: a {type(norm).__name__} over {list(shape)} came; one over a single axis, the channels, was "
+            "expected; normalise the others in a model of your own"
+        )
+    return int(shape[0])
+
+
+class ChannelNormStream(PointwiseStream):
+    """Stream of a `LayerNorm1d` or an `RMSNorm1d`.
+
+    Args:
+        net: the normalisation
+    """
+
+    def __init__(self, net: Union[LayerNorm1d, RMSNorm1d]) -> None:
+        require_plain(net, LayerNorm1d, RMSNorm1d)
+        super().__init__(net, _features(net))
+
+    def anchor(self) -> Optional[Tensor]:
+        """The weight says dtype and device."""
+        return self.net.weight

@@ -8,6 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import nn
 
+from ..layers.cumulative_norm import CumulativeGroupNorm1d, CumulativeLayerNorm1d
+from ..layers.moving_average import ExponentialMovingAverage1d
+from ..layers.normalization import LayerNorm1d, RMSNorm1d
+
 __all__ = [
     "ANY_LAYER",
     "Draw",
@@ -16,6 +20,7 @@ __all__ = [
     "any_pad",
     "any_pointwise",
     "any_pool",
+    "any_running",
     "any_transposed",
     "any_upsampling",
 ]
@@ -138,9 +143,21 @@ def any_pointwise(draw: Draw, channels: int) -> Part:
         (lambda: nn.Softmax(1), channels),
         (lambda: nn.LogSoftmax(-2), channels),
         (lambda: nn.ChannelShuffle(shuffled), channels),
+        (lambda: LayerNorm1d(channels, eps=0.01), channels),
+        (lambda: RMSNorm1d(channels, eps=0.01, elementwise_affine=inplace), channels),
     ]
     make, out = draw(st.sampled_from(choices))
     return Part(make(), out)
 
 
-ANY_LAYER = (any_conv, any_transposed, any_pool, any_pad, any_upsampling, any_pointwise)
+def any_running(draw: Draw, channels: int) -> Part:
+    flag = draw(st.booleans())
+    choices: List[Callable[[], nn.Module]] = [
+        lambda: CumulativeLayerNorm1d(channels, eps=0.01, affine=flag),
+        lambda: CumulativeGroupNorm1d(channels, channels, eps=0.01),
+        lambda: ExponentialMovingAverage1d(0.2, "first" if flag else "zero"),
+    ]
+    return Part(draw(st.sampled_from(choices))(), channels)
+
+
+ANY_LAYER = (any_conv, any_transposed, any_pool, any_pad, any_upsampling, any_pointwise, any_running)
