@@ -12,6 +12,7 @@ from . import handlers as _handlers  # fills the registry
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
+from .core.axes import Axes
 from .core.cell import Cell
 from .core.counter import Counter
 from .core.reach import Reach
@@ -47,12 +48,15 @@ from .layers.normalization import BatchNorm1dStream
 from .layers.padding import Pad1dStream, without_padding
 from .layers.pooling import Pool1dStream
 from .layers.recurrent import RecurrentStream
+from .layers.rnn import GRUStream, LSTMStream, RNNStream
+from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AudioStreamDataset",
+    "Axes",
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
@@ -61,14 +65,18 @@ __all__ = [
     "ConvTranspose1dStream",
     "Counter",
     "Elementwise1dStream",
+    "GRUStream",
     "GraphStream",
+    "LSTMStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
     "PointwiseError",
     "Pool1dStream",
     "ProgressCallback",
+    "RNNStream",
     "Reach",
+    "Recurrent1d",
     "RecurrentStream",
     "Residual1d",
     "Residual1dStream",
