@@ -15,7 +15,7 @@ from torchstreamer.testing import verify_stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 
-from runner_calls import GRAPH, PACKAGE, SCRIPT, needs_onnx  # noqa: E402
+from runner_calls import GRAPH, PACKAGE, SCRIPT, needs_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 

@@ -242,17 +242,3 @@ def pixel_unshuffle(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -
     ]
     whole.recipe = Replay("reshape", (z, size))
     return low.record(whole)
-
-
-@rule("leaf", takes=None)
-def leaf(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Value:
-    call = low.capture.leaves[a["call"]]
-    name = type(call.module).__name__
-    if not isinstance(x, Value) or x.lifted or len(x.shape) != 3 or x.time != 2 or x.rows not in (0, None):
-        raise low.refuse(
-            node,
-            "handler_layout",
-            f"the handler of {name} takes [B, C, T]; it got time on another axis",
-            "transpose first",
-        )
-    return low.stream(node, x, call.stream, False)

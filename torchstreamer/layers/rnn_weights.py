@@ -127,6 +127,9 @@ class RecurrentWeights(nn.Module):
             self._tables = [parameters if "weight" in parameters else buffers for parameters, buffers in both]
         return [source() for source in self.sources]
 
+    def __repr__(self) -> str:
+        return "RecurrentWeights()"
+
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_tables": None}
 
