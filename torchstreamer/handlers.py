@@ -35,7 +35,7 @@ from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
 from .layers.rnn import GRUStream, LSTMStream, RNNStream, recurrent_stream, refuse_cell
 from .layers.rnn_weights import Recurrent1d
-from .layers.unknown_module import pointwise_stream
+from .layers.unknown_module import pointwise_stream, refuse_quantized
 from .layers.upsampling import UpsampleStream
 
 _POINTWISE: Tuple[Type[nn.Module], ...] = (
@@ -135,6 +135,7 @@ def _without_handler(net: nn.Module, telling: Telling) -> BaseStream:
     for net_type, (reason, remedy) in _REFUSED.items():
         if isinstance(net, net_type):
             raise UnsupportedModuleError("time_mixing", net, reason, remedy)
+    refuse_quantized(net)
     base = base_with_handler(net)
     if not type(net).__module__.startswith("torch.nn.modules."):
         example = _made_up_example(net)

@@ -409,6 +409,18 @@ def test_refused(what: str) -> None:
         assert not pts.is_streamable(net, normal(2, 3, 30))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_quantized_layers() -> None:
+    quantized = torch.ao.nn.quantized.dynamic
+    for layer in (quantized.LSTM(3, 3), quantized.GRU(3, 3), quantized.GRUCell(3, 3), quantized.Linear(3, 3)):
+        for example in (None, normal(1, 3, 30).float()):
+            with pytest.raises(pts.UnsupportedModuleError, match="range of the whole signal") as caught:
+                pts.create_stream(nn.Sequential(nn.Conv1d(3, 3, 1), layer), example)
+            assert (caught.value.code, caught.value.path) == ("quantized", "1")
+
+
 def test_a_report() -> None:
     net, channels = net_of("features")
     report = pts.is_streamable(net, normal(1, channels, 24))

@@ -11,7 +11,7 @@ from ..core.example import Example, TimeDim, ensure_works, inputs_of
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
-from ..layers.unknown_module import refuse_scripts
+from ..layers.unknown_module import refuse_opaque
 from . import rules_length, rules_padding, rules_recurrent, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
@@ -37,7 +37,7 @@ def graph_stream(
     telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
     refuse_training(net)
-    refuse_scripts(net)
+    refuse_opaque(net)
     ensure_works(net, examples)
     try:
         return _made(net, examples, times, length_multiple, telling, True)
