@@ -60,9 +60,12 @@ class Axes:
     def call(self, net: Callable[..., Any], x: Tensor) -> Tensor:
         """The signal that a module gives for another, both ``[B, C, T]``."""
         taken = x.permute(["bct".index(axis) for axis in self.takes])
-        given: Tensor = pytree.tree_leaves(net(taken))[self.signal]
+        return self.turned(pytree.tree_leaves(net(taken))[self.signal])
+
+    def turned(self, y: Tensor) -> Tensor:
+        """The signal that a module gives, as ``[B, C, T]``."""
         axes = self.outputs()[self.signal]
-        return given.permute([axes.index(axis) for axis in "bct"])
+        return y.permute([axes.index(axis) for axis in "bct"])
 
     @property
     def plain(self) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "MOST_TAPS",
     "TAP_CHANNELS",
     "TAP_COLUMNS",
+    "UNROLLED_SAMPLES",
     "recurrent_samples",
     "taps_pay",
 ]
@@ -44,6 +45,9 @@ DEPTHWISE_PRODUCTS = 100_000
 # Weights of so many values stay in a cache from step to step. More are read from memory, and Winograd's, up to 2.3
 # times as many, pay for that where they serve four times as many columns as there are channels. Measured in HiFi-GAN.
 CACHED_WEIGHTS = 1 << 17
+
+# A recorded step of a recurrence holds as many cells as samples; for more, compilers take too long.
+UNROLLED_SAMPLES = 64
 
 
 def recurrent_samples(long_memory: bool, hidden: int) -> int:

@@ -12,12 +12,14 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_scripting
 
 from ..core.axes import Axes
 from ..core.fast_attributes import entry
 from ..core.registry import require_plain
+from ..core.tracing import recorded_form
 from ..errors import UnsupportedModuleError
-from .limits import recurrent_samples
+from .limits import UNROLLED_SAMPLES, recurrent_samples
 from .recurrent import RecurrentStream
 from .rnn_weights import Recurrent1d, RecurrentWeights, weights_of
 from .weights import PlainWeight
@@ -80,9 +82,15 @@ class TorchRecurrentStream(RecurrentStream):
         return state
 
     def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        if not is_scripting():
+            if recorded_form() not in ("", "channels") and x.size(2) <= UNROLLED_SAMPLES:
+                y, state = self.unrolled(x, state)
+                return y, without_denormals(state)
         if x.size(2) > self.longest:
-            return self.whole(x, state)
-        return self.sample_by_sample(x, state)
+            y, state = self.whole(x, state)
+        else:
+            y, state = self.sample_by_sample(x, state)
+        return y, without_denormals(state)
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
@@ -90,20 +98,52 @@ class TorchRecurrentStream(RecurrentStream):
         if not self.memory.started():
             self.memory.keep(self.initial(x))
         y, state = self.advance(x, self.memory.rows())
-        if x.size(2) > self.longest:
+        if torch.is_grad_enabled():
             self.memory.keep(state)
         else:
-            if x.size(2) == 1:
-                state[0] = state[0].clone()  # it is the output, which others may write to
-            self.memory.take(state)
+            self.memory.take(state)  # made anew by `without_denormals`
         return y
 
     def sample_by_sample(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
-        """`advance` by the operators of cells, for short chunks; its state is made anew, but for the one output."""
+        """`advance` by the operators of cells, for short chunks."""
         raise NotImplementedError
 
     def whole(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         """`advance` by the operator of sequences, for long chunks."""
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def unrolled(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        """`advance` while a step is recorded: what it does to weights alone is done once, and one product serves all
+        samples where it does not wait for the state."""
+        w = self.weights.tensors()
+        rows, t = x.size(0), x.size(2)
+        xs = x.permute(2, 0, 1).reshape(t * rows, -1)
+        states = [list(each.unbind(1)) for each in state]
+        for i in range(self.layers):
+            own = w[i * self.stride : (i + 1) * self.stride]
+            inner = own[1].t().contiguous()
+            last = own[-1].t().contiguous() if len(own) % 2 == 1 else None
+            product = torch.mm(xs, own[0].t().contiguous())
+            b_hh = None
+            if self.bias:
+                product, b_hh = product + own[2], own[3]
+            held = [each[i] for each in states]
+            ys = []
+            for sample in torch.split(product, rows):
+                held = self.cell(sample, held, inner, b_hh, last)
+                ys.append(held[0])
+            for each, now in zip(states, held, strict=True):
+                each[i] = now
+            xs = torch.cat(ys)
+        y = xs.view(t, rows, -1).permute(1, 2, 0)
+        return y, [_joined(each, 1) for each in states]
+
+    @torch.jit.unused
+    def cell(
+        self, x: Tensor, state: List[Tensor], weight: Tensor, bias: Optional[Tensor], last: Optional[Tensor]
+    ) -> List[Tensor]:
+        """The next state ``[B, H]``, the output first, of the input's part of the gates; weights are ``[in, out]``."""
         raise NotImplementedError
 
     def anchor(self) -> Optional[Tensor]:
@@ -182,6 +222,13 @@ class RNNStream(TorchRecurrentStream):
             ys.append(sample)
         return _joined(ys, 2), [_joined(hs, 1)]
 
+    @torch.jit.unused
+    def cell(
+        self, x: Tensor, state: List[Tensor], weight: Tensor, bias: Optional[Tensor], last: Optional[Tensor]
+    ) -> List[Tensor]:
+        sums = _affine(state[0], weight, bias) + x
+        return [torch.relu(sums) if self.relu else torch.tanh(sums)]
+
     def whole(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         h = state[0].transpose(0, 1).contiguous()
         w = self.weights.tensors()
@@ -190,7 +237,7 @@ class RNNStream(TorchRecurrentStream):
             y, h = torch.rnn_relu(x, h, w, self.bias, self.layers, 0.0, False, False, False)
         else:
             y, h = torch.rnn_tanh(x, h, w, self.bias, self.layers, 0.0, False, False, False)
-        return y.permute(1, 2, 0), [h.transpose(0, 1)]
+        return y.permute(1, 2, 0), [h.transpose(0, 1).contiguous()]
 
 
 class GRUStream(TorchRecurrentStream):
@@ -239,11 +286,21 @@ class GRUStream(TorchRecurrentStream):
             ys.append(sample)
         return _joined(ys, 2), [_joined(hs, 1)]
 
+    @torch.jit.unused
+    def cell(
+        self, x: Tensor, state: List[Tensor], weight: Tensor, bias: Optional[Tensor], last: Optional[Tensor]
+    ) -> List[Tensor]:
+        h = state[0]
+        x_r, x_z, x_n = x.chunk(3, 1)
+        h_r, h_z, h_n = _affine(h, weight, bias).chunk(3, 1)
+        n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+        return [n + torch.sigmoid(x_z + h_z) * (h - n)]
+
     def whole(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         h = state[0].transpose(0, 1).contiguous()
         w = self.weights.tensors()
         y, h = torch.gru(x.permute(2, 0, 1), h, w, self.bias, self.layers, 0.0, False, False, False)
-        return y.permute(1, 2, 0), [h.transpose(0, 1)]
+        return y.permute(1, 2, 0), [h.transpose(0, 1).contiguous()]
 
 
 class LSTMStream(TorchRecurrentStream):
@@ -301,12 +358,21 @@ class LSTMStream(TorchRecurrentStream):
             ys.append(sample)
         return _joined(ys, 2), [_joined(hs, 1), _joined(cs, 1)]
 
+    @torch.jit.unused
+    def cell(
+        self, x: Tensor, state: List[Tensor], weight: Tensor, bias: Optional[Tensor], last: Optional[Tensor]
+    ) -> List[Tensor]:
+        i, f, g, o = (_affine(state[0], weight, bias) + x).chunk(4, 1)
+        c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return [h if last is None else torch.mm(h, last), c]
+
     def whole(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         h = state[0].transpose(0, 1).contiguous()
         c = state[1].transpose(0, 1).contiguous()
         w = self.weights.tensors()
         y, h, c = torch.lstm(x.permute(2, 0, 1), [h, c], w, self.bias, self.layers, 0.0, False, False, False)
-        return y.permute(1, 2, 0), [h.transpose(0, 1), c.transpose(0, 1)]
+        return y.permute(1, 2, 0), [h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()]
 
 
 def refuse_cell(net: nn.Module) -> NoReturn:
@@ -320,8 +386,28 @@ def refuse_cell(net: nn.Module) -> NoReturn:
     )
 
 
+def without_denormals(state: List[Tensor]) -> List[Tensor]:
+    """A state, copied, with zeros in the place of numbers that are none against any other but cost a lot.
+
+    In silence a state fades away, and may stop at numbers just above 0, which lack leading digits. A processor takes
+    ten times as long for a step with these. Under autograd the state is as it was: zeros would cut gradients.
+    """
+    if torch.is_grad_enabled():
+        return state
+    dtype = state[0].dtype
+    limit = 1e-30 if dtype == torch.float32 or dtype == torch.bfloat16 else 1e-290 if dtype == torch.float64 else 0.0
+    found: List[Tensor] = []
+    for each in state:
+        found.append(torch.hardshrink(each, limit))
+    return found
+
+
 def _joined(parts: List[Tensor], axis: int) -> Tensor:
     return parts[0].unsqueeze(axis) if len(parts) == 1 else torch.stack(parts, axis)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
 def recurrent_stream(net: Recurrent1d) -> RecurrentStream:
