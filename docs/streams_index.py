@@ -30,6 +30,10 @@ _PAD = "constant, reflect or replicate; negative amounts crop; on the right, als
 _POOL = "also with `ceil_mode`; no `return_indices`"
 _VIEW = "where time stays whole, or a constant factor moves between time and another axis"
 _LIKE = "positions and constants, used sample by sample"
+_RECURRENT = (
+    "over time, forwards; over other axes, with time among the rows, in both directions too. Of their results the "
+    "outputs, not the last state"
+)
 _CARRIED = "along time it carries a state"
 _RATIO = "a rational `scale_factor`, or a `size=` that is a constant multiple of the length; `align_corners=False`"
 
@@ -60,8 +64,10 @@ _NOTES: dict[str, tuple[str, str]] = {
     "expand": ("Tensor.expand", "along other axes than time"),
     "flatten": ("Tensor.flatten", _VIEW),
     "full_like": ("torch.full_like", _LIKE),
+    "gru": ("nn.GRU", _RECURRENT),
     "im2col": ("F.unfold", "frames over time: one row of patches"),
     "logcumsumexp": ("torch.logcumsumexp", _CARRIED),
+    "lstm": ("nn.LSTM", _RECURRENT),
     "max_pool1d": ("F.max_pool1d", _POOL),
     "max_pool2d": ("F.max_pool2d", _POOL),
     "narrow": ("Tensor.narrow", "as slices"),
@@ -80,6 +86,8 @@ _NOTES: dict[str, tuple[str, str]] = {
     "replication_pad1d": ("F.pad", _PAD),
     "replication_pad2d": ("F.pad", _PAD),
     "reshape": ("Tensor.reshape", _VIEW),
+    "rnn_relu": ("nn.RNN", _RECURRENT),
+    "rnn_tanh": ("nn.RNN", _RECURRENT),
     "select": ("x[..., i]", "along other axes"),
     "slice": (
         "x[..., a:b:c]",

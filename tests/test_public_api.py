@@ -21,6 +21,7 @@ import torchstreamer.testing
 
 PUBLIC = {
     "AudioStreamDataset",
+    "Axes",
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
@@ -40,6 +41,8 @@ PUBLIC = {
     "LayerNorm1d",
     "LinearRecurrence",
     "LinearRecurrenceStream",
+    "GRUStream",
+    "LSTMStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
@@ -47,7 +50,9 @@ PUBLIC = {
     "Pool1dStream",
     "ProgressCallback",
     "RMSNorm1d",
+    "RNNStream",
     "Reach",
+    "Recurrent1d",
     "RecurrentStream",
     "Residual1d",
     "Residual1dStream",

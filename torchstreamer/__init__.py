@@ -12,6 +12,7 @@ from . import handlers as _handlers  # fills the registry
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
+from .core.axes import Axes
 from .core.cell import Cell
 from .core.counter import Counter
 from .core.reach import Reach
@@ -56,12 +57,15 @@ from .layers.normalization import BatchNorm1dStream, LayerNorm1d, RMSNorm1d
 from .layers.padding import Pad1dStream, without_padding
 from .layers.pooling import Pool1dStream
 from .layers.recurrent import RecurrentStream
+from .layers.rnn import GRUStream, LSTMStream, RNNStream
+from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AudioStreamDataset",
+    "Axes",
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
@@ -81,6 +85,8 @@ __all__ = [
     "LayerNorm1d",
     "LinearRecurrence",
     "LinearRecurrenceStream",
+    "GRUStream",
+    "LSTMStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
@@ -88,7 +94,9 @@ __all__ = [
     "Pool1dStream",
     "ProgressCallback",
     "RMSNorm1d",
+    "RNNStream",
     "Reach",
+    "Recurrent1d",
     "RecurrentStream",
     "Residual1d",
     "Residual1dStream",

@@ -42,7 +42,9 @@ from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMoving
 from .layers.normalization import BatchNorm1dStream, ChannelNormStream, LayerNorm1d, RMSNorm1d
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
-from .layers.unknown_module import pointwise_stream
+from .layers.rnn import GRUStream, LSTMStream, RNNStream, recurrent_stream, refuse_cell
+from .layers.rnn_weights import Recurrent1d
+from .layers.unknown_module import pointwise_stream, refuse_quantized
 from .layers.upsampling import UpsampleStream
 
 _POINTWISE: Tuple[Type[nn.Module], ...] = (
@@ -103,10 +105,6 @@ _REFUSED: Dict[Type[nn.Module], Tuple[str, str]] = {
     nn.CircularPad1d: ("it puts the end of the signal before its start", "use another padding mode"),
     nn.Flatten: ("it takes the time axis away", "leave it outside the stream"),
     nn.Unflatten: ("it changes the axes", "leave it outside the stream"),
-    nn.RNNBase: (
-        "recurrent layers have no stream (and bidirectional ones need the end of the signal first)",
-        "keep it outside the stream and carry its hidden state, or register a handler",
-    ),
     nn.MultiheadAttention: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
     nn.Transformer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
     nn.TransformerEncoder: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
@@ -155,6 +153,7 @@ def _without_handler(net: nn.Module, telling: Telling) -> BaseStream:
     for net_type, (reason, remedy) in _REFUSED.items():
         if isinstance(net, net_type):
             raise UnsupportedModuleError("time_mixing", net, reason, remedy)
+    refuse_quantized(net)
     base = base_with_handler(net)
     if not type(net).__module__.startswith("torch.nn.modules."):
         example = _made_up_example(net)
@@ -176,7 +175,7 @@ _LENGTHS = (64, 256, 1024, 4096, 16384)
 def _made_up_example(net: nn.Module) -> Optional[Tensor]:
     """An input for a module whose first layer says how many channels it takes; ``None`` if none does, or none works."""
     for layer in net.modules():
-        if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)):
+        if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, Recurrent1d)):
             channels = layer.num_features if isinstance(layer, nn.BatchNorm1d) else layer.in_channels
             weight = next(
                 (value for value in [*layer.parameters(), *layer.buffers()] if value.is_floating_point()), None
@@ -239,6 +238,12 @@ def register_handlers() -> None:
     register_streamer(nn.RReLU, _rrelu)
     register_streamer(nn.ChannelShuffle, lambda net: PointwiseStream(net, groups=net.groups, fresh=False))
     register_streamer(Emformer1d, _emformer)
+    register_streamer(nn.RNN, RNNStream)
+    register_streamer(nn.GRU, GRUStream)
+    register_streamer(nn.LSTM, LSTMStream)
+    register_streamer(Recurrent1d, recurrent_stream)
+    for cell in (nn.RNNCell, nn.GRUCell, nn.LSTMCell):
+        register_streamer(cell, refuse_cell)
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)

@@ -23,10 +23,10 @@ class Attention(nn.Module):
         return (weights @ v).transpose(1, 2)
 
 
-class LastState(nn.Module):
+class BothWays(nn.Module):
     def __init__(self):
         super().__init__()
-        self.gru = nn.GRU(4, 4, batch_first=True)
+        self.gru = nn.GRU(4, 4, batch_first=True, bidirectional=True)
 
     def forward(self, x):
         return self.gru(x.mT)[0].mT
@@ -121,7 +121,7 @@ REFUSED = {
         "every sample to every other",
         "bound",
     ),
-    "rnn": (LastState(), "at 'gru'", "recurrent layers", "hidden state"),
+    "rnn": (BothWays(), "at 'gru'", "backward half begins at the end", "bidirectional=False"),
     "last sample": (case(lambda m, x: x[..., -1]), "'select'", "single samples", "outside the stream"),
     "first sample": (case(lambda m, x: x - x[..., 0:1]), "'sub'|'slice'", "single samples", "outside the stream"),
     "last samples": (

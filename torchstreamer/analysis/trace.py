@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.describe import samples
+from ..core.registry import create_stream
 from ..core.stream import BaseStream
-from ..errors import StreamInputError
+from ..errors import StreamError, StreamInputError
 from ..graph.several import PortedGraphStream
 from .arguments import tensors, whole_number
 from .parts import Part, new_copy, parts_of, samples_in, watch
@@ -199,7 +200,7 @@ class _Run:
         for i, part in enumerate(self.copies):
             if part.call == "step":
                 watch(part.module, "step", self._recorder(i))
-        self.modules: Dict[int, List[Tensor]] = {}
+        self.modules: Dict[int, List[Any]] = {}
         with torch.no_grad():
             self.whole = self._offline(given)
             self.pieces = self._stream(given, chunk)
@@ -227,7 +228,7 @@ class _Run:
                 calls = self.modules[id(module)]
                 turn = turns.get(id(module), 0)
                 turns[id(module)] = turn + 1
-                expected: Optional[Tensor] = _laid_out(calls[min(turn, len(calls) - 1)], part)
+                expected: Optional[Tensor] = _laid_out(_signal_of(module, calls[min(turn, len(calls) - 1)]), part)
                 if expected is not None and (y is None or expected.shape[:-1] == y.shape[:-1]):
                     path = next(name for name, each in paths.items() if each is module)
                     yield part, f"the module '{path or '(net)'}' of the network", y, expected
@@ -252,6 +253,8 @@ class _Run:
         def note(module: nn.Module, args: Any, y: Any) -> None:
             if isinstance(y, Tensor):
                 self.modules.setdefault(id(module), []).append(y.detach().clone())
+            elif isinstance(y, tuple):
+                self.modules.setdefault(id(module), []).append(y)
 
         hooks = [module.register_forward_hook(note) for module in self.net.modules()]
         try:
@@ -320,8 +323,22 @@ def _joined(pieces: Sequence[Optional[Tensor]], axis: int = -1) -> Optional[Tens
     return torch.cat(there, axis) if there else None
 
 
-def _laid_out(y: Tensor, part: Part) -> Optional[Tensor]:
+def _signal_of(module: nn.Module, y: Any) -> Optional[Tensor]:
+    """What of the results of a module is its signal, ``[B, C, T]`` where its handler says how that lies."""
+    try:
+        axes = create_stream(module).axes
+    except StreamError:
+        axes = None
+    if axes is None or axes.plain:
+        return y if isinstance(y, Tensor) else None
+    signal = pytree.tree_leaves(y)[axes.signal]
+    return axes.turned(signal) if isinstance(signal, Tensor) and signal.dim() == 3 else None
+
+
+def _laid_out(y: Optional[Tensor], part: Part) -> Optional[Tensor]:
     """The output of a module as the handler in a graph gives it, if that is known."""
+    if y is None:
+        return None
     layout = None if part.node is None else part.node.layout_out
     if layout is not None:
         return layout.pack(y) if y.dim() == len(layout.order) else None

@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.registry import create_stream, require_plain
+from ..core.registry import part_stream, require_plain
 from ..core.stream import BaseStream
 from ..core.whole_numbers import require_length
 from ..errors import StreamError, StreamInputError, UnsupportedModuleError
@@ -92,7 +92,7 @@ class Parallel1dStream(CompositeStream):
     def __init__(self, net: Parallel1d) -> None:
         require_plain(net, Parallel1d)
         try:
-            streams = [create_stream(branch) for branch in net.branches]
+            streams = [part_stream(branch) for branch in net.branches]
         except UnsupportedModuleError as error:
             raise error.within(net) from None
         super().__init__(streams)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.fast_attributes import entry
-from ..core.registry import create_stream, require_plain
+from ..core.registry import part_stream, require_plain
 from ..core.stream import BaseStream
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
@@ -90,7 +90,7 @@ class Residual1dStream(BaseStream):
             require_plain(net, Residual1d)
         inner = net.net if isinstance(net, Residual1d) else net
         try:
-            self.stream = create_stream(inner)
+            self.stream = part_stream(inner)
         except UnsupportedModuleError as error:
             raise error.within(net) from None
         if self.stream.ratio != (1, 1) or self.stream.hop != 1:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.rates import chain_rates
-from ..core.registry import create_stream, require_plain
+from ..core.registry import part_stream, require_plain
 from ..core.whole_numbers import require_length
 from ..errors import UnsupportedModuleError
 from ..layers.unknown_module import settle_doubts
@@ -53,7 +53,7 @@ class Sequential1dStream(CompositeStream):
             )
         require_plain(net, nn.Sequential)
         try:
-            streams = [create_stream(module) for module in net]
+            streams = [part_stream(module) for module in net]
         except UnsupportedModuleError as error:
             raise error.within(net) from None
         super().__init__(streams)

@@ -110,6 +110,10 @@ class Cell(Memory):
             held.append(tensor.clone(memory_format=torch.contiguous_format))
         self._hold(held)
 
+    def take(self, tensors: List[Tensor]) -> None:
+        """The same without copies, for tensors that nobody else sees, as many as before and of the same shapes."""
+        self._hold(tensors)
+
     def forget(self) -> None:
         """Hold nothing, as before the first chunk."""
         held: List[Tensor] = []

@@ -20,6 +20,7 @@ __all__ = [
     "create_stream",
     "find_handler",
     "is_streamable",
+    "part_stream",
     "register_streamer",
 ]
 
@@ -247,7 +248,8 @@ def create_stream(
             except UnsupportedModuleError:
                 pass  # what a handler refuses may be a matter of layout; the operations inside tell
             else:
-                ensure_works(net, examples)
+                if stream.axes is None or stream.axes.plain:
+                    ensure_works(net, examples)
                 return stream
         return _ended(_capture[0](net, example, time_dim, length_multiple, telling), telling)
     except UnsupportedModuleError as error:
@@ -255,6 +257,24 @@ def create_stream(
         error = error.within(net)
         error.path = error.path or path
         raise error from None
+
+
+def part_stream(net: nn.Module) -> BaseStream:
+    """The stream of a module in a container, which hands chunks ``[B, C, T]`` from module to module.
+
+    Raises:
+        UnsupportedModuleError: it cannot be streamed, or takes and gives something else
+    """
+    stream = create_stream(net)
+    if stream.axes is not None and not stream.axes.plain:
+        raise UnsupportedModuleError(
+            "handler_layout",
+            net,
+            f"it takes axes '{stream.axes.takes}' and gives {stream.axes.gives!r}, where a container hands on "
+            "[B, C, T]",
+            "put a module around it that turns the axes, such as pts.Recurrent1d around a recurrent layer",
+        )
+    return stream
 
 
 def _handled(net: nn.Module, factory: Factory, telling: Telling) -> BaseStream:
@@ -319,7 +339,9 @@ def is_streamable(
         return StreamabilityReport(modules)
     examples, _ = inputs_of(example, time_dim, length_multiple)
     if _takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None:
-        ensure_works(net, examples)
+        axes = create_stream(net).axes
+        if axes is None or axes.plain:
+            ensure_works(net, examples)
         return StreamabilityReport(modules)
     return StreamabilityReport(tuple(_capture[1](net, example, time_dim, length_multiple)))
 
@@ -350,7 +372,7 @@ def _reports(
         doubts = [] if verified else [(where, part.doubt) for where, part in stream.named_modules() if _doubtful(part)]
         verified = not doubts
         doubt = "" if verified else doubts[0][1] if not doubts[0][0] else "it holds a module that is not verified"
-        if doubts and refused is not None and refused[0] == path:
+        if refused is not None and refused[0] == path:
             yield ModuleReport(path, name, None, refused[1])
         else:
             yield ModuleReport(path, name, type(stream).__name__, doubt)

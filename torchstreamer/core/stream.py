@@ -12,6 +12,7 @@ from torch.compiler import is_compiling
 from torch.jit import is_scripting
 
 from ..errors import StreamError, StreamInputError
+from .axes import Axes
 from .describe import describe, dtype_name, is_plain
 from .lengths import LinearLength
 from .memory import Memory
@@ -65,7 +66,10 @@ class BaseStream(Remembering):
     fresh: bool = False
 
     # Scripts take the numbers alone.
-    __jit_ignored_attributes__ = ["reach", "_turn"]
+    __jit_ignored_attributes__ = ["reach", "axes", "_turn"]
+
+    # How the module itself lays out its signals, where that is otherwise than `[B, C, T]`.
+    axes: Optional[Axes] = None
 
     reach: Optional[Reach]
     hop: int

@@ -11,8 +11,8 @@ from ..core.example import Example, TimeDim, ensure_works, inputs_of
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
-from ..layers.unknown_module import refuse_scripts
-from . import rules_length, rules_padding, rules_shape, rules_window  # noqa: F401  (they register themselves)
+from ..layers.unknown_module import refuse_opaque
+from . import rules_length, rules_padding, rules_recurrent, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream
@@ -20,7 +20,6 @@ from .input import Port
 from .lowering import Lowering
 from .model_trial import shortest_length
 from .nodes import GateNode
-from .reasons import reason_for
 from .several import PortedGraphStream
 from .values import Value
 
@@ -38,7 +37,7 @@ def graph_stream(
     telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
     refuse_training(net)
-    refuse_scripts(net)
+    refuse_opaque(net)
     ensure_works(net, examples)
     try:
         return _made(net, examples, times, length_multiple, telling, True)
@@ -59,10 +58,16 @@ def graph_stream(
 
 
 def recurrent_refusal(net: nn.Module) -> Optional[UnsupportedModuleError]:
-    """The refusal of a recurrent layer, which the exporter unrolls for one length."""
+    """The refusal of a recurrent cell, which a loop over time calls that the exporter unrolls for one length."""
     for module in net.modules():
-        if isinstance(module, nn.RNNBase):
-            return UnsupportedModuleError("time_mixing", module, *reason_for("gru")).within(net)
+        if isinstance(module, nn.RNNCellBase):
+            whole = type(module).__name__.removesuffix("Cell")
+            return UnsupportedModuleError(
+                "fixed_length",
+                module,
+                "it is called in a loop over time, which works for signals of one length only when it is captured",
+                f"use nn.{whole}, which is the cell along time, or register a handler for the module that loops",
+            ).within(net)
     return None
 
 

@@ -20,13 +20,14 @@ from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
 from .samplewise import is_pointwise, is_samplewise
-from .values import EndSamples, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
+from .values import AtEnd, EndSamples, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
 from .weights import Weights
 
-__all__ = ["Lowering", "Operation", "rule"]
+__all__ = ["Lowering", "Operation", "remade", "rule"]
 
 Rule = TypeVar("Rule", bound=Callable[["Lowering", fx.Node, Any, Dict[str, Any]], Any])
 _rules: Dict[str, List[Callable[["Lowering", fx.Node, Dict[str, Any]], Any]]] = {}
+_remade: Dict[str, Callable[..., Replay]] = {}
 
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
@@ -71,6 +72,11 @@ def rule(
         return function
 
     return register
+
+
+def remade(name: str, recipe: Callable[..., Replay]) -> None:
+    """Say how an operation of this package, which no other program knows, is computed where nothing has a time axis."""
+    _remade[name] = recipe
 
 
 @dataclass
@@ -141,6 +147,10 @@ class Lowering:
         outputs = []
         for name in self.capture.outputs:
             found = None if name is None else self._env[names[name]]
+            if isinstance(found, AtEnd):
+                if not self.collect:
+                    raise found.error
+                self.operations.append(Operation(names[str(name)], "", found.error))
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
             if isinstance(found, EndSamples):
@@ -161,9 +171,9 @@ class Lowering:
 
     def _report(self, node: fx.Node) -> None:
         found = self._env.get(node)
-        if isinstance(found, Refused):
+        if isinstance(found, Refused) and not isinstance(found, AtEnd):
             self.operations.append(Operation(node, "", found.error))
-        elif isinstance(found, (Value, Spread, EndSamples, Group)) and node.target is not operator.getitem:
+        elif isinstance(found, (Value, Spread, EndSamples, Group, list)) and node.target is not operator.getitem:
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -206,6 +216,8 @@ class Lowering:
         kwargs = {key: self.resolve(arg) for key, arg in node.kwargs.items() if key not in _PLACEMENT}
         things = list(things_in([args, kwargs]))
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
+        if isinstance(refused, AtEnd):
+            return refused
         if refused is not None:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
         if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples)):
@@ -341,6 +353,8 @@ class Lowering:
 
     def _item(self, node: fx.Node) -> Any:
         source, index = self._env[node.args[0]], node.args[1]  # type: ignore[index]
+        if isinstance(source, AtEnd):
+            return source
         if isinstance(source, Refused):
             return Refused(source.error)
         if isinstance(source, Static):
@@ -358,9 +372,10 @@ class Lowering:
         """A tensor without a time axis, computed by an operation."""
         things = list(things_in([args, kwargs]))
         inner = [thing for thing in things if isinstance(thing, Static)]
+        remade = _remade.get(operation_name(node))
         return Static(
             node,
-            Replay(node.target, tuple(args), dict(kwargs)),
+            Replay(node.target, tuple(args), dict(kwargs)) if remade is None else remade(*args),
             any(thing.weights for thing in inner),
             any(thing.given for thing in inner),
             any(thing.sized for thing in inner) or any(isinstance(thing, Rows) for thing in things),

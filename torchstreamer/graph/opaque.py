@@ -2,7 +2,7 @@
 
 All uses of torch's custom operators stand here. For the time of an export the ``forward`` of a module with a handler
 is replaced by a custom operator, whose output shape the handler's ``output_length`` says; ``max_pool1d``, which
-specialises its length in the exporter, becomes an operator with a symbolic shape.
+specialises its length in the exporter, becomes an operator with a symbolic shape, and so do recurrent layers.
 """
 
 # torch.library has no types.
@@ -10,18 +10,22 @@ specialises its length in the exporter, becomes an operator with a symbolic shap
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily  # no public way to leave the mode
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
+from ..core.axes import Axes
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
+from .recurrent_calls import WholeRecurrences, define_recurrences
 
 __all__ = ["Leaf", "leaves_whole"]
 
@@ -32,9 +36,11 @@ class Leaf:
 
     module: nn.Module
     stream: BaseStream
+    shapes: Sequence[Sequence[int]] = ()  # of its outputs, where it has several, for 3 rows
 
 
 _calls: List[Leaf] = []  # of the export at work
+_zeros: List[WholeRecurrences] = []  # who knows which tensors are zeros
 _library: List[Any] = []
 
 
@@ -44,6 +50,8 @@ def _define() -> None:
         return
     library = torch.library.Library("torchstreamer", "FRAGMENT")
     library.define("leaf(Tensor x, int call) -> Tensor")
+    library.define("leaf.turned(Tensor x, Tensor[] state, int call) -> Tensor[]")
+    define_recurrences(library)
     library.define(
         "max_pool1d(Tensor self, int kernel_size, int stride, int padding, int dilation, bool ceil_mode) -> Tensor"
     )
@@ -53,6 +61,7 @@ def _define() -> None:
     )
     torch.library.register_fake("torchstreamer::ceil_pool", _pool_shape, lib=library)
     torch.library.register_fake("torchstreamer::leaf", _leaf_shape, lib=library)
+    torch.library.register_fake("torchstreamer::leaf.turned", _turned_shapes, lib=library)
     torch.library.register_fake("torchstreamer::max_pool1d", _max_pool_shape, lib=library)
     _library.append(library)
 
@@ -66,6 +75,21 @@ def _leaf_shape(x: Tensor, call: int) -> Tensor:
     if channels < 0:
         channels = int(x.shape[-2])
     return x.new_empty([*x.shape[:-2], channels, length])
+
+
+def _turned_shapes(x: Tensor, state: Sequence[Tensor], call: int) -> List[Tensor]:
+    leaf = _calls[call]
+    axes = leaf.stream.axes
+    assert axes is not None
+    y = _leaf_shape(x.permute([axes.takes.index(axis) for axis in "bct"]), call)
+    found = []
+    for each, shape in zip(axes.outputs(), leaf.shapes, strict=True):
+        if "t" in each:
+            found.append(y.permute(["bct".index(axis) for axis in each]))
+        else:
+            rows = y.shape[0]
+            found.append(y.new_empty([rows if axis == "b" else size for axis, size in zip(each, shape, strict=True)]))
+    return found
 
 
 def _pooled(n: Any, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Any:
@@ -178,17 +202,19 @@ def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) 
         module.__dict__["forward"] = _whole(module, module.forward)
     calls: List[Leaf] = []
     try:
-        with _SymbolicPools():
+        with _SymbolicPools(), WholeRecurrences(net) as recurrences:
+            _zeros.append(recurrences)
             yield calls
         made = list(_calls)
     finally:
         _calls.clear()
+        _zeros.clear()
         for module, forward in patched.items():
             del module.__dict__["forward"]
             if forward is not None:
                 module.__dict__["forward"] = forward
     # While the export ran, weights were fake tensors, which a handler may have kept.
-    calls += [Leaf(call.module, create_stream(call.module)) for call in made]
+    calls += [Leaf(call.module, create_stream(call.module), call.shapes) for call in made]
 
 
 def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) -> Iterator[nn.Module]:
@@ -207,14 +233,46 @@ def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) ->
 
 def _whole(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        tensors = [value for value in [*args, *kwargs.values()] if isinstance(value, Tensor)]
-        if len(tensors) != 1 or len(args) != 1 or kwargs:
+        given = [value for value in pytree.tree_leaves((args, kwargs)) if value is not None]
+        tensors = [value for value in given if isinstance(value, Tensor)]
+        if not args or tensors[:1] != [args[0]] or len(tensors) != len(given):
+            return forward(*args, **kwargs)
+        stream = _stream(module)
+        axes = stream.axes
+        others = tensors[1:]
+        if others and (axes is None or len(others) != len(axes.state)):
             return forward(*args, **kwargs)  # a handler takes one input; with more the operations inside are followed
         # Every call is a stream of its own.
-        _calls.append(Leaf(module, _stream(module)))
-        return torch.ops.torchstreamer.leaf(args[0], len(_calls) - 1)
+        if axes is None or axes.plain:
+            _calls.append(Leaf(module, stream))
+            return torch.ops.torchstreamer.leaf(args[0], len(_calls) - 1)
+        if len(_zeros) > 0 and all(_zeros[-1].is_zero(state) for state in others):
+            others = []
+        _calls.append(Leaf(module, stream, _shapes_of(module, forward, axes, args[0])))
+        found = torch.ops.torchstreamer.leaf.turned(args[0], others, len(_calls) - 1)
+        return _structured(axes.gives, iter(found))
 
     return call
+
+
+def _shapes_of(module: nn.Module, forward: Callable[..., Any], axes: Axes, x: Tensor) -> List[List[int]]:
+    """Shapes of all outputs for three rows of a few samples."""
+    sizes = {"b": 3, "c": x.shape[axes.takes.index("c")], "t": 8}
+    with disable_proxy_modes_tracing():
+        found = pytree.tree_leaves(forward(x.new_empty([sizes[axis] for axis in axes.takes])))
+    shapes = [list(y.shape) if isinstance(y, Tensor) else [] for y in found]
+    if [len(shape) for shape in shapes] != [len(each) for each in axes.outputs()]:
+        raise UnsupportedModuleError(
+            "invalid_axes",
+            module,
+            f"it gives outputs of shapes {shapes}, and its handler says {axes.gives!r}",
+            "give the handler's axes a word for each output, with a letter for each axis",
+        )
+    return shapes
+
+
+def _structured(gives: Any, outputs: Iterator[Any]) -> Any:
+    return next(outputs) if isinstance(gives, str) else tuple(_structured(each, outputs) for each in gives)
 
 
 def _stream(module: nn.Module) -> BaseStream:

@@ -104,10 +104,6 @@ REASONS: Dict[str, Reason] = {
     "bmm": (f"it relates every sample to every other: {_WHOLE}", _FRAMES),
     "stft": ("its frames do not follow a constant step", "use center=False, or pad before"),
     "istft": ("it divides by a window sum over the whole signal", "leave it outside the stream"),
-    "gru": ("recurrent layers have no stream", "register a handler that carries the hidden state"),
-    "lstm": ("recurrent layers have no stream", "register a handler that carries the hidden state"),
-    "rnn_tanh": ("recurrent layers have no stream", "register a handler that carries the hidden state"),
-    "rnn_relu": ("recurrent layers have no stream", "register a handler that carries the hidden state"),
 }
 for _name in ("rand", "randn", "rand_like", "randn_like", "bernoulli", "dropout", "normal", "native_dropout", "rrelu"):
     REASONS[_name] = _RANDOM

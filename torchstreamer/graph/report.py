@@ -8,7 +8,7 @@ from ..core.example import Example, TimeDim, ensure_works, inputs_of
 from ..core.reports import ModuleReport, OperationReport
 from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
-from ..layers.unknown_module import refuse_scripts
+from ..layers.unknown_module import refuse_opaque
 from .capture import capture, module_of, source_line
 from .creation import assembled, recurrent_refusal
 from .lowering import Lowering, Operation
@@ -23,7 +23,7 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
     found: List[ModuleReport] = []
     try:
         refuse_training(net)
-        refuse_scripts(net)
+        refuse_opaque(net)
     except UnsupportedModuleError as error:
         return [_whole(net, error)]
     ensure_works(net, examples)

@@ -69,9 +69,9 @@ def _lifted_view(low: Lowering, node: fx.Node, x: Value, meta: Any) -> Value:
 
 
 def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Value:
-    # [B, T, …] -> [B·T, …] and back: rows and time are neighbours, rows first.
+    # [B, T, …] -> [B·T, …] and back: rows and time are neighbours, rows first, with nothing but axes of 1 between.
     for value in (x, y):
-        if not value.merged and (value.rows is None or value.rows + 1 != value.time or value.inner != 1):
+        if not value.merged and not _are_neighbours(value):
             raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
     ends = [_products(low, value, n)[1] for value in (x, y)]
     if ends[0] != ends[1] or not low.same_length(x.length, y.length):
@@ -79,6 +79,12 @@ def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Va
     size = [-1 if axis == y.time else Rows(1) if axis == y.rows else item for axis, item in enumerate(y.shape)]
     y.recipe = Replay("reshape", (x, size))
     return low.record(y)
+
+
+def _are_neighbours(value: Value) -> bool:
+    if value.rows is None or value.rows >= value.time or value.inner != 1:
+        return False
+    return all(size == 1 for size in value.shape[value.rows + 1 : value.time])
 
 
 def _products(low: Lowering, value: Value, n: int) -> List[int]:
@@ -242,17 +248,3 @@ def pixel_unshuffle(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -
     ]
     whole.recipe = Replay("reshape", (z, size))
     return low.record(whole)
-
-
-@rule("leaf", takes=None)
-def leaf(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Value:
-    call = low.capture.leaves[a["call"]]
-    name = type(call.module).__name__
-    if not isinstance(x, Value) or x.lifted or len(x.shape) != 3 or x.time != 2 or x.rows not in (0, None):
-        raise low.refuse(
-            node,
-            "handler_layout",
-            f"the handler of {name} takes [B, C, T]; it got time on another axis",
-            "transpose first",
-        )
-    return low.stream(node, x, call.stream, False)

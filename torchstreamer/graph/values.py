@@ -12,6 +12,7 @@ from .layout import Layout
 
 __all__ = [
     "AlignCall",
+    "AtEnd",
     "Call",
     "Clock",
     "EndSamples",
@@ -214,6 +215,11 @@ class Refused:
     """What cannot be streamed, or depends on it."""
 
     error: Any
+
+
+@dataclass(eq=False)
+class AtEnd(Refused):
+    """What is known at the end of a signal only, or depends on it; refused if something needs it."""
 
 
 @dataclass(eq=False)

@@ -14,6 +14,8 @@ __all__ = [
     "MOST_TAPS",
     "TAP_CHANNELS",
     "TAP_COLUMNS",
+    "UNROLLED_SAMPLES",
+    "recurrent_samples",
     "taps_pay",
 ]
 
@@ -43,6 +45,22 @@ DEPTHWISE_PRODUCTS = 100_000
 # Weights of so many values stay in a cache from step to step. More are read from memory, and Winograd's, up to 2.3
 # times as many, pay for that where they serve four times as many columns as there are channels. Measured in HiFi-GAN.
 CACHED_WEIGHTS = 1 << 17
+
+# A recorded step of a recurrence holds as many cells as samples; for more, compilers take too long.
+UNROLLED_SAMPLES = 64
+
+
+def recurrent_samples(long_memory: bool, hidden: int) -> int:
+    """Up to so many samples of a chunk the cells of a recurrence beat torch's operator of the whole sequence.
+
+    That of LSTMs lays out its weights anew at every call on a CPU, which takes as long as 14 steps of large ones.
+    Measured with 32 and 256 channels, batch 1 and 16.
+
+    Args:
+        long_memory: whether it is an LSTM
+        hidden: size of its state
+    """
+    return min(4 + hidden // 24, 14) if long_memory else 4
 
 
 _TAPS_PAY: Dict[int, bool] = {}

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.jit import is_scripting
 
 from ..core.cell import Cell
+from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import StreamError, StreamInputError
@@ -61,6 +62,7 @@ class RecurrentStream(BaseStream):
     """
 
     _sample: Tensor
+    memory = entry("_modules")
 
     def __init__(self, in_channels: int = -1, out_channels: int = -1, names: Sequence[str] = ()) -> None:
         super().__init__(Reach.recurrence())

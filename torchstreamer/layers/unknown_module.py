@@ -11,10 +11,12 @@ from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamInputError, UnsupportedModuleError
 from .elementwise import Elementwise1dStream
 
-__all__ = ["pointwise_stream", "refuse_scripts", "settle_doubts"]
+__all__ = ["pointwise_stream", "refuse_opaque", "refuse_quantized", "settle_doubts"]
 
 _PASS_AN_EXAMPLE = "pass an input, create_stream(model, example=x)"
 _DOUBT = "taken as pointwise, not verified; create_stream(model, example=x) captures it"
+
+_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 
 # Attributes of modules that say how many channels they take.
 _CHANNELS = ("in_channels", "num_features", "in_features", "input_size", "embed_dim", "num_channels", "channels")
@@ -44,7 +46,7 @@ def pointwise_stream(net: nn.Module, pointwise: Tuple[Any, ...]) -> Elementwise1
     if passed and not problems:
         return stream
     if not passed:
-        refuse_scripts(net)
+        refuse_opaque(net)
         problem = problems[0] if problems else None
         culprit = next((module for module in net.modules() if _tells(module, pointwise)), None)
         if isinstance(culprit, nn.Linear):
@@ -91,8 +93,8 @@ def settle_doubts(net: nn.Module, streams: Sequence[BaseStream]) -> None:
             return
 
 
-def refuse_scripts(net: nn.Module) -> None:
-    """Refuse scripted and traced modules, unless they stand in a module with a handler of the user's.
+def refuse_opaque(net: nn.Module) -> None:
+    """Refuse scripted, traced and quantized modules, unless they stand in a module with a handler of the user's.
 
     Raises:
         UnsupportedModuleError: with the first of them
@@ -106,6 +108,26 @@ def refuse_scripts(net: nn.Module) -> None:
                 "are seen",
                 "make the stream of the module that it was scripted or traced from, and script the stream, "
                 "torch.jit.script(stream)",
+            ).within(net)
+    refuse_quantized(net)
+
+
+def refuse_quantized(net: nn.Module) -> None:
+    """Refuse quantized modules, with the same exception.
+
+    Raises:
+        UnsupportedModuleError: with the first of them
+    """
+    for module in _seen(net):
+        if type(module).__module__.startswith(_QUANTIZED):
+            dynamic = ".dynamic." in type(module).__module__
+            raise UnsupportedModuleError(
+                "quantized",
+                module,
+                "it rounds its input by the range of the whole signal"
+                if dynamic
+                else "it takes and gives quantized numbers, with packed weights that a stream cannot see",
+                "make the stream of the network before it is quantized; pts.export and pts.compile make it fast",
             ).within(net)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import Tensor, nn
 
+from ..core.axes import Axes
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..layers.weights import copy_network
@@ -76,8 +77,16 @@ def of_module(
         return create_stream(net, **keywords)
 
     if example is None:
-        return Maker(make, reference or net, known)
+        return Maker(make, reference or _offline(net, make().axes), known)
     return Maker(capturing(make, net), reference or net, known, make)
+
+
+def _offline(net: nn.Module, axes: Optional[Axes]) -> Reference:
+    # What the stream equals, which has [B, C, T] whatever the network has.
+    if axes is None or axes.plain:
+        return net
+    turned = axes
+    return lambda x: turned.call(net, x)
 
 
 def capturing(make: Make, net: nn.Module) -> Make:
