@@ -13,6 +13,7 @@ from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.cell import Cell
+from .core.context import Context, ContextSampler, band_mask, chunk_mask
 from .core.counter import Counter
 from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
@@ -57,6 +58,8 @@ __all__ = [
     "BatchNorm1dStream",
     "Cell",
     "CompiledStream",
+    "Context",
+    "ContextSampler",
     "Conv1dStream",
     "ConvTranspose1dStream",
     "Counter",
@@ -86,6 +89,8 @@ __all__ = [
     "UnsupportedModuleError",
     "UpsampleStream",
     "WorkerError",
+    "band_mask",
+    "chunk_mask",
     "compile",
     "create_stream",
     "export",
