@@ -119,18 +119,14 @@ class AttentionMemory(nn.Module):
             t = k.size(2)
             if not self.keys.started():
                 self._begin(q, k)
-        elif not self.keys.started():
+        elif not final or not self.keys.started():
             return None
         turn, waiting = self.turn.value, self.queries.held
         total = waiting + t
         m = total if final else self.ready(turn, total)
         keep = self.back[turn]
-        first = 0
-        if k is None:
-            rows = self.keys.rows()
-        else:
-            rows = self.keys.extend(k, plain_inference())
-            first = self.keys.begin
+        rows = self.keys.data if k is None else self.keys.extend(k, plain_inference())
+        first = self.keys.begin
         if m <= 0:
             self.keys.retain(rows, first, keep + total)
             if q is not None:
@@ -184,6 +180,17 @@ class AttentionMemory(nn.Module):
                 if newest + whole < n:
                     count += 1
         return min(count, n) - turn
+
+    def answers_at_once(self, t: int, final: bool) -> bool:
+        """Whether `take` gives the queries of the next ``t`` samples, all of them and no others."""
+        return self.queries.held == 0 and (final or self.ready(self.turn.value, t) == t)
+
+    def arriving(self, x: Tensor) -> Tensor:
+        """Positions of new samples ``[B, C, t]``, ``[B, t]``; right where it is clocked."""
+        position = torch.arange(x.size(2), device=x.device).unsqueeze(0)
+        if not self.clock.started():
+            return position
+        return position + self.clock.count().unsqueeze(1)
 
     # ------------------------------------------------------------------ inside
 
