@@ -13,6 +13,7 @@ from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
+from ..core.tracing import in_place, plain_inference
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
 from .attention_body import AttentionBody, EncoderLayerBody, GroupedQueryAttention
@@ -292,6 +293,7 @@ class SelfAttentionStream(BaseStream):
 
     memory = entry("_modules")
     body = entry("_modules")
+    added: Tensor
 
     def __init__(self, net: Union[SelfAttention1d, TransformerEncoderLayer1d]) -> None:
         require_plain(net, SelfAttention1d, TransformerEncoderLayer1d)
@@ -325,7 +327,11 @@ class SelfAttentionStream(BaseStream):
         self.clocked = net.rope is not None or net.sinks > 0
         self.memory = AttentionMemory(pattern, self.clocked)
         self.channels = self.body.channels
+        self.kv_width = self.body.kv_channels()
         self.aliasing = 0
+        # What the quick way adds to scores, if anything.
+        self.masked = False
+        self.register_buffer("added", torch.empty(0), persistent=False)
 
     __jit_ignored_attributes__ = ["reach", "_turn", "pattern_"]
 
@@ -336,6 +342,11 @@ class SelfAttentionStream(BaseStream):
         else:
             t = x.size(2)
             rows = x.transpose(1, 2)
+            ring = self.memory.keys
+            if ring.period == t and not final and plain_inference() and in_place():
+                done = self._quick(rows, t)
+                if done is not None:
+                    return done
             if self.clocked:
                 at = self.memory.arriving(x)
             if self.memory.answers_at_once(t, final):
@@ -343,6 +354,7 @@ class SelfAttentionStream(BaseStream):
                 direct = self.memory.take(x, kv.transpose(1, 2), final)
                 assert direct is not None
                 y = self.body.answer(rows, q, direct.k.transpose(1, 2), direct.i, direct.j, direct.mask)
+                self._expect(y, t)
                 return y.transpose(1, 2)
             faced = self.memory.take(x, self.body.keys(rows, at).transpose(1, 2), final)
         if faced is None:
@@ -351,6 +363,40 @@ class SelfAttentionStream(BaseStream):
         q = self.body.asks(asking, faced.i if self.clocked else None)
         y = self.body.answer(asking, q, faced.k.transpose(1, 2), faced.i, faced.j, faced.mask)
         return y.transpose(1, 2)
+
+    def _expect(self, y: Tensor, t: int) -> None:
+        # Go the quick way from here on, if the next chunk is as long and everything stays as it is.
+        memory = self.memory
+        if memory.steady != t or memory.keys.free < 0 or not self.body.quick(t, memory.steady_mask):
+            return
+        self.masked = memory.steady_mask
+        if self.masked:
+            hidden = torch.zeros(memory.seen.size(), dtype=memory.keys.data.dtype, device=y.device)
+            self.added = hidden.masked_fill(~memory.seen, float("-inf")).squeeze(0)
+        memory.keys.expect(t)
+
+    def _quick(self, rows: Tensor, t: int) -> Optional[Tensor]:
+        # The steady state, in which the mask never changes: memory is written and read where it is.
+        body = self.body
+        ring = self.memory.keys
+        fused = body.fused(rows)
+        if fused.dtype != ring.data.dtype:
+            return None
+        width = self.kv_width
+        place = fused.storage_offset() + fused.size(2) - width
+        held = ring.held
+        kv = fused.as_strided([fused.size(0), width, t], [fused.stride(0), 1, fused.stride(1)], place)
+        mask: Optional[Tensor] = None
+        if self.masked:
+            mask = self.added
+        first = ring.advance(kv, t)
+        data = ring.data
+        y = body.seen(fused, data, first, held + t, mask)
+        if y is None:
+            q = fused.narrow(2, 0, fused.size(2) - width)
+            memory = self.memory
+            y = body.attended(q, data.narrow(1, first, held + t), memory.steps, memory.slots, memory.seen)
+        return body.around(rows, y).transpose(1, 2)
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:

@@ -24,7 +24,7 @@ class Faced(NamedTuple):
     """The queries that are answered now, and the keys that they face.
 
     Attributes:
-        q: query-side values ``[B, Cq, m]``, a view of memory that is not to be written to
+        q: query-side values ``[B, Cq, m]``, a view of memory that lasts until the next step, not to be written to
         k: key-side values ``[B, Ck, K]``, likewise
         i: positions of the queries, int64, ``[B, m]`` or ``[1, m]``
         j: positions of the keys, ``[B, K]`` or ``[1, K]``; negative where nothing has come yet
@@ -95,11 +95,15 @@ class AttentionMemory(nn.Module):
         self.register_buffer("table", table, persistent=False)
         self.queries = RingBuffer()
         self.keys = RingBuffer()
+        self.keys.again = True
         self.sinks = Cell(["keys"])
         self.turn = Counter()
         # No row that has had so many has a slot that was never filled, whatever the phase.
         enough = max(self.back) + self.period + max(pattern.hi[-1], 0) + pattern.prefix
         self.clock = RowClock(enough, self.clocked)
+        # Length of the last chunk, if chunks like it change nothing but the keys; and whether `seen` is their mask.
+        self.steady = -1
+        self.steady_mask = False
         # What the mask and the positions of the last step were made of, and themselves.
         self.made_for = (-1, -1, -1, -1)
         self.register_buffer("steps", torch.empty(0, dtype=torch.int64), persistent=False)
@@ -163,6 +167,10 @@ class AttentionMemory(nn.Module):
         kept = self.back[self.turn.value]
         self.keys.retain(rows, first + keep + m - kept, kept + total - m)
         self.clock.advance(t)
+        # From here on chunks of this length change nothing but the keys.
+        same = waiting == 0 and t == m and self.turn.value == turn and not self.clocked and old
+        self.steady = t if same else -1
+        self.steady_mask = mask is not None
         return Faced(asked, faced, i, j, mask)
 
     def ready(self, turn: int, total: int) -> int:
