@@ -401,6 +401,57 @@ def test_streams_see_changes_of_weights():
         torch.testing.assert_close(torch.cat(pieces(stream, x, [3, 7]), -1), net(x))
 
 
+def limited() -> Dict[str, Any]:
+    bounded = pts.SelfAttention1d(mha(), pts.Context(None, max_length=20))
+    conv = nn.Conv1d(8, 8, 4, stride=2, padding=1).double()
+    return {
+        "alone": (bounded, 20),
+        "short memory": (pts.SelfAttention1d(mha(), pts.Context(3, max_length=20)), 20),
+        "after a stride": (nn.Sequential(conv, nn.Sequential(bounded)), 41),
+        "residual": (pts.Residual1d(bounded), 20),
+        "branches": (pts.Parallel1d(bounded, nn.ReLU()), 20),
+    }
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize("name", list(limited()))
+def test_signals_that_are_too_long(name, scripted):
+    net, longest = limited()[name]
+    stream, x = pts.create_stream(net), torch.randn(1, 8, longest, dtype=torch.float64)
+    stream = torch.jit.script(stream) if scripted else stream
+    more = torch.randn(1, 8, 2, dtype=torch.float64)
+    refusal = pytest.raises(torch.jit.Error if scripted else pts.StreamInputError, match="signal_too_long")
+    with torch.no_grad():
+        with refusal:
+            stream(torch.randn(3, 8, longest + 1, dtype=torch.float64))
+        given = [stream(x[..., :5]), stream(x[..., 5:])]
+        with refusal:
+            stream(more)
+        given.append(stream.flush())
+        torch.testing.assert_close(torch.cat([y for y in given if y is not None], -1), net(x))
+        stream(more)  # another signal
+
+
+def test_static_rows_that_are_too_long():
+    net, longest = limited()["alone"]
+    static = pts.StaticStream(pts.create_stream(net), chunk=8)
+    x, n, yes, no = (
+        torch.randn(1, 8, 8, dtype=torch.float64),
+        torch.tensor([8]),
+        torch.tensor([True]),
+        torch.tensor([False]),
+    )
+    static(x, n, yes, no)
+    static(x, n, no, no)
+    with pytest.raises(pts.StreamInputError, match="signal_too_long"):
+        static(x, n, no, yes)
+    assert static(x, torch.tensor([4]), no, yes)[0][..., :4].isfinite().all()
+
+
+def test_chunks_inside_a_residual():
+    check(pts.Residual1d(pts.SelfAttention1d(mha(), pts.Context(6, 0, 3))), lengths=(1, 40))
+
+
 # ---------------------------------------------------------------------- the whole contract
 
 NETS = {

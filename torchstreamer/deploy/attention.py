@@ -42,16 +42,18 @@ class AttentionPart(Part):
         lag_out: of the queries
         key: of the input's length
         m: samples per step
+        longest: samples of the longest signal, -1 for any; what is later is ``nan``
     """
 
     band: Tensor
     newest: Tensor
 
-    def __init__(self, body: Any, pattern: Pattern, lag: int, lag_out: int, key: int, m: int) -> None:
+    def __init__(self, body: Any, pattern: Pattern, lag: int, lag_out: int, key: int, m: int, longest: int) -> None:
         super().__init__()
         self.body = body
         self.lag, self.lag_out, self.key = lag, lag_out, key
         self.prefix = pattern.prefix
+        self.longest = longest
         first = -lag_out
         place = first % pattern.period
         self.oldest = min(first - place + pattern.lo[place], -lag)  # of the slots, from where the step begins
@@ -106,16 +108,19 @@ class AttentionPart(Part):
             place = came.clamp(0, m - 1)
             sinks = new.gather(1, place.unsqueeze(2).expand(-1, -1, new.size(2)))
             sinks = torch.where(fresh.unsqueeze(2), sinks, next(held))
-            bad = torch.where(fresh, (inside & ~finite).gather(1, place), next(held))
-            kept += [sinks, bad]
+            marked = torch.where(fresh, (inside & ~finite).gather(1, place), next(held))
+            kept += [sinks, marked]
             before = ((at < j[:, :1]) & (at < length)).unsqueeze(1).expand(-1, m, -1)
             mask = torch.cat([before, mask | sunk], 2)
             kv = torch.cat([sinks, kv], 1)
-            spoilt = torch.cat([bad, spoilt], 1)
+            spoilt = torch.cat([marked, spoilt], 1)
             j = torch.cat([at.expand(j.size(0), -1), j], 1)
         asking = waiting[:, :, :m].transpose(1, 2)
         y = self.body.answer(asking, self.body.asks(asking, i), kv, i, j, mask).transpose(1, 2)
-        y = y.masked_fill((mask & spoilt.unsqueeze(1)).any(2).unsqueeze(1), float("nan"))
+        bad = (mask & spoilt.unsqueeze(1)).any(2)
+        if self.longest >= 0:
+            bad = bad | (i >= self.longest)
+        y = y.masked_fill(bad.unsqueeze(1), float("nan"))
         return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(states, kept, strict=True)]
 
 
@@ -129,5 +134,7 @@ def attention(plan: Planner, stream: SelfAttentionStream, edge: Edge) -> Edge:
     edge = plan.settled(edge)
     edge = plan.delayed(edge, max(-edge.lag, 0))
     lag = query_lag(stream.pattern_, edge.lag)
-    part = AttentionPart(stream.body.without_guard(), stream.pattern_, edge.lag, lag, plan.key(edge), edge.per_step)
+    part = AttentionPart(
+        stream.body.without_guard(), stream.pattern_, edge.lag, lag, plan.key(edge), edge.per_step, stream._limit
+    )
     return plan.add(part.to(edge.example.device), [edge], lag, plan.through(edge, stream))

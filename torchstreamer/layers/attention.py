@@ -321,11 +321,11 @@ class SelfAttentionStream(BaseStream):
         self.hop = context.chunk
         self.right = context.right
         self.chunk = context.chunk
-        self.longest = -1 if context.max_length is None else context.max_length
+        self._limit = -1 if context.max_length is None else context.max_length
         self.sinks = net.sinks
         self.body = net.body()
-        self.clocked = net.rope is not None or net.sinks > 0
-        self.memory = AttentionMemory(pattern, self.clocked)
+        self.memory = AttentionMemory(pattern, net.rope is not None, self._limit)
+        self.clocked = self.memory.clocked
         self.channels = self.body.channels
         self.kv_width = self.body.kv_channels()
         self.aliasing = 0
@@ -363,6 +363,11 @@ class SelfAttentionStream(BaseStream):
         q = self.body.asks(asking, faced.i if self.clocked else None)
         y = self.body.answer(asking, q, faced.k.transpose(1, 2), faced.i, faced.j, faced.mask)
         return y.transpose(1, 2)
+
+    def _require_room(self, x: Tensor) -> None:
+        if not self.memory.keys.started() and x.size(2) > self._limit:
+            self._like = self._like.new_empty([0])  # as if nothing had come
+        self.memory.require_room(x)
 
     def _expect(self, y: Tensor, t: int) -> None:
         # Go the quick way from here on, if the next chunk is as long and everything stays as it is.
