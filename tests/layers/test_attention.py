@@ -191,7 +191,7 @@ def biases() -> Dict[str, Any]:
     alibi, t5, shaw, xl = pts.AlibiBias(2), pts.T5Bias(2, 8, 16), pts.ShawBias(4, 3), pts.TransformerXLBias(8, 2, 4)
     for bias in (t5, xl):
         for parameter in bias.parameters():
-            nn.init.normal_(parameter)
+            nn.init.normal_(parameter, std=0.5 if bias is t5 else 0.2)
     return {name: bias.double() for name, bias in [("alibi", alibi), ("t5", t5), ("shaw", shaw), ("xl", xl)]}
 
 
