@@ -73,7 +73,7 @@ class AttentionPart(Part):
         for held in (self.slots, self.prefix):
             if held > 0:
                 states.append(kv.new_zeros([rows, held, width]))
-                states.append(torch.zeros([rows, held], dtype=torch.bool, device=x.device))
+                states.append(x.new_zeros([rows, held]))  # no flags, of which ONNX Runtime takes no choice
         return states
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
@@ -86,7 +86,8 @@ class AttentionPart(Part):
         new = self.body.keys(sound.transpose(1, 2), _each(rows.position(m, self.lag), fold))
         held = iter(states)
         kept: List[Tensor] = []
-        waiting, kv, spoilt = x, new, inside & ~finite
+        came = (inside & ~finite).to(x.dtype)
+        waiting, kv, spoilt = x, new, came
         if self.lag_out > self.lag:
             waiting = torch.cat([next(held), x], 2)
             kept.append(waiting[:, :, m:])
@@ -103,12 +104,12 @@ class AttentionPart(Part):
             newest = begin + self.newest
             sunk = (j < self.prefix).unsqueeze(1) & (j.unsqueeze(1) <= newest.unsqueeze(2)) & there.unsqueeze(1)
             at = torch.arange(self.prefix, device=x.device).unsqueeze(0)
-            came = at - (begin - self.lag)
-            fresh = (came >= 0) & (came < m)
-            place = came.clamp(0, m - 1)
+            ago = at - (begin - self.lag)
+            fresh = (ago >= 0) & (ago < m)
+            place = ago.clamp(0, m - 1)
             sinks = new.gather(1, place.unsqueeze(2).expand(-1, -1, new.size(2)))
             sinks = torch.where(fresh.unsqueeze(2), sinks, next(held))
-            marked = torch.where(fresh, (inside & ~finite).gather(1, place), next(held))
+            marked = torch.where(fresh, came.gather(1, place), next(held))
             kept += [sinks, marked]
             before = ((at < j[:, :1]) & (at < length)).unsqueeze(1).expand(-1, m, -1)
             mask = torch.cat([before, mask | sunk], 2)
@@ -117,7 +118,7 @@ class AttentionPart(Part):
             j = torch.cat([at.expand(j.size(0), -1), j], 1)
         asking = waiting[:, :, :m].transpose(1, 2)
         y = self.body.answer(asking, self.body.asks(asking, i), kv, i, j, mask).transpose(1, 2)
-        bad = (mask & spoilt.unsqueeze(1)).any(2)
+        bad = (mask & (spoilt > 0).unsqueeze(1)).any(2)
         if self.longest >= 0:
             bad = bad | (i >= self.longest)
         y = y.masked_fill(bad.unsqueeze(1), float("nan"))
