@@ -14,6 +14,7 @@ from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.axes import Axes
 from .core.cell import Cell
+from .core.context import Context, ContextSampler, band_mask, chunk_mask
 from .core.counter import Counter
 from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
@@ -41,6 +42,15 @@ from .errors import (
     WorkerError,
 )
 from .graph.graph_stream import GraphStream
+from .layers.attention import (
+    CrossAttention1d,
+    SelfAttention1d,
+    SelfAttentionStream,
+    TransformerEncoder1d,
+    TransformerEncoderLayer1d,
+)
+from .layers.attention_body import GroupedQueryAttention
+from .layers.attention_positions import AlibiBias, Rotary, ShawBias, T5Bias, TransformerXLBias
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.cumulative_norm import (
@@ -64,15 +74,19 @@ from .layers.upsampling import UpsampleStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlibiBias",
     "AudioStreamDataset",
     "Axes",
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
     "CompiledStream",
+    "Context",
+    "ContextSampler",
     "Conv1dStream",
     "ConvTranspose1dStream",
     "Counter",
+    "CrossAttention1d",
     "CumulativeGroupNorm1d",
     "CumulativeGroupNorm1dStream",
     "CumulativeLayerNorm1d",
@@ -81,12 +95,13 @@ __all__ = [
     "Emformer1d",
     "ExponentialMovingAverage1d",
     "ExponentialMovingAverage1dStream",
+    "GRUStream",
     "GraphStream",
+    "GroupedQueryAttention",
+    "LSTMStream",
     "LayerNorm1d",
     "LinearRecurrence",
     "LinearRecurrenceStream",
-    "GRUStream",
-    "LSTMStream",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
@@ -101,7 +116,11 @@ __all__ = [
     "Residual1d",
     "Residual1dStream",
     "RingBuffer",
+    "Rotary",
+    "SelfAttention1d",
+    "SelfAttentionStream",
     "Sequential1dStream",
+    "ShawBias",
     "StaticStream",
     "StreamBatch",
     "StreamDataLoader",
@@ -111,9 +130,15 @@ __all__ = [
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",
+    "T5Bias",
+    "TransformerEncoder1d",
+    "TransformerEncoderLayer1d",
+    "TransformerXLBias",
     "UnsupportedModuleError",
     "UpsampleStream",
     "WorkerError",
+    "band_mask",
+    "chunk_mask",
     "compile",
     "create_stream",
     "export",
