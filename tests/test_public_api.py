@@ -26,6 +26,8 @@ PUBLIC = {
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
+    "Chunked1d",
+    "Chunked1dStream",
     "CompiledStream",
     "Context",
     "ContextSampler",

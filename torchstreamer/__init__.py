@@ -51,6 +51,7 @@ from .layers.attention import (
 )
 from .layers.attention_body import GroupedQueryAttention
 from .layers.attention_positions import AlibiBias, Rotary, ShawBias, T5Bias, TransformerXLBias
+from .layers.chunked import Chunked1d, Chunked1dStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.cumulative_norm import (
@@ -80,6 +81,8 @@ __all__ = [
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
+    "Chunked1d",
+    "Chunked1dStream",
     "CompiledStream",
     "Context",
     "ContextSampler",

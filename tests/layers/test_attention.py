@@ -3,6 +3,8 @@
 import copy
 import math
 import random
+import sys
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
@@ -11,9 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchstreamer as pts
-from torchstreamer.analysis import receptive_field
+from torchstreamer.analysis import receptive_field, trace_error
 from torchstreamer.testing import verify_stream
 from torchstreamer.testing.live_rows import LiveRows
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+
+from runner_calls import GRAPH, PACKAGE, SCRIPT  # noqa: E402
 
 CONTEXTS = {
     "window": pts.Context.window(6),
@@ -525,3 +531,24 @@ def test_fields_are_those_of_the_context():
     encoder = nn.TransformerEncoder(layer(), 3, enable_nested_tensor=False).eval()
     assert receptive_field(pts.TransformerEncoder1d(encoder, pts.Context(4, 1))).right == 3
     assert receptive_field(pts.TransformerEncoder1d(encoder, pts.Context(4, 0, 2))).right == 1
+
+
+def test_errors_are_traced_layer_by_layer():
+    net = NETS["encoder"]().double().eval()
+    stream, x = pts.create_stream(net), torch.randn(1, 8, 30, dtype=torch.float64)
+    assert trace_error(net, stream, x, chunk=7).equal
+    stream.streams[1] = pts.create_stream(pts.TransformerEncoderLayer1d(net[1].layer, pts.Context(6, 0, 2)))
+    assert trace_error(net, stream, x, chunk=7).layer == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
+@pytest.mark.parametrize("name", ["encoder", "rotary", "sinks"])
+def test_files(name, suffix, tmp_path):
+    net = NETS[name]().float().eval()
+    stream, x, path = pts.create_stream(net), torch.randn(1, 8, 70), tmp_path / f"net{suffix}"
+    pts.export(stream, path, **({} if suffix == ".pt" else {"chunk": 4 * stream.hop}))
+    with torch.no_grad():
+        runner = pts.load(path)
+        y = [runner(chunk) for chunk in x.split(9, -1)] + [runner.flush()]
+        torch.testing.assert_close(torch.cat([each for each in y if each is not None], -1), net(x))

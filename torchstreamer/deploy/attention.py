@@ -1,4 +1,4 @@
-"""How attention runs in a static step.
+"""How attention, and networks on windows, run in a static step.
 
 With ``m`` samples per step, keys come at lag ``d`` and queries are answered at a lag ``D``, by which the newest key
 that they see is there. Both stand at the same places of the pattern in every step and row, so which slot a query sees
@@ -9,14 +9,15 @@ zeroed before they are written: a weight of 0 would not hide ``nan``. What a row
 from typing import Any, List, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.context import Pattern
+from ..core.context import Context, Pattern
 from ..layers.attention import SelfAttentionStream
+from ..layers.chunked import Chunked1dStream, on_windows
 from .planning import Edge, Planner, static_rule
 from .rows import Part, Rows
 
-__all__ = ["AttentionPart", "query_lag"]
+__all__ = ["AttentionPart", "ChunkedPart", "query_lag"]
 
 
 def query_lag(pattern: Pattern, lag: int) -> int:
@@ -139,3 +140,46 @@ def attention(plan: Planner, stream: SelfAttentionStream, edge: Edge) -> Edge:
         stream.body.without_guard(), stream.pattern_, edge.lag, lag, plan.key(edge), edge.per_step, stream._limit
     )
     return plan.add(part.to(edge.example.device), [edge], lag, plan.through(edge, stream))
+
+
+class ChunkedPart(Part):
+    """A network on windows around each chunk, whose middles are kept.
+
+    Args:
+        net: the network
+        chunk, left, right: of the windows
+        lag: of the input, at least 0
+        lag_out: of the output
+        key: of the input's length
+    """
+
+    def __init__(self, net: nn.Module, chunk: int, left: int, right: int, lag: int, lag_out: int, key: int) -> None:
+        place = -lag_out % chunk
+        # Held are the samples from the first window's on, counted from where the step begins.
+        super().__init__(lag_out + place + left - lag)
+        self.place = place  # of the first output in its chunk
+        self.net = net
+        self.chunk, self.left, self.right = chunk, left, right
+        self.lag, self.lag_out, self.key = lag, lag_out, key
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        x = xs[0]
+        m = x.size(2)
+        inside = _each(rows.inside(m, self.lag, self.key), x.size(0) // rows.age.size(0))
+        x = torch.where(inside.unsqueeze(1), x, torch.zeros_like(x))
+        window, states = self.join(x, states, rows, 0.0)
+        count = -(-(self.place + m) // self.chunk)
+        y = on_windows(self.net, window[:, :, : count * self.chunk + self.left + self.right], *self._sizes())
+        return y[:, :, self.place : self.place + m], states
+
+    def _sizes(self) -> Tuple[int, int, int]:
+        return self.chunk, self.left, self.right
+
+
+@static_rule(Chunked1dStream)
+def chunked(plan: Planner, stream: Chunked1dStream, edge: Edge) -> Edge:
+    edge = plan.settled(edge)
+    edge = plan.delayed(edge, max(-edge.lag, 0))
+    lag = query_lag(Context(stream.left, stream.right, stream.chunk).pattern(), edge.lag)
+    part = ChunkedPart(stream.net, stream.chunk, stream.left, stream.right, edge.lag, lag, plan.key(edge))
+    return plan.add(part, [edge], lag, plan.through(edge, stream))

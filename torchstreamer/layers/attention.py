@@ -21,12 +21,13 @@ from .attention_memory import AttentionMemory
 from .elementwise import PointwiseStream, refuse_training
 
 __all__ = [
+    "ChannelNorm",
     "CrossAttention1d",
     "SelfAttention1d",
     "SelfAttentionStream",
     "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
-    "encoder_layers",
+    "cross_attention_stream",
 ]
 
 
@@ -192,33 +193,45 @@ class TransformerEncoderLayer1d(_Attends):
         return EncoderLayerBody(self.layer, self.rope, self.bias, self.softcap, self.scale)
 
 
-class TransformerEncoder1d(nn.Module):
-    """A `torch.nn.TransformerEncoder`, each layer with a context.
+class ChannelNorm(nn.Module):
+    """A norm over the last axis, on the channels of ``[B, C, T]``."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+class TransformerEncoder1d(nn.Sequential):
+    """The layers of a `torch.nn.TransformerEncoder`, each with a context, and its last norm, one after the other.
 
     Args:
         encoder: the encoder
         context: of all layers, or one for each. Look-ahead adds up over layers, but for chunks without a right context
+
+    Shape:
+        - input: ``[B, C, T]``
+        - output: ``[B, C, T]``
     """
 
     def __init__(self, encoder: nn.TransformerEncoder, context: Union[Context, Sequence[Context]]) -> None:
-        super().__init__()
+        require_plain(encoder, nn.TransformerEncoder)
         contexts = [context] * len(encoder.layers) if isinstance(context, Context) else list(context)
         if len(contexts) != len(encoder.layers):
             raise ValueError(
                 f"invalid_context: {len(contexts)} contexts came; one for each of {len(encoder.layers)} layers was "
                 "expected; pass as many, or one for all"
             )
-        self.encoder = encoder
-        self.contexts = contexts
+        layers: List[nn.Module] = [
+            TransformerEncoderLayer1d(layer, each) for layer, each in zip(encoder.layers, contexts, strict=True)
+        ]
+        super().__init__(*layers, *([] if encoder.norm is None else [ChannelNorm(encoder.norm)]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layers, one after the other, and the norm."""
-        for layer in encoder_layers(self):
-            x = layer(x)
-        return x
-
-    def extra_repr(self) -> str:
-        return f"{self.contexts}"
+    def __getitem__(self, index: Any) -> Any:
+        parts = list(self)[index]
+        return nn.Sequential(*parts) if isinstance(index, slice) else parts
 
 
 class CrossAttention1d(nn.Module):
@@ -249,26 +262,6 @@ class CrossAttention1d(nn.Module):
             return self.attention(x.transpose(1, 2), memory, memory, need_weights=False)[0].transpose(1, 2)
         memory = memory.transpose(0, 1)
         return self.attention(x.permute(2, 0, 1), memory, memory, need_weights=False)[0].permute(1, 2, 0)
-
-
-class ChannelNorm(nn.Module):
-    """A norm over the last axis, on the channels of ``[B, C, T]``."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.transpose(1, 2)).transpose(1, 2)
-
-
-def encoder_layers(net: TransformerEncoder1d) -> List[nn.Module]:
-    """The layers of an encoder, and its last norm if it has one."""
-    layers: List[nn.Module] = [
-        TransformerEncoderLayer1d(layer, context)
-        for layer, context in zip(net.encoder.layers, net.contexts, strict=True)
-    ]
-    return layers if net.encoder.norm is None else [*layers, ChannelNorm(net.encoder.norm)]
 
 
 # ---------------------------------------------------------------------- streams
