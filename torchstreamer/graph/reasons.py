@@ -14,7 +14,8 @@ _MEAN: Reason = (
 )
 _NORM: Reason = (
     "it normalises by statistics of the whole signal",
-    "use BatchNorm1d, LayerNorm over the channels of each sample, or pts.CumulativeGroupNorm1d",
+    "use BatchNorm1d, LayerNorm over the channels of each sample, or a cumulative norm (pts.CumulativeGroupNorm1d, or "
+    "torch.cumsum over time)",
 )
 _REVERSED: Reason = (
     "it reverses time: the first output needs the end of the signal",

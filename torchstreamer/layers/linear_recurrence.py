@@ -19,9 +19,9 @@ class LinearRecurrence(nn.Module):
     """The recurrence ``h[t] = a[t] · h[t-1] + b[t]`` over time, element by element.
 
     It is what SRU, QRNN, minGRU, RG-LRU and diagonal state spaces such as Mamba's come down to. ``a`` and ``b`` are
-    computed from the input by the layers before. Long chunks are computed by a scan, short ones one
-    by one. The state is carried in float64, so the outcome does not depend on how a signal is cut: no sample is ever
-    divided by a product of many ``a``, and nothing is computed in logarithms.
+    computed from the input by the layers before. Long chunks are computed by a scan, short ones sample by sample. The
+    state is carried in float64, nothing is divided by a product of many ``a``, and nothing is computed in logarithms,
+    so the outcome does not depend on how a signal is cut.
 
     States smaller than any normal number of the dtype count as 0, so that silence costs no more than speech. Once a
     state is no finite number, all after it are ``nan``. Over 64 samples the product of the ``a`` must be finite.
@@ -36,8 +36,9 @@ class LinearRecurrence(nn.Module):
             imaginary parts; ``C`` counts both
 
     Shape:
-        - input: ``[B, 2·C, T]``, first all of ``a``, then all of ``b``; or the two apart, ``forward(a, b)``, where
-          ``a`` may be broadcast; or ``b``, with ``decay``. Without the batch axis, too
+        - input: ``[B, 2·C, T]``, first all of ``a``, then all of ``b``, as its stream takes them; with a decay ``b``
+          alone. Inside a model also the two apart, ``forward(a, b)``, where ``a`` may be broadcast. The batch axis may
+          be left out
         - output: ``[B, C, T]``, in the dtype of the input
 
     Example:
