@@ -32,6 +32,7 @@ from steps_pointwise import (
     pick_channels,
     unary,
 )
+from steps_recurrent import dual_path, recurrence
 from steps_window import causal_conv, conv, conv2d, pool, pool2d, transposed, transposed2d
 
 
@@ -173,4 +174,5 @@ STEPS = [
     *[causal_conv, every, cat_constants, interpolate, subpixel_up, subpixel_down, frames, unfold2d, overlap_add],
     *[module, in_place, pick_channels, halves, norm, embedding, difference, running, pad_to_multiple],
     single_samples,
+    *[recurrence, recurrence, dual_path],
 ]

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import nn
 
+from ..layers.rnn_weights import Recurrent1d
+
 __all__ = [
     "ANY_LAYER",
     "Draw",
@@ -16,6 +18,7 @@ __all__ = [
     "any_pad",
     "any_pointwise",
     "any_pool",
+    "any_recurrence",
     "any_transposed",
     "any_upsampling",
 ]
@@ -143,4 +146,11 @@ def any_pointwise(draw: Draw, channels: int) -> Part:
     return Part(make(), out)
 
 
-ANY_LAYER = (any_conv, any_transposed, any_pool, any_pad, any_upsampling, any_pointwise)
+def any_recurrence(draw: Draw, channels: int) -> Part:
+    kind = draw(st.sampled_from([nn.GRU, nn.LSTM, nn.RNN]))
+    out, layers, bias = draw(st.sampled_from([2, 3])), draw(st.integers(1, 2)), draw(st.booleans())
+    made: Any = kind(channels, out, layers, bias=bias, batch_first=draw(st.booleans()))
+    return Part(Recurrent1d(made), out)
+
+
+ANY_LAYER = (any_conv, any_transposed, any_pool, any_pad, any_upsampling, any_pointwise, any_recurrence)
