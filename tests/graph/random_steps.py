@@ -33,6 +33,7 @@ from steps_pointwise import (
     pick_channels,
     unary,
 )
+from steps_recurrent import dual_path, recurrence
 from steps_window import causal_conv, conv, conv2d, pool, pool2d, transposed, transposed2d
 
 
@@ -175,4 +176,5 @@ STEPS = [
     *[module, in_place, pick_channels, halves, norm, embedding, difference, running, pad_to_multiple],
     running_module,
     single_samples,
+    *[recurrence, recurrence, dual_path],
 ]

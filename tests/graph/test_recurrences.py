@@ -181,6 +181,29 @@ def test_weights_are_those_of_the_model() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_an_initial_state_as_an_input() -> None:
+    class Given(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.gru = nn.LSTM(2, 3, 2), nn.GRU(3, 2, batch_first=True)
+
+        def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:  # [B, C, T], [B, layers, H] twice
+            y = self.lstm(x.permute(2, 0, 1), (h.transpose(0, 1).contiguous(), torch.tanh(c).transpose(0, 1)))[0]
+            return self.gru(y.transpose(0, 1), h[:, :1, :2].transpose(0, 1).contiguous())[0].mT
+
+    net, x, h, c = Given().double().eval(), normal(2, 2, 30), normal(2, 2, 3, seed=1), normal(2, 2, 3, seed=2)
+    stream = pts.create_stream(net, example=(x, h, c), time_dim=(-1, None, None))
+    with torch.no_grad():
+        for each in (stream, torch.jit.script(stream)):
+            for scale in (1, 0.5):  # another signal begins with another state
+                pieces = [each(x[..., :1], scale * h, c), each(x[..., 1:20]), each(x[..., 20:]), each.flush()]
+                y = torch.cat([piece for piece in pieces if piece is not None], -1)
+                assert differs(y, net(x, scale * h, c)) < 1e-10
+        each(x[..., :9], h, c)
+        stream.set_state(each.get_state())
+        assert differs(stream(x[..., 9:], final=True), net(x, h, c)[..., 9:]) < 1e-10
+
+
 def test_time_first_and_without_rows() -> None:
     class First(nn.Module):
         def __init__(self) -> None:

@@ -189,6 +189,7 @@ def test_autocast(kind: str) -> None:
     assert float((y.double() - whole.double()).abs().max()) < 2e-2 * float(exact.abs().max())
 
 
+@pytest.mark.sample("rnn", long=("gru",))
 @pytest.mark.parametrize("kind", ["gru", "lstm", "rnn"])
 def test_silence_leaves_no_denormal_numbers(kind: str) -> None:
     # With gates near 1 a state fades slowly, and comes to rest at numbers a step with which takes ten times as long.

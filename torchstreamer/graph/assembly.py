@@ -10,8 +10,21 @@ from ..core.memory import Memory
 from .fusing import fuse_sums
 from .lowering import Lowering
 from .naming import names_of
-from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StreamNode, SumNode
-from .values import AlignCall, Call, EdgeCall, Group, SettleCall, Span, Static, StreamCall, SumCall, Value, things_in
+from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StartedNode, StreamNode, SumNode
+from .values import (
+    AlignCall,
+    Call,
+    EdgeCall,
+    Group,
+    SettleCall,
+    Span,
+    StartedCall,
+    Static,
+    StreamCall,
+    SumCall,
+    Value,
+    things_in,
+)
 
 __all__ = ["Assembly"]
 
@@ -65,6 +78,7 @@ class Assembly:
                 waiting.append(made[thing])
             elif isinstance(thing, Call):
                 waiting += thing.sources
+                waiting += getattr(thing, "statics", [])
         return found
 
     # ------------------------------------------------------------------ building
@@ -133,6 +147,9 @@ class Assembly:
         if isinstance(call, EdgeCall):
             return EdgeNode(sources, targets[0], layouts[0], layouts[1], call.last, call.repeats)
         assert isinstance(call, StreamCall)
+        if isinstance(call, StartedCall):
+            starts = [self.slot(static) for static in call.statics]
+            return StartedNode(call.stream, sources[0], targets[0], starts, call.start)
         if call.packed:
             around = [None if layout.plain else layout for layout in (layouts[0], call.targets[0].layout())]
             return StreamNode(call.stream, sources[0], targets[0], *around)

@@ -22,7 +22,16 @@ from ..core.stream import BaseStream
 from ..layers.merge import Align1d, Merge1d
 from .layout import Layout
 
-__all__ = ["AlignNode", "EdgeNode", "GateNode", "SegmentNode", "SettleNode", "StreamNode", "SumNode"]
+__all__ = [
+    "AlignNode",
+    "EdgeNode",
+    "GateNode",
+    "SegmentNode",
+    "SettleNode",
+    "StartedNode",
+    "StreamNode",
+    "SumNode",
+]
 
 
 class StreamNode(nn.Module):
@@ -66,6 +75,41 @@ class StreamNode(nn.Module):
 
     def count(self, lengths: List[int], n: int, final: bool) -> None:
         lengths[self.target] = self.stream.output_length(lengths[self.source], final)
+
+
+class StartedNode(StreamNode):
+    """A recurrence, from one value to another, that begins with a state made of static values.
+
+    Args:
+        stream: the stream
+        source: slot of its input, ``[B, C, T]``
+        target: slot of its output
+        starts: slots of the static values
+        start: makes of them the tensors of the state, rows on the second axis
+    """
+
+    starts: List[int]
+    start = entry("_modules")
+
+    def __init__(self, stream: BaseStream, source: int, target: int, starts: Sequence[int], start: nn.Module) -> None:
+        super().__init__(stream, source, target, None, None)
+        self.starts = list(starts)
+        self.start = start
+
+    def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
+        x = chunks[self.source]
+        if x is not None and not self.stream.memory.started():
+            given: List[Tensor] = []
+            for i in self.starts:
+                value = chunks[i]
+                if value is not None:
+                    given.append(value)
+            states: List[Tensor] = []
+            made: List[Tensor] = self.start(given)
+            for state in made:
+                states.append(state.transpose(0, 1))
+            self.stream.memory.keep(states)
+        chunks[self.target] = self.stream.step(x, final)
 
 
 class SegmentNode(nn.Module):

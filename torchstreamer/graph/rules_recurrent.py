@@ -15,7 +15,7 @@ from .lowering import Lowering, remade, rule
 from .ops.recurrences import outputs_of_rows, states_and_outputs
 from .recurrent_calls import RECURRENCES
 from .refusals import operation_name
-from .values import AtEnd, Replay, Rows, Static, Value
+from .values import AtEnd, Replay, Rows, StartedCall, Static, StreamCall, Value
 
 __all__: List[str] = []
 
@@ -25,8 +25,8 @@ _STATE = (
     "return its outputs alone, whose last sample is the state of the last layer; a stream carries its state by itself",
 )
 _PER_ROW = (
-    "its initial state is none that is zeros, or a parameter that is the same for all rows",
-    "leave it out, or make it of a parameter [layers, 1, H] by expand",
+    "its initial state is none of these: zeros, a parameter that is the same for all rows, or a static input",
+    "leave it out, make it of a parameter [layers, 1, H] by expand, or give it to the model as an input",
 )
 
 
@@ -95,7 +95,8 @@ def _over_time(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Val
     if a["bidirectional"]:
         reason = refuse_bidirectional(low.capture.net)
         raise low.refuse(node, "bidirectional", reason.reason, reason.remedy)
-    starts = [_start(low, node, state) for state in a["hx"]]
+    given = [state for state in a["hx"] if isinstance(state, Static) and state.given]
+    starts = [] if given else [_start(low, node, state) for state in a["hx"]]
     if any(start is None for start in starts):
         if any(start is not None for start in starts):
             raise low.refuse(node, "initial_state", *_PER_ROW)
@@ -105,7 +106,22 @@ def _over_time(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Val
     bias = len(sources) // layers > 3
     weights = RecurrentWeights(sources, layers, bias, "relu" if mode == "rnn_relu" else "tanh")
     axes = "btc" if a["batch_first"] else "tbc"
-    return _along(low, node, x, Axes(axes, axes), _KINDS[mode](weights, starts or None), node.meta["val"][0])
+    stream = _KINDS[mode](weights, starts or None)
+    y = _along(low, node, x, Axes(axes, axes), stream, node.meta["val"][0])
+    if given:
+        _begin_with(low, node, stream, a["hx"], given)
+    return y
+
+
+def _begin_with(low: Lowering, node: fx.Node, stream: BaseStream, states: List[Any], given: List[Static]) -> None:
+    """Let the stream that was put last begin with states that are made of static inputs."""
+    if len(given) != len(states) or any(state.sized for state in given):
+        raise low.refuse(node, "initial_state", *_PER_ROW)
+    body = low.weights.body()
+    module = body.finish(given)
+    call = low.alignment.calls[-1]
+    assert isinstance(call, StreamCall) and call.stream is stream
+    low.alignment.calls[-1] = StartedCall(call.sources, call.targets, stream, False, list(body.inputs), module)
 
 
 def _start(low: Lowering, node: fx.Node, state: Any) -> Optional[nn.Module]:

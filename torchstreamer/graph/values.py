@@ -25,6 +25,7 @@ __all__ = [
     "Span",
     "Spread",
     "Static",
+    "StartedCall",
     "StreamCall",
     "SumCall",
     "Value",
@@ -241,6 +242,14 @@ class StreamCall(Call):
 
     stream: BaseStream
     packed: bool
+
+
+@dataclass(eq=False)
+class StartedCall(StreamCall):
+    """A recurrence whose initial state, ``[layers, rows, H]`` each, is computed by a module from static inputs."""
+
+    statics: List[Static]
+    start: Any
 
 
 class AlignCall(Call):

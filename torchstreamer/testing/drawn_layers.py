@@ -11,6 +11,7 @@ from torch import nn
 from ..layers.cumulative_norm import CumulativeGroupNorm1d, CumulativeLayerNorm1d
 from ..layers.moving_average import ExponentialMovingAverage1d
 from ..layers.normalization import LayerNorm1d, RMSNorm1d
+from ..layers.rnn_weights import Recurrent1d
 
 __all__ = [
     "ANY_LAYER",
@@ -20,6 +21,7 @@ __all__ = [
     "any_pad",
     "any_pointwise",
     "any_pool",
+    "any_recurrence",
     "any_running",
     "any_transposed",
     "any_upsampling",
@@ -150,6 +152,13 @@ def any_pointwise(draw: Draw, channels: int) -> Part:
     return Part(make(), out)
 
 
+def any_recurrence(draw: Draw, channels: int) -> Part:
+    kind = draw(st.sampled_from([nn.GRU, nn.LSTM, nn.RNN]))
+    out, layers, bias = draw(st.sampled_from([2, 3])), draw(st.integers(1, 2)), draw(st.booleans())
+    made: Any = kind(channels, out, layers, bias=bias, batch_first=draw(st.booleans()))
+    return Part(Recurrent1d(made), out)
+
+
 def any_running(draw: Draw, channels: int) -> Part:
     flag = draw(st.booleans())
     choices: List[Callable[[], nn.Module]] = [
@@ -160,4 +169,13 @@ def any_running(draw: Draw, channels: int) -> Part:
     return Part(draw(st.sampled_from(choices))(), channels)
 
 
-ANY_LAYER = (any_conv, any_transposed, any_pool, any_pad, any_upsampling, any_pointwise, any_running)
+ANY_LAYER = (
+    any_conv,
+    any_transposed,
+    any_pool,
+    any_pad,
+    any_upsampling,
+    any_pointwise,
+    any_recurrence,
+    any_running,
+)
