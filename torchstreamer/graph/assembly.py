@@ -11,7 +11,20 @@ from .fusing import fuse_sums
 from .lowering import Lowering
 from .naming import names_of
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StreamNode, SumNode
-from .values import AlignCall, Call, EdgeCall, Group, SettleCall, Span, Static, StreamCall, SumCall, Value, things_in
+from .values import (
+    AlignCall,
+    Call,
+    EdgeCall,
+    Group,
+    RelationCall,
+    SettleCall,
+    Span,
+    Static,
+    StreamCall,
+    SumCall,
+    Value,
+    things_in,
+)
 
 __all__ = ["Assembly"]
 
@@ -81,7 +94,7 @@ class Assembly:
             if outputs:
                 parts.append((key[0], 0, self._segment(key, outputs), [thing.node for thing in things]))
         for call in self.calls:
-            level = max(value.level for value in call.sources)
+            level = max(value.level for value in call.sources if isinstance(value, Value))
             made = [] if isinstance(call, AlignCall) else [call.targets[0].node]
             parts.append((level, 1, self._call(call), made))
         parts.sort(key=lambda part: part[:2])
@@ -123,6 +136,9 @@ class Assembly:
     def _call(self, call: Call) -> nn.Module:
         sources = [self.slot(value) for value in call.sources]
         targets = [self.slot(value) for value in call.targets]
+        if isinstance(call, RelationCall):
+            module: nn.Module = call.module(sources, targets[0])
+            return module
         layouts = [value.layout() for value in call.sources]
         if isinstance(call, AlignCall):
             return AlignNode(sources, targets, layouts)

@@ -11,16 +11,32 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type
 import torch
 from torch import Tensor, fx
 
+from ..core.context import Context
 from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
 from .clocks import Clocks
 from .lengths import line_of
+from .masks import Board
 from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
+from .relating import Relating
 from .samplewise import is_pointwise, is_samplewise
-from .values import EndSamples, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
+from .values import (
+    EndSamples,
+    Group,
+    Refused,
+    Relation,
+    Replay,
+    Rows,
+    Spread,
+    Static,
+    Unusable,
+    Value,
+    substituted,
+    things_in,
+)
 from .weights import Weights
 
 __all__ = ["Lowering", "Operation", "rule"]
@@ -31,6 +47,7 @@ _rules: Dict[str, List[Callable[["Lowering", fx.Node, Dict[str, Any]], Any]]] = 
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
 )
+_SEEN = (Value, Spread, EndSamples, Group, Relation, Board)  # what reports speak of
 _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
@@ -88,6 +105,7 @@ class Lowering:
     Args:
         capture: the graph
         collect: whether to go on after a refusal, to list them all
+        context: hides keys in every attention, besides the model's own masks
 
     Attributes:
         refuse: makes refusals
@@ -95,11 +113,12 @@ class Lowering:
         weights: gives tensors without a time axis
         alignment: takes streams and steps
         positions: gives tensors that depend on no signal
+        relating: gives relations between queries and keys
         inputs: the inputs of the model
         operations: every operation, with its handler or the refusal
     """
 
-    def __init__(self, capture: Capture, collect: bool = False) -> None:
+    def __init__(self, capture: Capture, collect: bool = False, context: Optional[Context] = None) -> None:
         self.capture = capture
         self.collect = collect
         self.refuse = Refusals(capture.net)
@@ -110,6 +129,7 @@ class Lowering:
         self.inputs: List[Any] = []
         self.operations: List[Operation] = []
         self._env: Dict[fx.Node, Any] = {}
+        self.relating = Relating(self.clocks, self.alignment, self.weights, self.refuse, self._env, context)
         # What rules say most.
         self.sizes, self.lengths = capture.sizes, self.clocks.lengths
         self.value, self.same_length = self.clocks.value, self.clocks.same_length
@@ -143,6 +163,11 @@ class Lowering:
             found = None if name is None else self._env[names[name]]
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
+            if isinstance(found, (Board, Relation, Unusable)):
+                refusal = self._returned(names[str(name)], found)
+                if not self.collect:
+                    raise refusal
+                found = Refused(refusal)
             if isinstance(found, EndSamples):
                 refusal = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
@@ -150,6 +175,17 @@ class Lowering:
                 found = Refused(refusal)
             outputs.append(found)
         return outputs
+
+    def _returned(self, node: fx.Node, found: Any) -> UnsupportedModuleError:
+        if isinstance(found, Relation):
+            return self.refuse(
+                node,
+                "attention_weights",
+                "it returns what every sample has to do with every other",
+                "return the outputs alone; nn.MultiheadAttention leaves its weights out with need_weights=False",
+            )
+        error: UnsupportedModuleError = found.error or self.refuse(node, "total_length", *REASONS["length"])
+        return error
 
     def _any_value(self, spread: Spread) -> Value:
         """A value of the same length."""
@@ -163,7 +199,10 @@ class Lowering:
         found = self._env.get(node)
         if isinstance(found, Refused):
             self.operations.append(Operation(node, "", found.error))
-        elif isinstance(found, (Value, Spread, EndSamples, Group)) and node.target is not operator.getitem:
+        elif (
+            isinstance(found, (Value, Spread, EndSamples, Group, Relation, Board))
+            and node.target is not operator.getitem
+        ):
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -208,15 +247,30 @@ class Lowering:
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
         if refused is not None:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
-        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples)):
+        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples, Relation)):
             return things[0]
         bound = _bound(node, args, kwargs)
+        unusable = next((thing for thing in things if isinstance(thing, Unusable)), None)
+        if unusable is not None:
+            return unusable
         if _is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
-        if any(isinstance(thing, (Value, Spread, EndSamples)) for thing in things):
+        if any(isinstance(thing, Relation) for thing in things):
+            try:
+                return _related(self, node, args, kwargs, bound)
+            except UnsupportedModuleError as error:
+                return Unusable(error)  # weights of an attention that nobody asks for
+        if any(isinstance(thing, (Value, EndSamples)) for thing in things):
             return self._streamed(node, args, kwargs)
-        if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
-            return self.positions.made(node, args, kwargs, bound)
+        try:
+            if any(isinstance(thing, Board) for thing in things):
+                raise next(thing for thing in things if isinstance(thing, Board)).error
+            if any(isinstance(thing, Spread) for thing in things):
+                return self._streamed(node, args, kwargs)
+            if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
+                return self.positions.made(node, args, kwargs, bound)
+        except UnsupportedModuleError as error:
+            return Board(node, error)  # it may be a mask
         return self.static(node, args, kwargs)
 
     def _known_symbols(self, node: fx.Node, size: Any) -> None:
@@ -251,6 +305,9 @@ class Lowering:
             found = apply(self, node, _bound(node, args, kwargs))
             if found is not NotImplemented:
                 return found
+        board = next((thing for thing in things_in([args, kwargs]) if isinstance(thing, Board)), None)
+        if board is not None:
+            raise board.error
         return self.samplewise(node, args, kwargs)
 
     def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
@@ -365,6 +422,12 @@ class Lowering:
             any(thing.given for thing in inner),
             any(thing.sized for thing in inner) or any(isinstance(thing, Rows) for thing in things),
         )
+
+
+def _related(*arguments: Any) -> Any:
+    from .rules_relation import related  # which knows this module
+
+    return related(*arguments)
 
 
 def _bound(node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Dict[str, Any]:

@@ -28,7 +28,7 @@ TRUTHS = _ANDS | _ORS | _XORS
 class MaskError(Exception):
     """A mask that is not proved: ``code`` says of which kind, and ``node`` where it fails."""
 
-    def __init__(self, code: str, reason: str, node: fx.Node) -> None:
+    def __init__(self, code: str, reason: str, node: Optional[fx.Node]) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -120,6 +120,8 @@ class Arithmetic(ABC):
             return Number({}, low=Fraction(0), high=by)
         if name in ("floor", "ceil", "trunc"):
             return self.rounded(node, x, name)
+        if name in ("maximum", "minimum", "clamp", "clamp_min", "clamp_max") and x.settled and x.rises:
+            return None
         if name in ("maximum", "minimum"):
             for one, other in ((x, found[1]), (found[1], x)):
                 if not other.rises and other.low == other.high and not other.clamped and (one.rises or one.grow):

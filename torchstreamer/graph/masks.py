@@ -6,12 +6,12 @@ long enough; a bias becomes a table of the period and of ``j - i``.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, fx
 
-from ..core.context import Pattern
+from ..core.context import Context, Pattern
 from .lengths import Sizes
 from .mask_arithmetic import MaskError, Unsettled
 from .mask_numbers import Regular, regular
@@ -19,7 +19,7 @@ from .mask_proof import Proof
 from .values import Replay, Static
 from .weights import Weights
 
-__all__ = ["Board", "Hidden", "MaskError", "Masks", "Proved"]
+__all__ = ["Board", "Bound", "Hidden", "MaskError", "Masks", "Proved"]
 
 # A key whose score is lowered by as much has no weight, if another one is seen.
 _HIDES = -1e4
@@ -62,6 +62,37 @@ class Hidden(NamedTuple):
         return values > _HIDES if self.sense == "add" else (values != 0) == (self.sense == "seen")
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What hides keys by itself, without a tensor of the model.
+
+    Attributes:
+        period: queries after which it repeats itself
+        left: it hides all keys further back; ``None`` if it does not
+        right: the same ahead
+        limit: the longest signal
+        mask: what it leaves to see of so many queries and keys, ``[T, T]``
+    """
+
+    period: int
+    left: Optional[int]
+    right: Optional[int]
+    limit: Optional[int]
+    mask: Callable[[int], Tensor]
+
+    @staticmethod
+    def of(context: Context) -> "Bound":
+        """What a context hides."""
+        chunk, left = context.chunk, context.left
+        back = None if left is None else left + chunk
+        return Bound(chunk, back, context.right + chunk, context.max_length, context.mask)
+
+    @staticmethod
+    def causal() -> "Bound":
+        """What comes after the query."""
+        return Bound(1, None, 1, None, lambda length: torch.ones(length, length, dtype=torch.bool).tril())
+
+
 class Proved(NamedTuple):
     """What is proved of a board.
 
@@ -78,6 +109,25 @@ class Proved(NamedTuple):
     late: Regular
     early: Regular
     limit: Optional[int]
+
+
+class _Extent(NamedTuple):
+    """How far keys can be seen, after how many queries that repeats itself, and for which signals."""
+
+    period: int
+    first: int
+    left: Optional[int]
+    right: Optional[int]
+    limit: Optional[int]
+
+    @staticmethod
+    def of(hides: Any, masks: "Masks") -> "_Extent":
+        """Of a `Bound`, or of a board that hides keys."""
+        if isinstance(hides, Bound):
+            return _Extent(hides.period, 0, hides.left, hides.right, hides.limit)
+        proved = masks.proved(hides.board)
+        sides = [proved.late.reach if hides.of(far) else None for far in (proved.late.left, proved.late.right)]
+        return _Extent(proved.period, proved.first, sides[0], sides[1], proved.limit)
 
 
 class Masks:
@@ -139,57 +189,47 @@ class Masks:
 
     # ------------------------------------------------------------------ patterns
 
-    def pattern(self, hidden: Sequence[Hidden], length: Any) -> Tuple[Pattern, Optional[int]]:
-        """What queries see that none of several boards hides, and the longest signal for which that is known.
+    def pattern(self, hidden: Sequence[Any], length: Any) -> Tuple[Pattern, Optional[int]]:
+        """What queries see that nothing hides, and the longest signal for which that is known.
 
         Args:
-            hidden: what boards hide
+            hidden: what hides keys, `Hidden` or `Bound`
             length: of the signal of queries and keys, as a size
 
         Raises:
             MaskError: that is not bounded, or not proved
         """
-        proved = [self.proved(each.board) for each in hidden]
-        period = math.lcm(*(each.period for each in proved))
-        limit = min((each.limit for each in proved if each.limit is not None), default=None)
-        first = max(each.first for each in proved)
-        if len({each.first for each in proved if each.first}) > 1:
-            raise MaskError(
-                "mask_length", "masks treat the first keys of the signal in several ways", hidden[0].board.node
-            )
-        reach = [self._reach(hidden, proved, side, limit) for side in ("left", "right")]
+        known = [_Extent.of(each, self) for each in hidden]
+        node = next((each.board.node for each in hidden if isinstance(each, Hidden)), None)
+        limit = min((each.limit for each in known if each.limit is not None), default=None)
+        period = math.lcm(*(each.period for each in known))
+        firsts = {each.first for each in known if each.first} or {0}
+        if len(firsts) > 1:
+            raise MaskError("mask_length", "masks treat the first keys of the signal in several ways", node)
+        first = firsts.pop()
+        reach = []
+        for side, way in (("left", "back"), ("right", "ahead")):
+            found = [getattr(each, side) for each in known if getattr(each, side) is not None]
+            if not found and limit is None:
+                raise MaskError("unbounded_context", f"each query sees all keys {way} to the end of the signal", node)
+            reach.append(min([*found, *([] if limit is None else [limit])]))
         whole = first + max(reach) + 2 * period + 1
         whole = whole if limit is None else min(whole, limit)
         if whole > _LARGEST:
-            raise MaskError("mask_length", f"it repeats itself, but only after {whole} samples", hidden[0].board.node)
-        n = self._signal(length, whole, limit)
-        seen = self._seen(hidden, n)
+            raise MaskError("mask_length", f"it repeats itself, but only after {whole} samples", node)
+        n = self.signal(length, whole, limit)
+        seen = self._seen(hidden, n, length)
         pattern = _read(seen, period, first, reach[0], reach[1])
         if pattern is None:
-            raise MaskError("mask_length", "it hides all keys from all queries", hidden[0].board.node)
-        for each in (n, self._signal(length, whole + period + 1, limit)):
-            found = self._seen(hidden, each)
-            if not torch.equal(found, pattern.mask(found.shape[-1], device=found.device)):
-                raise MaskError(
-                    "mask_length", "what it hides depends on where in the signal a query stands", hidden[0].board.node
-                )
+            raise MaskError("mask_length", "it hides all keys from all queries", node)
+        for each in (n, self.signal(length, whole + period + 1, limit)):
+            mask = self._seen(hidden, each, length)
+            if not torch.equal(mask, pattern.mask(mask.shape[-1], device=mask.device)):
+                raise MaskError("mask_length", "what it hides depends on where in the signal a query stands", node)
         self._require_own_key(hidden, n, pattern)
         return pattern, limit
 
-    def _reach(self, hidden: Sequence[Hidden], proved: Sequence[Proved], side: str, limit: Optional[int]) -> int:
-        """How far keys can be seen on a side."""
-        found = [] if limit is None else [limit]
-        for each, known in zip(hidden, proved, strict=True):
-            if each.of(getattr(known.late, side)):
-                found.append(known.late.reach)
-        if not found:
-            way = "back" if side == "left" else "ahead"
-            raise MaskError(
-                "unbounded_context", f"each query sees all keys {way} to the end of the signal", hidden[0].board.node
-            )
-        return min(found)
-
-    def _signal(self, length: Any, least: int, limit: Optional[int]) -> int:
+    def signal(self, length: Any, least: int, limit: Optional[int]) -> int:
         """The shortest signal, in samples of the input, of so many queries at least, or of as many as there can be."""
         of = self.sizes.function(length)
         capture = self.weights.capture
@@ -209,18 +249,20 @@ class Masks:
             n += 1
         return n
 
-    def _seen(self, hidden: Sequence[Hidden], n: int) -> Tensor:
+    def _seen(self, hidden: Sequence[Any], n: int, length: Any) -> Tensor:
         """Where nothing is hidden, ``[T, T]``; where several heads or rows see differently, where one does."""
-        found: Optional[Tensor] = None
+        whole = self.sizes.at(length, n)
+        found = torch.ones(whole, whole, dtype=torch.bool)
         for each in hidden:
-            seen = each.seen(self.values(each.board, n))
-            found = seen if found is None else found & seen
-        assert found is not None
-        return found.reshape(-1, found.shape[-2], found.shape[-1]).any(0) if found.dim() > 2 else found
+            if isinstance(each, Bound):
+                found = found & each.mask(whole)
+            else:
+                found = found & each.seen(self.values(each.board, n)).cpu()
+        return found.reshape(-1, whole, whole).any(0) if found.dim() > 2 else found
 
-    def _require_own_key(self, hidden: Sequence[Hidden], n: int, pattern: Pattern) -> None:
+    def _require_own_key(self, hidden: Sequence[Any], n: int, pattern: Pattern) -> None:
         for each in hidden:
-            if each.sense == "add":
+            if isinstance(each, Hidden) and each.sense == "add":
                 values = self.values(each.board, n)
                 finite = bool((torch.isfinite(values) & (values <= _HIDES)).any())
                 if finite and not bool(pattern.mask(pattern.period * 2).diagonal().all()):

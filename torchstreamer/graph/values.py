@@ -18,6 +18,8 @@ __all__ = [
     "EdgeCall",
     "Group",
     "Refused",
+    "Relation",
+    "RelationCall",
     "Replay",
     "Rows",
     "SettleCall",
@@ -26,6 +28,7 @@ __all__ = [
     "Static",
     "StreamCall",
     "SumCall",
+    "Unusable",
     "Value",
     "substituted",
     "things_in",
@@ -217,6 +220,43 @@ class Refused:
 
 
 @dataclass(eq=False)
+class Relation:
+    """A tensor with an axis of queries and one of keys behind it, its last two, computed from values of both.
+
+    It is never made for the whole signal: a part of the graph computes it for the queries of a step and the keys that
+    these see.
+
+    Attributes:
+        node: the operation that gives it
+        dtype: its dtype
+        rank: its number of axes
+        rows: whether its first axis holds the rows
+        fold: entries of that axis for each row
+        recipe: how it is computed; values in it are sides, see `Relating`
+        hidden: what hides keys from queries, and
+        gone: what stands there: 0 or ``-inf``; ``None`` if that is not known, then nothing is hidden
+        sides: a query-side value and a key-side one, whose lengths are its own
+    """
+
+    node: fx.Node
+    dtype: torch.dtype
+    rank: int
+    rows: bool
+    fold: int
+    recipe: Replay
+    hidden: Tuple[Any, ...]
+    gone: Optional[float]
+    sides: Tuple["Value", "Value"]
+
+
+@dataclass(eq=False)
+class Unusable:
+    """What no part of the graph can compute; the error is raised if an output depends on it."""
+
+    error: Any
+
+
+@dataclass(eq=False)
 class Call:
     """A part of the graph that is no segment: it takes values and gives others.
 
@@ -243,6 +283,13 @@ class AlignCall(Call):
 
 class SumCall(Call):
     """The sum of two values, met by position."""
+
+
+@dataclass(eq=False)
+class RelationCall(Call):
+    """Queries that are answered by the keys that they see; ``node`` is the part that does it."""
+
+    module: Any
 
 
 @dataclass(eq=False)
