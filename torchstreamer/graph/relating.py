@@ -13,14 +13,14 @@ from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .clocks import Clocks
 from .masks import Board, Bound, MaskError, Masks
-from .ops.relating import banded, biased, hidden_at, placed
+from .ops.relating import Banded, Biased, Placed
 from .refusals import Refusals
 from .relations import RelationNode
 from .segment import Body
 from .values import Clock, Relation, RelationCall, Replay, Span, Static, Value, things_in
 from .weights import Weights
 
-__all__ = ["Attended", "Biased", "Relating", "Softened"]
+__all__ = ["Attended", "Bias", "Relating", "Softened"]
 
 _UNBOUNDED = (
     "every query sees all keys, so every output depends on the whole signal",
@@ -37,7 +37,7 @@ class Softened:
 
 
 @dataclass(eq=False)
-class Biased:
+class Bias:
     """A board among scores of so many axes, of which the first holds the rows, ``fold`` times."""
 
     board: Board
@@ -50,8 +50,9 @@ class Biased:
 class Attended:
     """The mask of a fused attention: a board or none, and what is hidden."""
 
-    bias: Optional[Biased]
+    bias: Optional[Bias]
     rank: int
+    rows: bool
     fold: int
 
 
@@ -205,7 +206,7 @@ class Relating:
         self.alignment.handler = "RelationNode"
 
         def module(slots: Sequence[int], target: int) -> RelationNode:
-            return RelationNode(pattern, bodies[0], bodies[1], slots, queries, layouts, target)
+            return RelationNode(pattern, bodies[0], bodies[1], slots, queries, layouts, target, value.layout())
 
         self.alignment.calls.append(RelationCall([*aligned, *statics], [value], module))  # type: ignore[list-item]
         return value
@@ -265,6 +266,7 @@ class _Met(Body):
         self.length = length
         self.plain = plain
         self._tables: Dict[Tuple[Board, int], Tuple[Static, int, int, int]] = {}
+        self._masks: Dict[Tuple[int, bool, int], fx.Node] = {}
 
     def _replay(self, recipe: Optional[Replay]) -> fx.Node:
         assert recipe is not None
@@ -275,7 +277,7 @@ class _Met(Body):
         """The relation that an operation leaves as it is wherever a query sees a key."""
         name = getattr(recipe.target, "__name__", "").split(".")[0]
         relations = [each for each in recipe.args if isinstance(each, Relation)]
-        boards = [each for each in recipe.args if isinstance(each, Biased)]
+        boards = [each for each in recipe.args if isinstance(each, Bias)]
         wanted = {"add": 0.0, "masked_fill": 0.0, "where": float(recipe.args[1:2] == tuple(relations)), "mul": 1.0}
         if len(relations) != 1 or len(boards) != 1 or recipe.kwargs or name not in wanted:
             return None
@@ -284,7 +286,7 @@ class _Met(Body):
             return None
         return relations[0] if self._same(boards[0], wanted[name]) else None
 
-    def _same(self, bias: Biased, wanted: float) -> bool:
+    def _same(self, bias: Bias, wanted: float) -> bool:
         """Whether a board is this number wherever a query sees a key."""
         static, period, left, right = self._banded(bias)
         if static.given or (static.weights and static.recipe is not None and self._learned(static)):
@@ -303,7 +305,7 @@ class _Met(Body):
         inner = things_in([static.recipe.args, static.recipe.kwargs])
         return any(self._learned(each) for each in inner if isinstance(each, Static))
 
-    def _banded(self, bias: Biased) -> Tuple[Static, int, int, int]:
+    def _banded(self, bias: Bias) -> Tuple[Static, int, int, int]:
         """The table of a board, its period, and how far it goes to the left and to the right."""
         board, rank = bias.board, bias.rank
         if (board, rank) not in self._tables:
@@ -322,11 +324,11 @@ class _Met(Body):
                 )
             for _ in range(rank - 2 - lead):
                 values = _computed(values, torch.ops.aten.unsqueeze.default, 0)
-            table = _computed(values, banded, period, proved.first, left, right)
+            table = _computed(values, Banded(period, proved.first, left, right))
             self._tables[board, rank] = table, period, left, right
         return self._tables[board, rank]
 
-    def _bias(self, bias: Biased) -> fx.Node:
+    def _bias(self, bias: Bias) -> fx.Node:
         if self.pattern.prefix > 0:
             raise self.relating.refuse(
                 bias.board.node,
@@ -335,24 +337,24 @@ class _Met(Body):
                 "use a mask alone",
             )
         static, _, left, _ = self._banded(bias)
-        rows: Any = self._rows(1) if bias.rows else 0
-        return self.graph.call_function(biased, (self.use(static), self.use(_I), self.use(_J), rows, bias.fold, left))
+        rows: Any = self._rows(1) if bias.rows else 1
+        args = (self.use(static), self.use(_I), self.use(_J), rows)
+        return self.module(Biased(bias.rows, bias.fold, left), args)
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Relation):
             return self.use(value)
-        if isinstance(value, Biased):
+        if isinstance(value, Bias):
             return self._bias(value)
         if isinstance(value, Softened):
-            node = self.use(value.scores)
-            seen = None if self.plain else self._seen(value.scores.rank, value.scores.fold)
-            return node if seen is None else self.graph.call_function(hidden_at, (node, seen))
+            x = value.scores
+            return self.use(x) if self.plain else self._hidden(self.use(x), self._seen(x.rank, x.rows, x.fold))
         if isinstance(value, Attended):
             return self._attended(value)
         return super()._argument(value)
 
     def _attended(self, value: Attended) -> Any:
-        seen = None if self.plain else self._seen(value.rank, value.fold)
+        seen = None if self.plain else self._seen(value.rank, value.rows, value.fold)
         if value.bias is None:
             return seen
         truth = value.bias.board.node.meta["val"].dtype == torch.bool
@@ -361,10 +363,17 @@ class _Met(Body):
         bias = self._bias(value.bias)
         if seen is None:
             return bias
-        return self.graph.call_function(torch.logical_and if truth else hidden_at, (bias, seen))
+        return self.graph.call_function(torch.logical_and, (bias, seen)) if truth else self._hidden(bias, seen)
 
-    def _seen(self, rank: int, fold: int) -> fx.Node:
-        return self.graph.call_function(placed, (self.use(_MASK), rank, fold))
+    def _hidden(self, scores: fx.Node, seen: fx.Node) -> fx.Node:
+        unseen = self.graph.call_function(torch.logical_not, (seen,))
+        return self.graph.call_function(torch.masked_fill, (scores, unseen, self._argument(-math.inf)))
+
+    def _seen(self, rank: int, rows: bool, fold: int) -> fx.Node:
+        key = rank, rows, fold
+        if key not in self._masks:
+            self._masks[key] = self.module(Placed(rank, rows, fold), (self.use(_MASK),))
+        return self._masks[key]
 
 
 def _computed(x: Static, target: Any, *args: Any) -> Static:

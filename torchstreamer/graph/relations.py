@@ -3,7 +3,7 @@
 # A ModuleList does not tell the type of its modules.
 # mypy: disable-error-code="operator, union-attr, assignment"
 
-from typing import List, Optional, Sequence
+from typing import Any, Iterator, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class RelationNode(nn.Module):
         queries: how many the query-side ones are
         layouts: of both
         target: slot of the answers
+        layout_out: of these
     """
 
     sources: List[int]
@@ -49,6 +50,7 @@ class RelationNode(nn.Module):
         queries: int,
         layouts: Sequence[Layout],
         target: int,
+        layout_out: Layout,
     ) -> None:
         super().__init__()
         self.memory = AttentionMemory(pattern)
@@ -60,6 +62,7 @@ class RelationNode(nn.Module):
         self.layouts = nn.ModuleList(layouts)
         self.channels = [layout.channels for layout in layouts]
         self.target = target
+        self.layout_out = layout_out
         self.spent = []
 
     def extra_repr(self) -> str:
@@ -100,3 +103,20 @@ class RelationNode(nn.Module):
     def count(self, lengths: List[int], n: int, final: bool) -> None:
         length = lengths[self.sources[0]]
         lengths[self.target] = length if final else self.memory.ready(0, length)
+
+    @torch.jit.unused
+    def pattern(self) -> Pattern:
+        """Which query sees which key."""
+        memory: Any = self.memory
+        table = tuple(tuple(row) for row in memory.table.tolist()) if memory.tabled else None
+        return Pattern(tuple(memory.lo), tuple(memory.hi), table, memory.prefix)
+
+    @torch.jit.unused
+    def taps(self, n: int) -> Iterator[Tensor]:
+        """Keys that the queries of a signal see, one by one; -1 for none."""
+        pattern, i = self.pattern(), torch.arange(n)
+        for offset in range(-pattern.lookback, pattern.lookahead + 1):
+            yield torch.where(pattern.visible(i, i + offset), i + offset, -1)
+        for key in range(pattern.prefix):
+            j = torch.full_like(i, key)
+            yield torch.where(pattern.visible(i, j) & (i - j > pattern.lookback), j, -1)

@@ -10,7 +10,7 @@ from .lowering import Lowering, rule
 from .masks import Board, Bound, Hidden
 from .reasons import reason_for
 from .refusals import operation_name
-from .relating import Attended, Biased, Softened
+from .relating import Attended, Bias, Softened
 from .samplewise import is_pointwise
 from .values import EndSamples, Group, Relation, Replay, Rows, Span, Spread, Static, Value, things_in
 
@@ -51,13 +51,13 @@ def attention(low: Lowering, node: fx.Node, q: Value, a: Dict[str, Any]) -> Any:
     if isinstance(mask, (Board, Spread)):
         board = board_of(mask)
         hidden += (Hidden(board, "seen" if mask.node.meta["val"].dtype == torch.bool else "add"),)
-        bias = Biased(board, rank, fold, q.rows is not None)
+        bias = Bias(board, rank, fold, q.rows is not None)
     if a["is_causal"]:
         hidden += (Bound.causal(),)
     if q.rows not in (0, None) or rank < 3:
         raise low.refuse(node, "relation", "its rows are not the first axis", "bring rows to the front")
     sides = relating.side(q, False), relating.side(k, True), relating.side(v, True)
-    options = {"attn_mask": Attended(bias, rank, fold), "scale": a["scale"]}
+    options = {"attn_mask": Attended(bias, rank, q.rows is not None, fold), "scale": a["scale"]}
     if a.get("enable_gqa"):
         options["enable_gqa"] = True
     return relating.answered(node, Replay(node.target, sides, options), hidden)
@@ -234,7 +234,7 @@ def _filled(
     board: Board,
     sense: str,
     value: float,
-    recipe: Callable[[Biased], Replay],
+    recipe: Callable[[Bias], Replay],
 ) -> Relation:
     hidden: Tuple[Any, ...] = ()
     gone = None
@@ -242,7 +242,7 @@ def _filled(
         hidden, gone = (*x.hidden, Hidden(board, sense)), -math.inf
     elif value == 0 and x.gone in (None, 0):
         hidden, gone = (*x.hidden, Hidden(board, sense)), 0.0
-    bias = Biased(board, x.rank, x.fold, x.rows)
+    bias = Bias(board, x.rank, x.fold, x.rows)
     return low.relating.like(node, x, recipe(bias), hidden, gone)
 
 
@@ -271,7 +271,7 @@ def _added(low: Lowering, node: fx.Node, target: Any, pair: Sequence[Any], kwarg
             gone = None
             if x.gone in (None, -math.inf):
                 hidden, gone = (*x.hidden, Hidden(board, "add")), -math.inf
-            bias = Biased(board, x.rank, x.fold, x.rows)
+            bias = Bias(board, x.rank, x.fold, x.rows)
             return low.relating.like(node, x, Replay(target, (x, bias), kwargs), hidden, gone)
     return NotImplemented
 
@@ -281,7 +281,7 @@ def _mul(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     for scores, board in ((one, other), (other, one)):
         if isinstance(scores, Relation) and isinstance(board, (Board, Spread)):
             board = board_of(board)
-            bias = Biased(board, scores.rank, scores.fold, scores.rows)
+            bias = Bias(board, scores.rank, scores.fold, scores.rows)
             hidden: Tuple[Any, ...] = ()
             gone = None
             if scores.gone in (None, 0):
@@ -313,7 +313,7 @@ def _pointwise(low: Lowering, node: fx.Node, name: str, args: Sequence[Any], kwa
         if isinstance(thing, dict):
             return {key: fill(item) for key, item in thing.items()}
         if isinstance(thing, (Board, Spread)):
-            return Biased(board_of(thing), first.rank, first.fold, first.rows)
+            return Bias(board_of(thing), first.rank, first.fold, first.rows)
         return placed.get(thing, thing) if isinstance(thing, Value) else thing
 
     recipe = Replay(node.target, fill(tuple(args)), fill(dict(kwargs)))

@@ -119,18 +119,14 @@ class AttentionMemory(nn.Module):
             t = k.size(2)
             if not self.keys.started():
                 self._begin(q, k)
-        elif not self.keys.started():
+        elif not final or not self.keys.started():
             return None
         turn, waiting = self.turn.value, self.queries.held
         total = waiting + t
         m = total if final else self.ready(turn, total)
         keep = self.back[turn]
-        first = 0
-        if k is None:
-            rows = self.keys.rows()
-        else:
-            rows = self.keys.extend(k, plain_inference())
-            first = self.keys.begin
+        rows = self.keys.data if k is None else self.keys.extend(k, plain_inference())
+        first = self.keys.begin
         if m <= 0:
             self.keys.retain(rows, first, keep + total)
             if q is not None:
