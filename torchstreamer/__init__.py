@@ -41,6 +41,15 @@ from .errors import (
     WorkerError,
 )
 from .graph.graph_stream import GraphStream
+from .layers.attention import (
+    CrossAttention1d,
+    SelfAttention1d,
+    SelfAttentionStream,
+    TransformerEncoder1d,
+    TransformerEncoderLayer1d,
+)
+from .layers.attention_body import GroupedQueryAttention
+from .layers.attention_positions import AlibiBias, Rotary, ShawBias, T5Bias, TransformerXLBias
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import Elementwise1dStream
@@ -53,6 +62,7 @@ from .layers.upsampling import UpsampleStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlibiBias",
     "AudioStreamDataset",
     "BaseStream",
     "BatchNorm1dStream",
@@ -63,8 +73,10 @@ __all__ = [
     "Conv1dStream",
     "ConvTranspose1dStream",
     "Counter",
+    "CrossAttention1d",
     "Elementwise1dStream",
     "GraphStream",
+    "GroupedQueryAttention",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
@@ -76,7 +88,11 @@ __all__ = [
     "Residual1d",
     "Residual1dStream",
     "RingBuffer",
+    "Rotary",
+    "SelfAttention1d",
+    "SelfAttentionStream",
     "Sequential1dStream",
+    "ShawBias",
     "StaticStream",
     "StreamBatch",
     "StreamDataLoader",
@@ -86,6 +102,10 @@ __all__ = [
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",
+    "T5Bias",
+    "TransformerEncoder1d",
+    "TransformerEncoderLayer1d",
+    "TransformerXLBias",
     "UnsupportedModuleError",
     "UpsampleStream",
     "WorkerError",

@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from .containers.contextual import with_context
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
@@ -14,12 +15,24 @@ from .core.registry import (
     mark_built_in,
     register_capture,
     register_container,
+    register_contexts,
     register_fallback,
     register_streamer,
+    require_plain,
 )
 from .core.stream import BaseStream
 from .core.telling import Telling
 from .errors import UnsupportedModuleError
+from .layers.attention import (
+    ChannelNorm,
+    CrossAttention1d,
+    SelfAttention1d,
+    SelfAttentionStream,
+    TransformerEncoder1d,
+    TransformerEncoderLayer1d,
+    cross_attention_stream,
+    encoder_layers,
+)
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import (
@@ -68,6 +81,15 @@ _OVER_DIM = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
 # Why a module of torch.nn has no stream, and what to use instead.
 _LIVE_STATISTICS = "it normalises by statistics of the whole signal"
 _WHOLE = "every output depends on the whole signal"
+
+
+def _bounded(name: str) -> str:
+    return (
+        f"bound what its queries see: pts.{name}(net, pts.Context(left=…)), or "
+        "pts.create_stream(net, context=pts.Context(left=…))"
+    )
+
+
 _REFUSED: Dict[Type[nn.Module], Tuple[str, str]] = {
     nn.GroupNorm: (_LIVE_STATISTICS, "use BatchNorm1d, or a cumulative norm with a handler of its own"),
     nn.modules.instancenorm._InstanceNorm: (_LIVE_STATISTICS, "use BatchNorm1d"),
@@ -89,12 +111,18 @@ _REFUSED: Dict[Type[nn.Module], Tuple[str, str]] = {
         "recurrent layers have no stream (and bidirectional ones need the end of the signal first)",
         "keep it outside the stream and carry its hidden state, or register a handler",
     ),
-    nn.MultiheadAttention: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
-    nn.Transformer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
-    nn.TransformerEncoder: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
-    nn.TransformerEncoderLayer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
-    nn.TransformerDecoder: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
-    nn.TransformerDecoderLayer: (_WHOLE, "use attention with a bounded context, with a handler of its own"),
+    nn.MultiheadAttention: (_WHOLE, _bounded("SelfAttention1d")),
+    nn.Transformer: (_WHOLE, "build it of pts.TransformerEncoder1d and pts.CrossAttention1d, with a pts.Context"),
+    nn.TransformerEncoder: (_WHOLE, _bounded("TransformerEncoder1d")),
+    nn.TransformerEncoderLayer: (_WHOLE, _bounded("TransformerEncoderLayer1d")),
+    nn.TransformerDecoder: (
+        _WHOLE,
+        "build it of pts.TransformerEncoder1d and pts.CrossAttention1d, with a pts.Context",
+    ),
+    nn.TransformerDecoderLayer: (
+        _WHOLE,
+        "build it of pts.TransformerEncoder1d and pts.CrossAttention1d, with a pts.Context",
+    ),
 }
 
 
@@ -108,6 +136,12 @@ def _dropout(net: nn.Module) -> BaseStream:
             "training_mode", net, "in training mode it draws random numbers for the whole signal", "call eval() first"
         )
     return IdentityStream()
+
+
+def _encoder(net: TransformerEncoder1d) -> BaseStream:
+    require_plain(net, TransformerEncoder1d)
+    require_plain(net.encoder, nn.TransformerEncoder)
+    return Sequential1dStream(nn.Sequential(*encoder_layers(net)))
 
 
 def _rrelu(net: nn.RReLU) -> BaseStream:
@@ -215,8 +249,14 @@ def register_handlers() -> None:
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)
+    register_streamer(SelfAttention1d, SelfAttentionStream)
+    register_streamer(TransformerEncoderLayer1d, SelfAttentionStream)
+    register_streamer(TransformerEncoder1d, _encoder)
+    register_streamer(CrossAttention1d, cross_attention_stream)
+    register_streamer(ChannelNorm, PointwiseStream)
     for container in (nn.Sequential, Residual1d, Parallel1d):
         register_container(container)
+    register_contexts(with_context)
     register_fallback(_without_handler)
     register_capture(_captured, _operations)
     mark_built_in()

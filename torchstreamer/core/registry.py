@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, T
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
+from .context import Context
 from .example import Example, TimeDim, ensure_works, inputs_of
 from .reports import ModuleReport, StreamabilityReport
 from .stream import BaseStream
@@ -31,6 +32,7 @@ _builtin: Dict[Type[nn.Module], Factory] = {}
 _fallback: List[Callable[[Any, Telling], BaseStream]] = []
 _capture: List[Callable[..., Any]] = []
 _containers: List[Type[nn.Module]] = []
+_contexts: List[Callable[[nn.Module, Context], Optional[nn.Module]]] = []
 
 
 @overload
@@ -114,6 +116,11 @@ def register_container(net_type: Type[nn.Module]) -> None:
     _containers.append(net_type)
 
 
+def register_contexts(place: Callable[[nn.Module, Context], Optional[nn.Module]]) -> None:
+    """Say how the attention in a network gets a context: a function that gives ``None`` if there is none in it."""
+    _contexts[:] = [place]
+
+
 def find_handler(net: nn.Module) -> Optional[Factory]:
     """The factory for a module, or ``None``.
 
@@ -173,6 +180,7 @@ def create_stream(
     time_dim: TimeDim = -1,
     length_multiple: int = 1,
     progress: Optional[ProgressCallback] = None,
+    context: Optional[Context] = None,
 ) -> BaseStream:
     """Make the stream of a module.
 
@@ -222,8 +230,11 @@ def create_stream(
         )
     making = f"create_stream({type(net).__name__})"
     telling = Telling(making, progress)
+    given = net
     try:
         _refuse_lazy(net)
+        if context is not None:
+            net = _placed(net, context)
         if example is None:
             if time_dim != -1 or length_multiple != 1:
                 raise ValueError(
@@ -252,9 +263,23 @@ def create_stream(
         return _ended(_capture[0](net, example, time_dim, length_multiple, telling), telling)
     except UnsupportedModuleError as error:
         path = error.path
-        error = error.within(net)
+        error = error.within(given)
         error.path = error.path or path
         raise error from None
+
+
+def _placed(net: nn.Module, context: Context) -> nn.Module:
+    if not isinstance(context, Context):
+        raise TypeError(f"create_stream got context={context!r}; a pts.Context was expected; pass one")
+    placed = _contexts[0](net, context)
+    if placed is None:
+        raise UnsupportedModuleError(
+            "no_attention",
+            net,
+            "a context came, and nothing in it takes one: no MultiheadAttention, no TransformerEncoder",
+            "leave context= out, or build the model of pts.SelfAttention1d",
+        )
+    return placed
 
 
 def _handled(net: nn.Module, factory: Factory, telling: Telling) -> BaseStream:

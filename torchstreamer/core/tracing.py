@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.jit import is_scripting
 
-__all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "recorded_form", "tracing"]
+__all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "recorded_form", "recording", "tracing"]
 
 
 def autocasting(x: Tensor) -> bool:
@@ -69,6 +69,13 @@ def in_place() -> bool:
     if not is_scripting():
         return not _Tracing.form or not recorded_form()
     return True
+
+
+def recording() -> bool:
+    """Whether a step is recorded or compiled, so that nothing may be decided by values."""
+    if not is_scripting():
+        return is_compiling() or recorded_form() != ""
+    return False
 
 
 def inference_mode(x: Tensor) -> bool:

@@ -13,7 +13,7 @@ from ..core.whole_numbers import require_length, whole_number
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
-from . import graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
+from . import attention, graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_state, check_step, input_channels
 from .counting import OPEN
 from .cuda_graphs import CudaGraph

@@ -181,6 +181,17 @@ class AttentionMemory(nn.Module):
                     count += 1
         return min(count, n) - turn
 
+    def answers_at_once(self, t: int, final: bool) -> bool:
+        """Whether `take` gives the queries of the next ``t`` samples, all of them and no others."""
+        return self.queries.held == 0 and (final or self.ready(self.turn.value, t) == t)
+
+    def arriving(self, x: Tensor) -> Tensor:
+        """Positions of new samples ``[B, C, t]``, ``[B, t]``; right where it is clocked."""
+        position = torch.arange(x.size(2), device=x.device).unsqueeze(0)
+        if not self.clock.started():
+            return position
+        return position + self.clock.count().unsqueeze(1)
+
     # ------------------------------------------------------------------ inside
 
     def _begin(self, q: Tensor, k: Tensor) -> None:

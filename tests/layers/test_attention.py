@@ -1,0 +1,476 @@
+"""Attention with a context: streams against torch's own modules under a mask, and against formulas written out."""
+
+import copy
+import math
+import random
+from typing import Any, Callable, Dict, List, Optional
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import torchstreamer as pts
+from torchstreamer.analysis import receptive_field
+from torchstreamer.testing import verify_stream
+from torchstreamer.testing.live_rows import LiveRows
+
+CONTEXTS = {
+    "window": pts.Context.window(6),
+    "band": pts.Context(5, 3),
+    "own key": pts.Context(0),
+    "right beyond left": pts.Context(2, 7),
+    "chunks": pts.Context.chunks(3, 2),
+    "chunks alone": pts.Context(0, 0, 3),
+    "right context": pts.Context.nemo([6, 4, 3], "chunked_limited_with_rc"),
+    "longest": pts.Context(None, max_length=150),
+}
+every_context = pytest.mark.parametrize("name", list(CONTEXTS))
+
+
+def mha(dtype: torch.dtype = torch.float64, **options: Any) -> nn.MultiheadAttention:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, **{"batch_first": True, **options})
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return attention.to(dtype).eval()
+
+
+def layer(dtype: torch.dtype = torch.float64, **options: Any) -> nn.TransformerEncoderLayer:
+    torch.manual_seed(0)
+    return nn.TransformerEncoderLayer(8, 2, 16, **{"batch_first": True, **options}).to(dtype).eval()
+
+
+def pieces(stream: Any, x: Tensor, sizes: List[int], seed: int = 0) -> List[Tensor]:
+    draw, given, n = random.Random(seed), [], 0
+    while n < x.size(-1):
+        t = min(draw.choice(sizes), x.size(-1) - n)
+        y = stream(x[..., n : n + t])
+        n += t
+        given += [] if y is None else [y]
+        assert sum(each.size(-1) for each in given) == stream.output_length(n, False)
+    y = stream.flush()
+    return given if y is None else [*given, y]
+
+
+def check(
+    net: nn.Module, lengths: Any = (1, 7, 40, 131), dtype: torch.dtype = torch.float64, whole: Any = None
+) -> None:
+    """Streams in chunks of 1, primes, and beyond the left context against the module on the whole."""
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5}.get(dtype, 2e-2)
+    stream = pts.create_stream(net)
+    with torch.no_grad():
+        for length in lengths:
+            x = torch.randn(2, 8, length, generator=torch.Generator().manual_seed(length)).to(dtype)
+            expected = (whole or net)(x)
+            for sizes in ([1], [7], [50], [0, 1, 2, 3, 11, 29]):
+                y = torch.cat(pieces(stream, x, sizes), -1)
+                assert y.shape == expected.shape and y.dtype == expected.dtype
+                assert float((y - expected).abs().max() / expected.abs().max()) < tolerance
+
+
+# ---------------------------------------------------------------------- torch's modules
+
+
+@every_context
+def test_attention_of_torch(name):
+    context = CONTEXTS[name]
+    attention = mha()
+
+    def whole(x: Tensor) -> Tensor:
+        rows = x.transpose(1, 2)
+        mask = context.mask(x.size(2), masked=True)
+        return attention(rows, rows, rows, attn_mask=mask)[0].transpose(1, 2)  # the slow path, with weights
+
+    check(pts.SelfAttention1d(attention, context), whole=whole)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"norm_first": True},
+        {"activation": "gelu", "norm_first": True},
+        {"activation": nn.SiLU()},
+        {"bias": False},
+        {"batch_first": False},
+    ],
+    ids=str,
+)
+def test_encoder_layers(options):
+    check(pts.TransformerEncoderLayer1d(layer(**options), pts.Context(4, 2, 3)), lengths=(1, 7, 61))
+
+
+def test_encoders_of_unequal_contexts():
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(layer(), 3, nn.LayerNorm(8), enable_nested_tensor=False).double().eval()
+    context = pts.Context.chunks(4, 2)
+
+    def whole(x: Tensor) -> Tensor:
+        return encoder(x.transpose(1, 2), mask=context.mask(x.size(2), masked=True), is_causal=False).transpose(1, 2)
+
+    net = pts.TransformerEncoder1d(encoder, context)
+    check(net, lengths=(1, 7, 61), whole=whole)
+    assert pts.create_stream(net).output_length(30, False) == 28  # chunks of one grid add no look-ahead
+    net = pts.TransformerEncoder1d(encoder, [pts.Context(3, 2), pts.Context.chunks(4, 1), pts.Context(5, 1)])
+    check(net, lengths=(1, 7, 61))
+
+
+@pytest.mark.parametrize("name", ["band", "chunks"])
+def test_constant_keys(name):
+    options = {"add_bias_kv": True, "add_zero_attn": True}
+    check(pts.SelfAttention1d(mha(**options), CONTEXTS[name]), lengths=(1, 40))
+    check(pts.SelfAttention1d(mha(add_zero_attn=True, batch_first=False), CONTEXTS[name]), lengths=(1, 40))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_other_dtypes(dtype):
+    for context in (pts.Context(5, 3), pts.Context(6, 0, 3)):
+        check(pts.SelfAttention1d(mha(dtype), context), lengths=(40,), dtype=dtype)
+
+
+def test_autocast():
+    net = pts.SelfAttention1d(mha(torch.float32), pts.Context(5, 1))
+    stream, x = pts.create_stream(net), torch.randn(2, 8, 40)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        y = torch.cat(pieces(stream, x, [1, 3, 11]), -1)
+        expected = net(x)
+    assert y.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected, rtol=2e-2, atol=2e-2)
+
+
+# ---------------------------------------------------------------------- positions and options, against formulas
+
+
+def formula(net: Any, score: Callable[..., Tensor], turn: Optional[Callable[[Tensor], Tensor]] = None) -> Any:
+    """Attention query by query, with the scores ``score(q [H, D], k [H, n, D], i, j)`` of those keys that it sees."""
+    attention = net.attention
+
+    def whole(x: Tensor) -> Tensor:
+        out = []
+        for row in x:
+            h, d = attention.num_heads, attention.head_dim
+            q, k, v = (p.unflatten(1, (h, d)) for p in (row.t() @ attention.in_proj_weight.t()
+                       + attention.in_proj_bias).chunk(3, 1))  # fmt: skip
+            if turn is not None:
+                q, k = turn(q), turn(k)
+            mask = net.mask(x.size(2), x.device)
+            ys = []
+            for i in range(x.size(2)):
+                j = mask[i].nonzero().squeeze(1)
+                weights = score(q[i], k[j].transpose(0, 1), i, j).softmax(-1)
+                ys.append(torch.einsum("hn,nhd->hd", weights, v[j]).flatten())
+            y = F.linear(torch.stack(ys), attention.out_proj.weight, attention.out_proj.bias)
+            out.append(y.t())
+        return torch.stack(out)
+
+    return whole
+
+
+def dots(q: Tensor, k: Tensor) -> Tensor:
+    return torch.einsum("hd,hnd->hn", q, k) / math.sqrt(q.size(1))
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary(interleaved):
+    net = pts.SelfAttention1d(
+        mha(), pts.Context(5, 3), rope=pts.Rotary(4, interleaved=interleaved, dtype=torch.float64)
+    )
+
+    def turn(x: Tensor) -> Tensor:  # complex numbers
+        angle = torch.arange(x.size(0)).view(-1, 1, 1) * 10000.0 ** -torch.tensor([0.0, 0.5], dtype=torch.float64)
+        pairs = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, -1)
+        z = torch.complex(*pairs) * torch.polar(torch.ones_like(angle), angle)
+        return torch.stack([z.real, z.imag], -1).flatten(-2) if interleaved else torch.cat([z.real, z.imag], -1)
+
+    check(net, lengths=(1, 40), whole=formula(net, lambda q, k, i, j: dots(q, k), turn))
+
+
+def biases() -> Dict[str, Any]:
+    torch.manual_seed(1)
+    alibi, t5, shaw, xl = pts.AlibiBias(2), pts.T5Bias(2, 8, 16), pts.ShawBias(4, 3), pts.TransformerXLBias(8, 2, 4)
+    for bias in (t5, xl):
+        for parameter in bias.parameters():
+            nn.init.normal_(parameter)
+    return {name: bias.double() for name, bias in [("alibi", alibi), ("t5", t5), ("shaw", shaw), ("xl", xl)]}
+
+
+def bucket(ahead: int) -> int:
+    # T5's definition with 8 buckets up to 16: 4 for each side, of which 2 are exact.
+    n = abs(ahead)
+    far = n if n < 2 else min(2 + int(math.log(n / 2) / math.log(16 / 2) * 2 + 1e-7), 3)
+    return far + (4 if ahead > 0 else 0)
+
+
+@pytest.mark.parametrize("name", ["alibi", "t5", "shaw", "xl"])
+def test_biases_by_position(name):
+    bias = biases()[name]
+    net = pts.SelfAttention1d(mha(), pts.Context(6, 2), bias=bias)
+
+    def score(q: Tensor, k: Tensor, i: int, j: Tensor) -> Tensor:
+        if name == "alibi":
+            return dots(q, k) - torch.tensor([[2.0**-4], [2.0**-8]]) * (i - j).abs()
+        if name == "t5":
+            return dots(q, k) + bias.weight[[bucket(int(each) - i) for each in j]].t()
+        if name == "shaw":
+            return dots(q, k + bias.weight[(j - i).clamp(-3, 3) + 3])
+        wave = (i - j).unsqueeze(1) * 10000.0 ** -(torch.arange(0, 8, 2) / 8.0).double()
+        waves = torch.stack([wave.sin(), wave.cos()], 2).flatten(1)
+        r = bias.project(waves).unflatten(1, (2, 4)).transpose(0, 1)
+        return dots(q + bias.u, k) + dots(q + bias.v, r)
+
+    with torch.no_grad():
+        whole = formula(net, score)
+        tolerable = torch.float32 if name == "xl" else torch.float64  # its wave lengths are float32 until .double()
+        x = torch.randn(1, 8, 30, dtype=torch.float64)
+        torch.testing.assert_close(net(x), whole(x), **({"rtol": 1e-5, "atol": 1e-5} if tolerable != x.dtype else {}))
+        check(net, lengths=(1, 40))
+
+
+def test_soft_caps_scales_and_sinks():
+    net = pts.SelfAttention1d(mha(), pts.Context(4, 1), softcap=2.0, scale=1.5, sinks=3)
+    whole = formula(net, lambda q, k, i, j: 2 * torch.tanh(torch.einsum("hd,hnd->hn", q, k) * 1.5 / 2))
+    check(net, lengths=(1, 2, 40), whole=whole)
+    mask = net.mask(9, torch.device("cpu"))
+    assert mask[8].int().tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 1] and mask[0].int().tolist() == [
+        1,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
+    check(pts.SelfAttention1d(mha(), pts.Context(3, 0, 4), sinks=2, rope=pts.Rotary(4)), lengths=(1, 40))
+
+
+def test_grouped_queries():
+    torch.manual_seed(0)
+    attention = pts.GroupedQueryAttention(8, 4, 2, head_dim=6).double()
+    for context in (pts.Context(5, 3), pts.Context(6, 0, 3)):
+        check(pts.SelfAttention1d(attention, context).eval(), lengths=(1, 40))
+        check(pts.SelfAttention1d(attention, context, bias=pts.AlibiBias(4)).eval(), lengths=(1, 40))
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    q, k, v = attention.in_proj(x).split([24, 12, 12], 2)
+    k, v = (each.unflatten(2, (2, 6)).repeat_interleave(2, 2).transpose(1, 2) for each in (k, v))
+    y = F.scaled_dot_product_attention(q.unflatten(2, (4, 6)).transpose(1, 2), k, v)
+    torch.testing.assert_close(attention(x), attention.out_proj(y.transpose(1, 2).flatten(2)))
+
+
+def test_cross_attention_looks_at_a_fixed_memory():
+    attention = mha(kdim=5, vdim=5)
+    for memory in (torch.randn(7, 5, dtype=torch.float64), torch.randn(2, 7, 5, dtype=torch.float64)):
+        check(pts.CrossAttention1d(attention, memory), lengths=(1, 40))
+
+
+# ---------------------------------------------------------------------- in networks
+
+
+def test_create_stream_takes_a_context():
+    torch.manual_seed(0)
+    context = pts.Context(4, 2)
+    net = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), pts.Residual1d(nn.Sequential(layer())), mha()).double().eval()
+    stream, x = pts.create_stream(net, context=context), torch.randn(1, 8, 50, dtype=torch.float64)
+    h = net[0](x)
+    h = h + pts.TransformerEncoderLayer1d(net[1].net[0], context)(h)
+    expected = pts.SelfAttention1d(net[2], context)(h)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(pieces(stream, x, [1, 5]), -1), expected)
+    with pytest.raises(pts.UnsupportedModuleError, match="no_attention"):
+        pts.create_stream(nn.Conv1d(1, 1, 3), context=context)
+
+
+@pytest.mark.parametrize(
+    ("net", "code", "path"),
+    [
+        (lambda: nn.Sequential(mha()), "time_mixing", "0"),
+        (lambda: nn.TransformerEncoder(layer(), 1), "time_mixing", ""),
+        (lambda: pts.SelfAttention1d(mha(), pts.Context(None)), "unbounded_context", ""),
+        (lambda: pts.SelfAttention1d(mha(kdim=4, vdim=4), pts.Context(3)), "cross_attention", "attention"),
+        (lambda: pts.SelfAttention1d(mha(dropout=0.1).train(), pts.Context(3)), "training_mode", "attention"),
+        (lambda: pts.TransformerEncoderLayer1d(layer().train(), pts.Context(3)), "training_mode", "layer.dropout"),
+    ],
+)
+def test_refusals(net, code, path):
+    with pytest.raises(pts.UnsupportedModuleError) as refused:
+        pts.create_stream(net())
+    assert (refused.value.code, refused.value.path) == (code, path)
+    assert "pts.Context" in str(refused.value) or code not in ("time_mixing", "unbounded_context")
+
+
+# ---------------------------------------------------------------------- the state
+
+
+def test_the_state_does_not_grow():
+    for context in (pts.Context(5, 3), pts.Context(8, 0, 4), pts.Context(6, 3, 4)):
+        stream = pts.create_stream(pts.SelfAttention1d(mha(torch.float32), context))
+        x = torch.randn(1, 8, 4)
+        sizes = []
+        with torch.no_grad():
+            for count in (10, 500):
+                for _ in range(count):
+                    stream(x)
+                state = stream.get_state()
+                sizes.append({name: (value.shape, value.dtype) for name, value in state.items()})
+        assert sizes[0] == sizes[1]
+
+
+def test_rows_of_any_age_share_a_batch():
+    net = pts.SelfAttention1d(mha(), pts.Context(9), rope=pts.Rotary(4))
+    x = torch.randn(5, 8, 60, dtype=torch.float64)
+    ages = [1, 2, 7, 23, 40]
+    with torch.no_grad():
+        states = []
+        for row, age in zip(x, ages, strict=True):
+            stream = pts.create_stream(net)
+            stream(row[None, :, :age])
+            states.append(stream.get_state())
+        together = pts.create_stream(net)
+        together.set_state(pts.stack_states(states))
+        moved = torch.stack([row[:, age : age + 20] for row, age in zip(x, ages, strict=True)])
+        y = torch.cat([together(chunk) for chunk in moved.split(3, -1)], -1)
+        for row, age, out in zip(x, ages, y, strict=True):
+            torch.testing.assert_close(out, net(row[None])[0, :, age : age + 20])
+
+
+@pytest.mark.parametrize("at", [100_000, 1_000_000])
+def test_clocks_may_be_far_on(at):
+    net = pts.SelfAttention1d(mha(), pts.Context(8), rope=pts.Rotary(4, dtype=torch.float64))
+    stream, x = pts.create_stream(net), torch.randn(1, 8, 72, dtype=torch.float64)
+    with torch.no_grad():
+        body = net.body()
+        position = torch.arange(at - 8, at + 64).unsqueeze(0)
+        q, kv = body.project(x.transpose(1, 2), position)
+        mask = pts.band_mask(72, 8)[None]
+        expected = body.answer(x.transpose(1, 2), q, kv, position, position, mask)[:, 8:].transpose(1, 2)
+        stream(x[..., :8])
+        state = stream.get_state()
+        clock = next(name for name in state if name.endswith("samples"))
+        assert state[clock].tolist() == [8]
+        late = pts.create_stream(net)
+        late(torch.zeros(1, 8, 100, dtype=torch.float64))
+        # The same keys, turned by positions that are so far on.
+        state = late.get_state()
+        state[clock] = torch.tensor([at - 8])
+        late.set_state(_resealed(late, state))
+        late(x[..., :8])
+        y = torch.cat([late(chunk) for chunk in x[..., 8:].split(5, -1)], -1)
+    torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
+
+
+def _resealed(stream: Any, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    from torchstreamer.core.state import seal_of
+
+    kept = {name: value for name, value in state.items() if name != "@seal"}
+    return {**kept, "@seal": torch.tensor(seal_of(kept))}
+
+
+def test_what_is_not_finite_reaches_those_that_see_it_alone():
+    for context in (pts.Context(3, 2), pts.Context(4, 0, 4), pts.Context(2, 3, 4)):
+        net = pts.TransformerEncoderLayer1d(layer(), context)
+        x = torch.randn(2, 8, 40, dtype=torch.float64)
+        x[0, :, 17] = float("nan")
+        with torch.no_grad():
+            expected = net(x)
+            assert torch.equal(expected[0].isnan().any(0), context.mask(40)[:, 17]) and not expected[1].isnan().any()
+            for sizes in ([1], [7], [40]):
+                y = torch.cat(pieces(pts.create_stream(net), x, sizes), -1)
+                torch.testing.assert_close(y, expected, equal_nan=True)
+
+
+def test_gradients_reach_through_chunks():
+    net = pts.TransformerEncoderLayer1d(layer(), pts.Context(4, 2))
+    x = torch.randn(1, 8, 30, dtype=torch.float64)
+    net(x).square().sum().backward()
+    expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    torch.cat(pieces(pts.create_stream(net), x, [3, 7]), -1).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
+
+
+def test_streams_see_changes_of_weights():
+    net = pts.TransformerEncoderLayer1d(copy.deepcopy(layer()), pts.Context(4))
+    stream = pts.create_stream(net)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5)
+        x = torch.randn(1, 8, 30, dtype=torch.float64)
+        torch.testing.assert_close(torch.cat(pieces(stream, x, [3, 7]), -1), net(x))
+
+
+# ---------------------------------------------------------------------- the whole contract
+
+NETS = {
+    "attention": lambda: pts.SelfAttention1d(mha(), pts.Context(5, 2)),
+    "chunks": lambda: pts.SelfAttention1d(mha(), pts.Context(6, 0, 3)),
+    "layer": lambda: pts.TransformerEncoderLayer1d(layer(norm_first=True), pts.Context(5, 4, 3)),
+    "rotary": lambda: pts.SelfAttention1d(mha(), pts.Context(6, 1), rope=pts.Rotary(4)),
+    "sinks": lambda: pts.SelfAttention1d(mha(add_bias_kv=True), pts.Context(3, 1), sinks=2),
+    "alibi": lambda: pts.SelfAttention1d(mha(), pts.Context(4, 0, 2), bias=pts.AlibiBias(2)),
+    "xl": lambda: pts.SelfAttention1d(mha(), pts.Context(4, 1), bias=biases()["xl"]),
+    "encoder": lambda: pts.TransformerEncoder1d(
+        nn.TransformerEncoder(layer(), 2, nn.LayerNorm(8), enable_nested_tensor=False), pts.Context(4, 0, 2)
+    ),
+    "branches": lambda: nn.Sequential(
+        nn.Conv1d(8, 8, 4, stride=2, padding=1),
+        pts.Residual1d(nn.Sequential(pts.SelfAttention1d(mha(), pts.Context(4, 3)), nn.Conv1d(8, 8, 3, padding=1))),
+        pts.SelfAttention1d(mha(), pts.Context(6, 0, 3)),
+    ),
+    "longest": lambda: pts.SelfAttention1d(mha(), pts.Context(None, max_length=400)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(NETS))
+def test_the_whole_contract(name):
+    static = None if name == "longest" else True
+    verify_stream(NETS[name]().double().eval(), (2, 8, 40), static=static)
+
+
+# ---------------------------------------------------------------------- static rows, compiled steps, analysis
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name != "longest"])
+def test_static_rows_of_any_age(name):
+    net = NETS[name]().double().eval()
+    stream = pts.create_stream(net)
+    LiveRows(stream, net, stream.hop, (5, 3), seed=1).run(60).compare(10)
+    LiveRows(stream, net, 2 * stream.hop, (64,), seed=2).run(30).compare(64)
+
+
+@pytest.mark.parametrize("name", ["attention", "chunks", "rotary", "sinks", "encoder"])
+def test_compiled_steps(name):
+    net = NETS[name]().double().eval()
+    stream = pts.create_stream(net)
+    compiled = pts.compile(stream, chunk=2 * stream.hop, batch=2, backend="eager")
+    x = torch.randn(2, 8, 90, dtype=torch.float64)
+    with torch.no_grad():
+        expected = net(x)
+        for sizes in ([2 * stream.hop], [1, 2 * stream.hop]):
+            torch.testing.assert_close(torch.cat(pieces(compiled, x, sizes), -1), expected)
+        # A row that has just begun, beside an old one: they share shapes, and the step must not take it for an old one.
+        states = []
+        for row, n in ((0, 60), (1, 6)):
+            compiled.reset()
+            compiled(x[row : row + 1, :, :n])
+            states.append(compiled.get_state())
+        compiled.set_state(pts.stack_states(states))
+        begin = [stream.output_length(n, False) for n in (60, 6)]
+        for k in range(3):
+            new = torch.stack([x[0, :, 60 + 6 * k : 66 + 6 * k], x[1, :, 6 + 6 * k : 12 + 6 * k]])
+            y = torch.cat([compiled(chunk) for chunk in new.split(2 * stream.hop, -1)], -1)
+            for row, at in enumerate(begin):
+                torch.testing.assert_close(y[row], expected[row, :, at + 6 * k : at + 6 * k + y.size(-1)])
+
+
+def test_fields_are_those_of_the_context():
+    field = receptive_field(pts.SelfAttention1d(mha(), pts.Context(5, 2)))
+    assert (field.left, field.right) == (5, 2)
+    field = receptive_field(pts.SelfAttention1d(mha(), pts.Context(6, 1, 3)))
+    assert field.phases == ((6, 3), (7, 2), (8, 1))
+    encoder = nn.TransformerEncoder(layer(), 3, enable_nested_tensor=False).eval()
+    assert receptive_field(pts.TransformerEncoder1d(encoder, pts.Context(4, 1))).right == 3
+    assert receptive_field(pts.TransformerEncoder1d(encoder, pts.Context(4, 0, 2))).right == 1

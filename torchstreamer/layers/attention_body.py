@@ -1,0 +1,351 @@
+"""The mathematics of attention and of encoder layers, on queries and the keys that they face.
+
+Samples stand in rows here, ``[B, t, C]``. TorchScript compiles this file, so it uses no postponed annotations.
+"""
+
+import copy
+import math
+from typing import Any, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.registry import require_plain
+from ..core.tracing import recording
+from ..errors import UnsupportedModuleError
+
+__all__ = ["AttentionBody", "EncoderLayerBody", "GroupedQueryAttention"]
+
+
+class GroupedQueryAttention(nn.Module):
+    """Attention in which several heads of queries share one of keys and values. Multi-query with ``kv_heads=1``.
+
+    Args:
+        embed_dim: channels in and out
+        num_heads: heads of queries
+        kv_heads: heads of keys and values, a divisor of ``num_heads``
+        head_dim: channels of a head, by default ``embed_dim // num_heads``
+        bias: whether the projections have biases
+
+    Shape:
+        - input: ``[B, T, C]``; mask ``[T, T]`` or ``[B, T, T]``, ``True`` where a query sees a key
+        - output: ``[B, T, C]``
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, kv_heads: int, head_dim: Optional[int] = None, bias: bool = True
+    ) -> None:
+        super().__init__()
+        if num_heads % kv_heads or (head_dim is None and embed_dim % num_heads):
+            raise ValueError(
+                f"invalid_heads: embed_dim={embed_dim}, num_heads={num_heads}, kv_heads={kv_heads} came; heads that "
+                "divide the channels, and heads of keys that divide those of queries, were expected; pass such numbers"
+            )
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.kv_heads = kv_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.in_proj = nn.Linear(embed_dim, (num_heads + 2 * kv_heads) * self.head_dim, bias)
+        self.out_proj = nn.Linear(num_heads * self.head_dim, embed_dim, bias)
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Attention of a signal to itself."""
+        widths = [self.num_heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
+        q, k, v = (part.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for part in self.in_proj(x).split(widths, 2))
+        if mask is not None:
+            mask = mask.unsqueeze(-3)
+        y = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, num_heads={self.num_heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}"
+
+
+class AttentionBody(nn.Module):
+    """Attention of a signal to itself. It holds the parameters of the module, so it sees their changes.
+
+    Args:
+        net: a `torch.nn.MultiheadAttention` or `GroupedQueryAttention`
+        rope: turns queries and keys by their positions, or ``None``
+        bias: of scores, from positions, or ``None``
+        softcap: bound of the scores, ``softcap * tanh(scores / softcap)``; 0 for none
+        scale: of the scores, by default ``1 / sqrt(D)``
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        rope: Optional[nn.Module] = None,
+        bias: Optional[nn.Module] = None,
+        softcap: float = 0.0,
+        scale: Optional[float] = None,
+    ) -> None:
+        super().__init__()
+        require_plain(net, nn.MultiheadAttention, GroupedQueryAttention)
+        self.zero = False
+        extra_k: Any = None
+        extra_v: Any = None
+        if isinstance(net, nn.MultiheadAttention):
+            if net.in_proj_weight is None:
+                raise UnsupportedModuleError(
+                    "cross_attention",
+                    net,
+                    f"its keys have {net.kdim} and its values {net.vdim} channels, its queries {net.embed_dim}",
+                    "use kdim and vdim equal to embed_dim, or pts.CrossAttention1d for a fixed memory",
+                )
+            self.heads = self.kv_heads = net.num_heads
+            self.dim = net.head_dim
+            in_weight, in_bias, out = net.in_proj_weight, net.in_proj_bias, net.out_proj
+            extra_k, extra_v, self.zero = net.bias_k, net.bias_v, net.add_zero_attn
+        else:
+            assert isinstance(net, GroupedQueryAttention)
+            self.heads, self.kv_heads, self.dim = net.num_heads, net.kv_heads, net.head_dim
+            in_weight, in_bias, out = net.in_proj.weight, net.in_proj.bias, net.out_proj  # type: ignore[assignment]
+        self.in_weight = _parameter(net, "in_proj_weight", in_weight)
+        self.in_bias = _parameter(net, "in_proj_bias", in_bias)
+        self.out_weight = _parameter(net, "out_proj.weight", out.weight)
+        self.out_bias = _parameter(net, "out_proj.bias", out.bias)
+        self.extra_k = _parameter(net, "bias_k", extra_k)
+        self.extra_v = _parameter(net, "bias_v", extra_v)
+        self.rope = rope
+        self.bias = bias
+        self.softcap = softcap
+        self.scale = 1.0 / math.sqrt(self.dim) if scale is None else float(scale)
+        self.width = self.heads * self.dim
+        self.kv_width = 2 * self.kv_heads * self.dim
+        self.guards = True  # whether keys that are not finite may stand behind the mask
+        self.extra = (extra_k is not None) + int(self.zero)  # keys that every query sees
+        self.channels = int(self.in_weight.size(1))
+
+    # ------------------------------------------------------------------ the interface of a body
+
+    def project(self, x: Tensor, at: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+        """Queries ``[B, t, H·D]``, and keys and values ``[B, t, 2·H'·D]``, of samples at these positions."""
+        y = F.linear(x, self.in_weight, self.in_bias)
+        q, kv = y.narrow(2, 0, self.width), y.narrow(2, self.width, self.kv_width)
+        return self._turned_queries(q, at), self._turned_keys(kv, at)
+
+    def keys(self, x: Tensor, at: Optional[Tensor]) -> Tensor:
+        """Keys and values alone."""
+        bias = self.in_bias
+        if bias is not None:
+            bias = bias.narrow(0, self.width, self.kv_width)
+        return self._turned_keys(F.linear(x, self.in_weight.narrow(0, self.width, self.kv_width), bias), at)
+
+    def asks(self, x: Tensor, at: Optional[Tensor]) -> Tensor:
+        """Queries alone."""
+        bias = self.in_bias
+        if bias is not None:
+            bias = bias.narrow(0, 0, self.width)
+        return self._turned_queries(F.linear(x, self.in_weight.narrow(0, 0, self.width), bias), at)
+
+    def answer(self, x: Tensor, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """The output ``[B, m, C]``.
+
+        Args:
+            x: the samples that the queries are of, ``[B, m, C]``
+            q: the queries, ``[B, m, H·D]``
+            kv: keys and values, ``[B, K, 2·H'·D]``
+            i: positions of the queries
+            j: positions of the keys
+            mask: ``[B, m, K]`` or ``[1, m, K]``, or ``None`` where each query sees each key
+        """
+        return F.linear(self.attend(q, kv, i, j, mask), self.out_weight, self.out_bias)
+
+    def weight(self) -> Tensor:
+        """A weight, which says dtype and device."""
+        return self.in_weight
+
+    def kv_channels(self) -> int:
+        """Channels of keys and values."""
+        return self.kv_width
+
+    def without_guard(self) -> "AttentionBody":
+        """The same for keys that are finite."""
+        twin = copy.copy(self)
+        twin.guards = False
+        return twin
+
+    def products_per_sample(self) -> int:
+        """Multiply-adds of the projections of a sample."""
+        return (self.in_weight.size(0) + self.width) * self.channels
+
+    def products_per_pair(self) -> int:
+        """Multiply-adds of a score."""
+        return self.width
+
+    # ------------------------------------------------------------------ inside
+
+    def attend(self, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """The weighted values ``[B, m, H·D]``; ``nan`` where a key that is seen is not finite, and only there."""
+        if mask is None or not self.guards:
+            return self._weighted(q, kv, i, j, mask)
+        # A weight of 0 does not hide what is not finite, so it is taken out.
+        if q.device.type == "cpu" and not recording():
+            y = self._weighted(q, kv, i, j, mask)
+            if bool(torch.isfinite(y).all()):
+                return y
+        finite = torch.isfinite(kv).all(2)
+        y = self._weighted(q, torch.where(finite.unsqueeze(2), kv, 0.0), i, j, mask)
+        spoilt = (mask & ~finite.unsqueeze(1)).any(2)
+        return y.masked_fill(spoilt.unsqueeze(2), float("nan"))
+
+    def _weighted(self, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
+        b, m, n = q.size(0), q.size(1), kv.size(1)
+        half = self.kv_width // 2
+        queries = q.view(b, m, self.heads, self.dim).transpose(1, 2)
+        keys = kv.narrow(2, 0, half).view(b, n, self.kv_heads, self.dim).transpose(1, 2)
+        values = kv.narrow(2, half, half).view(b, n, self.kv_heads, self.dim).transpose(1, 2)
+        if self.extra > 0:
+            keys, values, mask = self._with_extra(keys, values, mask)
+        if mask is not None:
+            mask = mask.unsqueeze(1)
+        if self.bias is None and self.softcap == 0.0:
+            group = self.heads // self.kv_heads
+            if group > 1:
+                # Heads that share keys are queries of one head.
+                queries = queries.reshape(b, self.kv_heads, group * m, self.dim)
+                if mask is not None:
+                    mask = mask.repeat(1, 1, group, 1)
+            y = F.scaled_dot_product_attention(queries, keys, values, mask, 0.0, False, scale=self.scale)
+            return y.view(b, self.heads, m, self.dim).transpose(1, 2).reshape(b, m, self.width)
+        if self.kv_heads < self.heads:
+            keys = keys.repeat_interleave(self.heads // self.kv_heads, 1)
+            values = values.repeat_interleave(self.heads // self.kv_heads, 1)
+        scores = queries @ keys.transpose(2, 3) * self.scale
+        if self.bias is not None:
+            own = keys.narrow(2, 0, n)
+            added = self.bias(queries, own, i, j, self.scale)
+            scores = scores + (F.pad(added, [0, self.extra]) if self.extra > 0 else added)
+        if self.softcap != 0.0:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights = scores.softmax(-1)
+        return (weights @ values).transpose(1, 2).reshape(b, m, self.width)
+
+    def _with_extra(
+        self, keys: Tensor, values: Tensor, mask: Optional[Tensor]
+    ) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        shape = [keys.size(0), self.kv_heads, 1, self.dim]
+        extra_k, extra_v = self.extra_k, self.extra_v
+        if extra_k is not None and extra_v is not None:
+            more_k = extra_k.to(keys.dtype).view(1, self.kv_heads, 1, self.dim).expand(shape)
+            more_v = extra_v.to(keys.dtype).view(1, self.kv_heads, 1, self.dim).expand(shape)
+            keys, values = torch.cat([keys, more_k], 2), torch.cat([values, more_v], 2)
+        if self.zero:
+            keys = torch.cat([keys, keys.new_zeros(shape)], 2)
+            values = torch.cat([values, values.new_zeros(shape)], 2)
+        if mask is not None:
+            mask = F.pad(mask, [0, self.extra], "constant", True)
+        return keys, values, mask
+
+    def _turned_queries(self, q: Tensor, at: Optional[Tensor]) -> Tensor:
+        if self.rope is not None and at is not None:
+            heads = q.view(q.size(0), q.size(1), self.heads, self.dim).transpose(1, 2)
+            return self.rope(heads, at).transpose(1, 2).flatten(2)
+        return q
+
+    def _turned_keys(self, kv: Tensor, at: Optional[Tensor]) -> Tensor:
+        if self.rope is not None and at is not None:
+            half = self.kv_width // 2
+            heads = kv.narrow(2, 0, half).view(kv.size(0), kv.size(1), self.kv_heads, self.dim).transpose(1, 2)
+            turned = self.rope(heads, at).transpose(1, 2).flatten(2)
+            return torch.cat([turned, kv.narrow(2, half, half)], 2)
+        return kv
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, heads={self.heads}, kv_heads={self.kv_heads}, dim={self.dim}, extra={self.extra}"
+
+
+class EncoderLayerBody(nn.Module):
+    """A `torch.nn.TransformerEncoderLayer`: attention, and what stands around it.
+
+    Args:
+        layer: the layer
+        rope, bias, softcap, scale: of its attention, see `AttentionBody`
+    """
+
+    def __init__(
+        self,
+        layer: nn.TransformerEncoderLayer,
+        rope: Optional[nn.Module] = None,
+        bias: Optional[nn.Module] = None,
+        softcap: float = 0.0,
+        scale: Optional[float] = None,
+    ) -> None:
+        super().__init__()
+        require_plain(layer, nn.TransformerEncoderLayer)
+        self.attention = AttentionBody(layer.self_attn, rope, bias, softcap, scale)
+        self.norm_first = layer.norm_first
+        # Those of torch are modules that treat every row alone; as modules they see changes of their parameters.
+        for part in (layer.norm1, layer.norm2, layer.linear1, layer.linear2):
+            require_plain(part, nn.LayerNorm, nn.Linear)
+        self.norm1, self.norm2 = layer.norm1, layer.norm2
+        self.linear1, self.linear2 = layer.linear1, layer.linear2
+        activation: Any = layer.activation
+        kinds = {F.relu: nn.ReLU, torch.relu: nn.ReLU, F.gelu: nn.GELU}
+        self.activation = kinds[activation]() if activation in kinds else activation
+        if not isinstance(self.activation, nn.Module):
+            self.activation = _Calls(activation)
+        self.channels = self.attention.channels
+
+    def project(self, x: Tensor, at: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+        return self.attention.project(self.norm1(x) if self.norm_first else x, at)
+
+    def keys(self, x: Tensor, at: Optional[Tensor]) -> Tensor:
+        return self.attention.keys(self.norm1(x) if self.norm_first else x, at)
+
+    def asks(self, x: Tensor, at: Optional[Tensor]) -> Tensor:
+        return self.attention.asks(self.norm1(x) if self.norm_first else x, at)
+
+    def answer(self, x: Tensor, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
+        y = x + self.attention.answer(x, q, kv, i, j, mask)
+        if self.norm_first:
+            return y + self._feed(self.norm2(y))
+        y = self.norm1(y)
+        return self.norm2(y + self._feed(y))
+
+    def weight(self) -> Tensor:
+        return self.attention.in_weight
+
+    def kv_channels(self) -> int:
+        return self.attention.kv_channels()
+
+    def without_guard(self) -> "EncoderLayerBody":
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "attention": self.attention.without_guard()}
+        return twin
+
+    def products_per_sample(self) -> int:
+        return self.attention.products_per_sample() + 2 * self.linear1.in_features * self.linear1.out_features
+
+    def products_per_pair(self) -> int:
+        return self.attention.products_per_pair()
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return self.linear2(self.activation(self.linear1(x)))
+
+    def extra_repr(self) -> str:
+        return f"norm_first={self.norm_first}"
+
+
+class _Calls(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _parameter(net: nn.Module, name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, nn.Parameter):
+        raise UnsupportedModuleError(
+            "computed_parameter",
+            net,
+            f"its {name} is computed from something else, in a way that a stream cannot follow",
+            "make it a parameter, for instance with remove_parametrizations",
+        )
+    return value
