@@ -19,7 +19,7 @@ from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule
-from .relations import RelationPart, query_lag
+from .relations import Ended, RelationPart, query_lag
 
 __all__ = ["several_signals"]
 
@@ -54,7 +54,12 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             slot, value = made
             known.setdefault(slot, length_of(slot))
             values[slot] = replace(value, length=known[slot])
-    return values[stream.result]
+    result = values[stream.result]
+    if stream.longest >= 0 and result.example.is_floating_point():
+        result = plan.whole(result)
+        part = Ended(stream.longest, plan.chunk, result.rows)
+        result = plan.add(part, [result], result.lag, result.length, result.time, result.rows)
+    return result
 
 
 def _lengths(stream: GraphStream, n: int) -> List[int]:

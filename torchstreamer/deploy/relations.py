@@ -15,7 +15,7 @@ from ..core.context import Pattern
 from ..graph.layout import Layout
 from .rows import Part, Rows
 
-__all__ = ["RelationPart", "query_lag"]
+__all__ = ["Ended", "RelationPart", "query_lag"]
 
 
 def query_lag(pattern: Pattern, lag: int) -> int:
@@ -29,6 +29,29 @@ def query_lag(pattern: Pattern, lag: int) -> int:
 def _newest(pattern: Pattern, i: int) -> int:
     place = i % pattern.period
     return i - place + pattern.hi[place]
+
+
+class Ended(Part):
+    """``nan`` in rows whose signal has become longer than the tables of the model.
+
+    Args:
+        longest: samples of the input
+        chunk: samples per step
+        rows: the batch axis
+    """
+
+    def __init__(self, longest: int, chunk: int, rows: int) -> None:
+        super().__init__()
+        self.longest = longest
+        self.chunk = chunk
+        self.axis = rows
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        x = xs[0]
+        came = torch.minimum((rows.age + 1) * self.chunk, rows.total)
+        size = [1] * x.dim()
+        size[self.axis] = -1
+        return x.masked_fill((came > self.longest).reshape(size), float("nan")), []
 
 
 class RelationPart(Part):

@@ -61,6 +61,7 @@ class Capture:
         guards: conditions on the input's shapes under which the graph holds
         leaves: the modules that stayed whole, with their streams
         multiple: what the total length is a multiple of
+        altered: whether the stream is that of another model, whose attention has another context
     """
 
     net: nn.Module
@@ -75,6 +76,7 @@ class Capture:
     arguments: Dict[str, Any]
     leaves: List[Leaf] = field(default_factory=list)
     multiple: int = 1
+    altered: bool = False
 
     @property
     def streamed(self) -> List[ModelInput]:

@@ -138,6 +138,11 @@ class Lowering:
         self.step, self.step_across = self.alignment.step, self.alignment.step_across
         self.record = self.alignment.record
 
+    def longest(self) -> int:
+        """The longest signal that tables in the model are made for, in samples of the first input; -1 for any."""
+        found = [self.relating.masks.longest(length, limit) for length, limit in self.clocks.limits]
+        return min(found, default=-1)
+
     # ------------------------------------------------------------------ the walk
 
     def run(self) -> List[Any]:

@@ -231,23 +231,28 @@ class Masks:
 
     def signal(self, length: Any, least: int, limit: Optional[int]) -> int:
         """The shortest signal, in samples of the input, of so many queries at least, or of as many as there can be."""
-        of = self.sizes.function(length)
         capture = self.weights.capture
+        if limit is not None and least >= limit:
+            n = self.longest(length, limit)
+            while n > 1 and not capture.valid(n):
+                n -= 1
+            return n
+        n = self.longest(length, least - 1) + 1
+        while not capture.valid(n):
+            n += 1
+        return n
+
+    def longest(self, length: Any, limit: int) -> int:
+        """The longest signal, in samples of the input, of which a length is no more than this."""
+        of = self.sizes.function(length)
         high = 1
-        while of(high) < least and high < 1 << 40:
+        while of(high) <= limit and high < 1 << 40:
             high *= 2
         low = high // 2
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if of(middle) >= least else (middle, high)
-        n = high
-        if limit is not None and least >= limit:
-            while n > 1 and (of(n) > limit or not capture.valid(n)):
-                n -= 1
-            return n
-        while not capture.valid(n):
-            n += 1
-        return n
+            low, high = (low, middle) if of(middle) > limit else (middle, high)
+        return low
 
     def _seen(self, hidden: Sequence[Any], n: int, length: Any) -> Tensor:
         """Where nothing is hidden, ``[T, T]``; where several heads or rows see differently, where one does."""

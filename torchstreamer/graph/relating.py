@@ -189,6 +189,8 @@ class Relating:
         sources = [self._sides[side][0] for side in sides]
         aligned = self.alignment.align(node, sources)
         pattern, limit = self.bounded(node, hidden, aligned[0])
+        if limit is not None:
+            self.clocks.limits.append((aligned[0].shape[aligned[0].time], limit))
         if len({value.dtype for value in aligned}) > 1:
             raise self.refuse(node, "relation", "it relates values of different dtypes", "convert them first")
         before = aligned[0].clock
