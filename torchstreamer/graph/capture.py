@@ -143,6 +143,10 @@ class _Shape:
         self.sizes = sizes
         self.size = sizes.copy  # as guards ask a tensor
 
+    def stride(self) -> List[int]:
+        """Those of a contiguous tensor."""
+        return [math.prod(self.sizes[axis + 1 :]) for axis in range(len(self.sizes))]
+
 
 def capture(
     net: nn.Module,

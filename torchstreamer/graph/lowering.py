@@ -181,8 +181,12 @@ class Lowering:
             outputs.append(found)
         return outputs
 
+    def _two_times(self, node: fx.Node) -> bool:
+        meta = node.meta.get("val")
+        return isinstance(meta, Tensor) and sum(self.sizes.varies(size) for size in meta.shape) > 1
+
     def _returned(self, node: fx.Node, found: Any) -> UnsupportedModuleError:
-        if isinstance(found, Relation):
+        if isinstance(found, Relation) or (isinstance(found, Unusable) and self._two_times(node)):
             return self.refuse(
                 node,
                 "attention_weights",
@@ -312,6 +316,13 @@ class Lowering:
                 return found
         board = next((thing for thing in things_in([args, kwargs]) if isinstance(thing, Board)), None)
         if board is not None:
+            if self._two_times(node):
+                raise self.refuse(
+                    node,
+                    "mask_data",
+                    "it makes a mask that depends on values of the signal",
+                    "leave it out: rows of a batch end by final or by lengths, each for itself",
+                )
             raise board.error
         return self.samplewise(node, args, kwargs)
 
@@ -375,6 +386,7 @@ class Lowering:
         else:
             self._require_samplewise(node, recipe, streamed, [meta])
         value.fresh = pointwise
+        value.mixed = value.merged and any(each.mixed for each in streamed)
         return self.record(value)
 
     def _require_broadcast(self, node: fx.Node, value: Value, things: Iterable[Any]) -> None:

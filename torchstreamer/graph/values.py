@@ -103,7 +103,8 @@ class Value:
         recipe: how it is computed on a chunk; ``None`` for an input or the output of a stream
         fresh: whether it shares memory with nothing else
         lifted: whether the tensor has an axis of rows in front that the model's value does not have
-        merged: whether its time axis holds the samples of all rows, row after row
+        merged: whether its time axis holds the samples of all rows, row after row, or
+        mixed: sample after sample
     """
 
     node: fx.Node
@@ -119,6 +120,7 @@ class Value:
     fresh: bool = False
     lifted: bool = False
     merged: bool = False
+    mixed: bool = False
 
     def others(self) -> List[int]:
         """Sizes of the axes that are neither time nor rows."""
