@@ -70,28 +70,27 @@ def _lifted_view(low: Lowering, node: fx.Node, x: Value, meta: Any) -> Value:
 
 def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Value:
     # [B, T, …] -> [B·T, …] and back, or [T, B, …] -> [T·B, …]: rows and time are neighbours.
-    whole = y if x.merged else x
-    if not whole.merged:
-        gap = -1 if whole.rows is None else whole.time - whole.rows
-        y.mixed = x.mixed if x.merged else gap == -1
-        if whole.rows is None or whole.inner != 1 or gap != (-1 if (y if y.merged else x).mixed else 1):
-            raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
-    else:
+    for value in (x, y):
+        if not value.merged:
+            gap = 0 if value.rows is None else value.time - value.rows
+            y.mixed = x.mixed if x.merged else gap == -1
+            if gap != (-1 if y.mixed else 1) or (value.inner != 1 and not y.mixed):
+                raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
+    if x.merged and y.merged:
         y.mixed = x.mixed
     ends = [_after(low, value, n) for value in (x, y)]
     if ends[0] != ends[1] or not low.same_length(x.length, y.length):
         raise low.refuse(node, "time_mixing", *_PARTS)
-    size = [-1 if axis == y.time else Rows(1) if axis == y.rows else item for axis, item in enumerate(y.shape)]
-    if not y.merged:
-        y.mixed = False
+    size = [-1 if axis == y.time else Rows(y.inner) if axis == y.rows else item for axis, item in enumerate(y.shape)]
+    y.mixed = y.mixed and y.merged
     y.recipe = Replay("reshape", (x, size))
     return low.record(y)
 
 
 def _after(low: Lowering, value: Value, n: int) -> int:
-    """Entries of the axes after time and rows."""
+    """Entries of the axes after time and rows, for each row."""
     sizes = [low.sizes.at(size, n, 7) for size in value.shape]
-    return math.prod(sizes[max(value.time, -1 if value.rows is None else value.rows) + 1 :])
+    return value.inner * math.prod(sizes[max(value.time, -1 if value.rows is None else value.rows) + 1 :])
 
 
 def _products(low: Lowering, value: Value, n: int) -> List[int]:
