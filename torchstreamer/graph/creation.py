@@ -13,7 +13,7 @@ from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_scripts
-from . import rules_length, rules_padding, rules_relation, rules_shape, rules_window  # noqa: F401  (they register themselves)
+from . import rules_length, rules_padding, rules_position, rules_relation, rules_shape, rules_window  # noqa: F401  (they register themselves)
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream

@@ -177,6 +177,14 @@ class Masks:
             raise MaskError("mask_length", "it has no axis of time", node)
         return Proof(self.sizes, size, self._tensor, first)
 
+    def number(self, node: fx.Node) -> Any:
+        """What is known of a tensor of positions.
+
+        Raises:
+            MaskError: nothing is
+        """
+        return self._proof(node, None).of(node)
+
     def _of(self, proof: Proof, node: fx.Node) -> Regular:
         found = regular(proof.of(node))
         if found is None:
