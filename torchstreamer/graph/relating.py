@@ -38,12 +38,12 @@ class Softened:
 
 @dataclass(eq=False)
 class Bias:
-    """A board among scores of so many axes, of which the first holds the rows, ``fold`` times."""
+    """A board among scores of so many axes, of which one holds the rows, ``fold`` times; -1 if none does."""
 
     board: Board
     rank: int
     fold: int
-    rows: bool
+    rows: int
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class Attended:
 
     bias: Optional[Bias]
     rank: int
-    rows: bool
+    rows: int
     fold: int
 
 
@@ -108,26 +108,27 @@ class Relating:
         """The value that is as long as a relation."""
         return self._sides[x.sides[0]][0]
 
-    def placed(self, node: fx.Node, length: Value) -> Tuple[int, bool, int]:
-        """Rank of a relation, whether it has rows, and entries of the first axis for each.
+    def placed(self, node: fx.Node, length: Value) -> Tuple[int, int, int]:
+        """Rank of a relation, its axis of rows or -1, and entries of that axis for each row.
 
         Raises:
-            UnsupportedModuleError: queries and keys are not its last two axes, or rows not the first
+            UnsupportedModuleError: queries and keys are not its last two axes
         """
         shape = node.meta["val"].shape
         rank = len(shape)
         axes = [axis for axis, size in enumerate(shape) if self.sizes.varies(size)]
         rows = [axis for axis, size in enumerate(shape) if self.sizes.has_rows(size)]
         same = all(self.clocks.same_length(self.sizes.function(shape[axis], 1), length.length) for axis in axes)
-        if axes != [rank - 2, rank - 1] or not same or rows not in ([], [0]) or bool(rows) != bool(self.sizes.rows):
+        fold = self.sizes.at(shape[rows[0]], self.clocks.lengths[0], 2) // 2 if rows else 1
+        fits = len(rows) == bool(self.sizes.rows) and (rows in ([], [0]) or fold == 1)
+        if axes != [rank - 2, rank - 1] or not same or not fits:
             raise self.refuse(
                 node,
                 "relation",
                 "it relates samples to each other in a layout that has no stream",
                 "lay scores out as [rows, …, queries, keys]",
             )
-        fold = self.sizes.at(shape[0], self.clocks.lengths[0], 2) // 2 if rows else 1
-        return rank, bool(rows), fold
+        return rank, rows[0] if rows else -1, fold
 
     def product(self, node: fx.Node, one: Value, other: Value, recipe: Callable[[Value, Value], Replay]) -> Relation:
         """The relation of two values by a product."""
@@ -268,7 +269,7 @@ class _Met(Body):
         self.length = length
         self.plain = plain
         self._tables: Dict[Tuple[Board, int], Tuple[Static, int, int, int]] = {}
-        self._masks: Dict[Tuple[int, bool, int], fx.Node] = {}
+        self._masks: Dict[Tuple[int, int, int], fx.Node] = {}
 
     def _replay(self, recipe: Optional[Replay]) -> fx.Node:
         assert recipe is not None
@@ -339,7 +340,7 @@ class _Met(Body):
                 "use a mask alone",
             )
         static, _, left, _ = self._banded(bias)
-        rows: Any = self._rows(1) if bias.rows else 1
+        rows: Any = self._rows(1) if bias.rows >= 0 else 1
         args = (self.use(static), self.use(_I), self.use(_J), rows)
         return self.module(Biased(bias.rows, bias.fold, left), args)
 
@@ -371,7 +372,7 @@ class _Met(Body):
         unseen = self.graph.call_function(torch.logical_not, (seen,))
         return self.graph.call_function(torch.masked_fill, (scores, unseen, self._argument(-math.inf)))
 
-    def _seen(self, rank: int, rows: bool, fold: int) -> fx.Node:
+    def _seen(self, rank: int, rows: int, fold: int) -> fx.Node:
         key = rank, rows, fold
         if key not in self._masks:
             self._masks[key] = self.module(Placed(rank, rows, fold), (self.use(_MASK),))

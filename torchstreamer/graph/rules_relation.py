@@ -45,19 +45,19 @@ def attention(low: Lowering, node: fx.Node, q: Value, a: Dict[str, Any]) -> Any:
         raise low.refuse(node, "mask_length", "its mask has a fixed length", "make it from the length of the signal")
     relating = low.relating
     rank = len(q.shape)
-    fold = q.inner if q.rows is not None else 1
+    rows, fold = (-1, 1) if q.rows is None else (q.rows, q.inner)
     hidden: Tuple[Any, ...] = relating.context
     bias = None
     if isinstance(mask, (Board, Spread)):
         board = board_of(mask)
         hidden += (Hidden(board, "seen" if mask.node.meta["val"].dtype == torch.bool else "add"),)
-        bias = Bias(board, rank, fold, q.rows is not None)
+        bias = Bias(board, rank, fold, rows)
     if a["is_causal"]:
         hidden += (Bound.causal(),)
-    if q.rows not in (0, None) or rank < 3:
-        raise low.refuse(node, "relation", "its rows are not the first axis", "bring rows to the front")
+    if rows >= rank - 2 or (rows > 0 and fold > 1) or (rank < 3 and low.sizes.rows):
+        raise low.refuse(node, "relation", "its rows are not in front", "bring rows to the front")
     sides = relating.side(q, False), relating.side(k, True), relating.side(v, True)
-    options = {"attn_mask": Attended(bias, rank, q.rows is not None, fold), "scale": a["scale"]}
+    options = {"attn_mask": Attended(bias, rank, rows, fold), "scale": a["scale"]}
     if a.get("enable_gqa"):
         options["enable_gqa"] = True
     return relating.answered(node, Replay(node.target, sides, options), hidden)
@@ -195,10 +195,19 @@ def _view(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     rank, rows, fold = low.relating.placed(node, low.relating.whole(x))
     shape = node.meta["val"].shape
     sizes: List[Any] = [low.sizes.settled(size) for size in shape]
-    if rows:
-        sizes[0] = Rows(fold)
+    if rows >= 0:
+        sizes[rows] = Rows(fold)
     sizes[-2], sizes[-1] = Span(x.sides[0]), Span(x.sides[1])
     return low.relating.like(node, x, Replay("reshape", (x, sizes)), x.hidden, x.gone)
+
+
+def _sliced(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
+    if not isinstance(x, Relation) or a["dim"] % x.rank >= x.rank - 2 or a["dim"] % x.rank == x.rows:
+        return NotImplemented
+    arguments = tuple(a.values())
+    if any(isinstance(each, torch.SymInt) for each in arguments):
+        return NotImplemented
+    return low.relating.like(node, x, Replay(node.target, arguments), x.hidden, x.gone)
 
 
 def _copied(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
@@ -367,6 +376,7 @@ _RULES: Dict[str, Callable[[Lowering, fx.Node, Any, Dict[str, Any]], Any]] = {
     **dict.fromkeys(["matmul", "bmm"], _answers),
     **dict.fromkeys(["view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"], _view),
     **dict.fromkeys(["_to_copy", "to"], _copied),
+    **dict.fromkeys(["slice", "select"], _sliced),
     "einsum": _einsum,
     "masked_fill": _masked,
     "where": _where,

@@ -232,7 +232,7 @@ class Relation:
         node: the operation that gives it
         dtype: its dtype
         rank: its number of axes
-        rows: whether its first axis holds the rows
+        rows: the axis that holds the rows, -1 if none does
         fold: entries of that axis for each row
         recipe: how it is computed; values in it are sides, see `Relating`
         hidden: what hides keys from queries, and
@@ -243,7 +243,7 @@ class Relation:
     node: fx.Node
     dtype: torch.dtype
     rank: int
-    rows: bool
+    rows: int
     fold: int
     recipe: Replay
     hidden: Tuple[Any, ...]

@@ -42,17 +42,17 @@ class Biased(nn.Module):
     """A bias for queries and keys of a step, laid out as their scores.
 
     Args:
-        rows: whether the scores have an axis for rows, their first
+        rows: the axis of the scores for rows, -1 if there is none
         fold: entries of that axis for each row
         left: the offset of the table's first column is ``-left``
 
     Shape:
         - table: what `Banded` gives, with as many axes as the scores
         - i, j: positions of queries and keys, ``[b, m]`` and ``[b, K]``, for all rows or for one
-        - output: ``[rows · fold, …, m, K]``, or with 1 in the place of the first
+        - output: ``[…, rows · fold, …, m, K]``, or with 1 for the rows
     """
 
-    def __init__(self, rows: bool, fold: int, left: int) -> None:
+    def __init__(self, rows: int, fold: int, left: int) -> None:
         super().__init__()
         self.rows = rows
         self.fold = fold
@@ -64,14 +64,14 @@ class Biased(nn.Module):
         index = torch.remainder(i, period).unsqueeze(2) * width + column
         found = table.flatten(-2).index_select(-1, index.flatten())
         found = found.reshape(list(table.size())[:-2] + list(index.size())).movedim(-3, 0)  # [b, …, m, K]
-        if not self.rows:
+        if self.rows < 0:
             return found[0]
-        if found.dim() == 3:
-            return found
         if self.fold > 1 and found.size(1) > 1:
             return found.expand([rows] + list(found.size())[1:]).flatten(0, 1)
-        found = found.squeeze(1)
-        return found.repeat_interleave(self.fold, 0) if self.fold > 1 and found.size(0) > 1 else found
+        if found.dim() > 3:
+            found = found.squeeze(1 + self.rows)
+        found = found.repeat_interleave(self.fold, 0) if self.fold > 1 and found.size(0) > 1 else found
+        return found.movedim(0, self.rows)
 
 
 class Placed(nn.Module):
@@ -79,19 +79,21 @@ class Placed(nn.Module):
 
     Args:
         rank: axes of the scores
-        rows: whether the first holds the rows
+        rows: which of them holds the rows, -1 if none does
         fold: entries of that axis for each row
     """
 
-    def __init__(self, rank: int, rows: bool, fold: int) -> None:
+    def __init__(self, rank: int, rows: int, fold: int) -> None:
         super().__init__()
         self.rank = rank
         self.rows = rows
         self.fold = fold
 
     def forward(self, mask: Tensor) -> Tensor:
-        if not self.rows:
+        if self.rows < 0:
             return mask[0]
         if self.fold > 1 and mask.size(0) > 1:
             mask = mask.repeat_interleave(self.fold, 0)
-        return mask.reshape([mask.size(0)] + [1 for _ in range(self.rank - 3)] + [mask.size(1), mask.size(2)])
+        size = [1 for _ in range(self.rank - 2)] + [mask.size(1), mask.size(2)]
+        size[self.rows] = mask.size(0)
+        return mask.reshape(size)
