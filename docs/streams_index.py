@@ -38,12 +38,17 @@ _CARRIED = "along time it carries a state"
 _RATIO = "a rational `scale_factor`, or a `size=` that is a constant multiple of the length; `align_corners=False`"
 
 # What the rule of an operation takes, by the name in torch and, if it is another one, that in programs.
+_RELATED = "every sample with one constant; queries with keys, where a mask bounds what they see"
+
 _NOTES: dict[str, tuple[str, str]] = {
+    "_to_copy": ("Tensor.to", "another dtype"),
     "_unsafe_view": ("view", _VIEW),
     "_upsample_nearest_exact1d": ("F.interpolate", _RATIO),
     "_upsample_nearest_exact2d": ("F.interpolate", _RATIO),
     "avg_pool1d": ("F.avg_pool1d", "also with `ceil_mode`"),
     "avg_pool2d": ("F.avg_pool2d", "also with `ceil_mode`, but for `divisor_override` with it"),
+    "baddbmm": ("torch.baddbmm", _RELATED),
+    "bmm": ("torch.bmm", _RELATED),
     "cat": (
         "torch.cat",
         "along other axes; along time, one signal with constants or with its own first or last samples",
@@ -61,6 +66,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "cumsum": ("Tensor.cumsum", _CARRIED),
     "diff": ("torch.diff", "along any axis"),
     "einsum": ("torch.einsum", "where every sample is treated alone"),
+    "embedding": ("F.embedding", "a table of positions, as long as it is"),
     "expand": ("Tensor.expand", "along other axes than time"),
     "flatten": ("Tensor.flatten", _VIEW),
     "full_like": ("torch.full_like", _LIKE),
@@ -68,6 +74,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "im2col": ("F.unfold", "frames over time: one row of patches"),
     "logcumsumexp": ("torch.logcumsumexp", _CARRIED),
     "lstm": ("nn.LSTM", _RECURRENT),
+    "matmul": ("torch.matmul", _RELATED),
     "max_pool1d": ("F.max_pool1d", _POOL),
     "max_pool2d": ("F.max_pool2d", _POOL),
     "narrow": ("Tensor.narrow", "as slices"),
@@ -77,6 +84,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "ones_like": ("torch.ones_like", _LIKE),
     "outer": ("torch.outer", "of positions and constants"),
     "pad": ("F.pad", _PAD),
+    "permute": ("Tensor.permute", _VIEW),
     "pixel_shuffle": ("F.pixel_shuffle", "time is one of the last two axes"),
     "pixel_unshuffle": ("F.pixel_unshuffle", "time is one of the last two axes; with `length_multiple=`"),
     "reflection_pad1d": ("F.pad", _PAD),
@@ -88,6 +96,10 @@ _NOTES: dict[str, tuple[str, str]] = {
     "reshape": ("Tensor.reshape", _VIEW),
     "rnn_relu": ("nn.RNN", _RECURRENT),
     "rnn_tanh": ("nn.RNN", _RECURRENT),
+    "scaled_dot_product_attention": (
+        "F.scaled_dot_product_attention",
+        "with a mask that bounds what a query sees, or `context=`",
+    ),
     "select": ("x[..., i]", "along other axes"),
     "slice": (
         "x[..., a:b:c]",
@@ -95,6 +107,8 @@ _NOTES: dict[str, tuple[str, str]] = {
     ),
     "squeeze": ("Tensor.squeeze", "other axes than time"),
     "stft": ("torch.stft", "its frames, with `center=` either way"),
+    "to": ("Tensor.to", "another dtype"),
+    "transpose": ("Tensor.transpose", _VIEW),
     "type_as": ("Tensor.type_as", ""),
     "unflatten": ("Tensor.unflatten", _VIEW),
     "unfold": ("Tensor.unfold", "frames over time"),

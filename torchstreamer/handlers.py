@@ -9,6 +9,7 @@ from .containers.contextual import with_context
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
+from .core.context import Context
 from .core.registry import (
     base_with_handler,
     changed_forward,
@@ -223,11 +224,18 @@ def _made_up_example(net: nn.Module) -> Optional[Tensor]:
     return None
 
 
-def _captured(net: nn.Module, example: Any, time_dim: Any, length_multiple: int, telling: Telling) -> BaseStream:
+def _captured(
+    net: nn.Module,
+    example: Any,
+    time_dim: Any,
+    length_multiple: int,
+    telling: Telling,
+    context: Optional[Context] = None,
+) -> BaseStream:
     # The exporter takes a while to import, and most streams need none of it.
     from .graph.creation import graph_stream
 
-    return graph_stream(net, example, time_dim, length_multiple, telling)
+    return graph_stream(net, example, time_dim, length_multiple, telling, context)
 
 
 def _emformer(net: Emformer1d) -> BaseStream:

@@ -8,8 +8,9 @@ from torch import Tensor, fx
 from ..core.stream import BaseStream
 from ..graph.graph_stream import GraphStream
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
+from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
-from .geometry import cropped, needed, register_needs
+from .geometry import cropped, needed, needed_by_taps, register_needs
 
 __all__ = ["graph_needs", "output_samples", "port_samples"]
 
@@ -93,8 +94,18 @@ def _through(node: Any, needs: Dict[int, Tensor], lengths: List[int], n: int) ->
         return [(i, cropped(asked[0], 0, lengths[i])) for i in node.sources]
     if isinstance(node, SettleNode):
         return [(node.source, cropped(asked[0], node.lead, lengths[node.source]))]
+    if isinstance(node, RelationNode):
+        return _relation(node, asked[0], lengths)
     assert isinstance(node, EdgeNode), f"{type(node).__name__} has no rule"
     return _edge(node, asked[0], lengths)
+
+
+def _relation(node: RelationNode, need: Tensor, lengths: List[int]) -> List[Any]:
+    # Of what a query needs its own place, and all keys that it sees.
+    length = lengths[node.sources[0]]
+    keys = needed_by_taps(need, node.taps(length), length)
+    sources = node.sources[: node.streamed]
+    return [(source, need if k < node.queries else keys) for k, source in enumerate(sources)]
 
 
 def _edge(node: EdgeNode, need: Tensor, lengths: List[int]) -> List[Any]:

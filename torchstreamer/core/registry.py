@@ -201,6 +201,10 @@ def create_stream(
             that ends elsewhere raises `StreamInputError`
         progress: is told what is at work, as ``progress(stage, done, total)``; see `ProgressCallback`. A large model
             takes a while to be captured
+        context: what each query of its attentions sees, besides their own masks, which the stream is exact to; for
+            torch's own modules, and with an example for whatever the model computes scores with. For models that see
+            the whole signal, or that make their mask in a loop over it: with that mask switched off they are captured,
+            and stream as the model does with the mask
 
     Returns:
         a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
@@ -234,8 +238,10 @@ def create_stream(
     given = net
     try:
         _refuse_lazy(net)
+        inside: Optional[Context] = None  # for what is captured
         if context is not None:
-            net = _placed(net, context)
+            placed = _placed(net, context, example is not None)
+            net, inside = (net, context) if placed is None else (placed, None)
         if example is None:
             if time_dim != -1 or length_multiple != 1:
                 raise ValueError(
@@ -250,7 +256,7 @@ def create_stream(
         examples, _ = inputs_of(example, time_dim, length_multiple)
         for module in net.modules():
             _refuse_lazy(module)
-        if _takes_plain(net, example, time_dim, length_multiple):
+        if inside is None and _takes_plain(net, example, time_dim, length_multiple):
             try:
                 _refuse_hooks(net)
                 factory = find_handler(net)
@@ -262,7 +268,7 @@ def create_stream(
                 if stream.axes is None or stream.axes.plain:
                     ensure_works(net, examples)
                 return stream
-        return _ended(_capture[0](net, example, time_dim, length_multiple, telling), telling)
+        return _ended(_capture[0](net, example, time_dim, length_multiple, telling, inside), telling)
     except UnsupportedModuleError as error:
         path = error.path
         error = error.within(given)
@@ -288,16 +294,17 @@ def part_stream(net: nn.Module) -> BaseStream:
     return stream
 
 
-def _placed(net: nn.Module, context: Context) -> nn.Module:
+def _placed(net: nn.Module, context: Context, captured: bool) -> Optional[nn.Module]:
     if not isinstance(context, Context):
         raise TypeError(f"create_stream got context={context!r}; a pts.Context was expected; pass one")
     placed = _contexts[0](net, context)
-    if placed is None:
+    if placed is None and not captured:
         raise UnsupportedModuleError(
             "no_attention",
             net,
             "a context came, and nothing in it takes one: no MultiheadAttention, no TransformerEncoder",
-            "leave context= out, or build the model of pts.SelfAttention1d",
+            "leave context= out; build the model of pts.SelfAttention1d; or give an example of its input, with which "
+            "it is captured",
         )
     return placed
 

@@ -13,11 +13,13 @@ from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ops.edges import CropStream, FramesStream
 from ..graph.ops.rates import MergeTimeStream
+from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule
+from .relations import Ended, RelationPart, query_lag
 
 __all__ = ["several_signals"]
 
@@ -52,7 +54,12 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             slot, value = made
             known.setdefault(slot, length_of(slot))
             values[slot] = replace(value, length=known[slot])
-    return values[stream.result]
+    result = values[stream.result]
+    if stream.longest >= 0 and result.example.is_floating_point():
+        result = plan.whole(result)
+        part = Ended(stream.longest, plan.chunk, result.rows)
+        result = plan.add(part, [result], result.lag, result.length, result.time, result.rows)
+    return result
 
 
 def _lengths(stream: GraphStream, n: int) -> List[int]:
@@ -191,7 +198,24 @@ def _gate(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]
     return [(node.source, values[node.source])]
 
 
+def _relation(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
+    if len(node.sources) > node.streamed:
+        raise plan.refuse(stream, "static_input", "it has a static input", "use pts.compile(stream, chunk=…)")
+    if not all(layout.has_rows for layout in [*node.layouts, node.layout_out]):
+        raise _without_rows(plan, stream)
+    edges = plan.aligned([values[i] for i in node.sources])
+    late = plan.settled(edges[0], max(edges[0].lag, 0))
+    edges = [plan.delayed(edge, late.lag - edge.lag) for edge in edges]
+    pattern = node.pattern()
+    lag = query_lag(pattern, late.lag)
+    key, m = plan.key(late), late.per_step
+    part = RelationPart(node.body, list(node.layouts), node.queries, pattern, late.lag, lag, key, m)
+    made = plan.add(part.to(late.example.device), edges, lag, late.length, *_axes(node.layout_out))
+    return [(node.target, made)]
+
+
 _NODES = {
+    RelationNode: _relation,
     StreamNode: _stream,
     SegmentNode: _segment,
     AlignNode: _align,

@@ -16,6 +16,7 @@ from .values import (
     Call,
     EdgeCall,
     Group,
+    RelationCall,
     SettleCall,
     Span,
     StartedCall,
@@ -95,7 +96,7 @@ class Assembly:
             if outputs:
                 parts.append((key[0], 0, self._segment(key, outputs), [thing.node for thing in things]))
         for call in self.calls:
-            level = max(value.level for value in call.sources)
+            level = max(value.level for value in call.sources if isinstance(value, Value))
             made = [] if isinstance(call, AlignCall) else [call.targets[0].node]
             parts.append((level, 1, self._call(call), made))
         parts.sort(key=lambda part: part[:2])
@@ -137,6 +138,9 @@ class Assembly:
     def _call(self, call: Call) -> nn.Module:
         sources = [self.slot(value) for value in call.sources]
         targets = [self.slot(value) for value in call.targets]
+        if isinstance(call, RelationCall):
+            module: nn.Module = call.module(sources, targets[0])
+            return module
         layouts = [value.layout() for value in call.sources]
         if isinstance(call, AlignCall):
             return AlignNode(sources, targets, layouts)

@@ -61,6 +61,7 @@ class Capture:
         guards: conditions on the input's shapes under which the graph holds
         leaves: the modules that stayed whole, with their streams
         multiple: what the total length is a multiple of
+        altered: whether the stream is that of another model, whose attention has another context
     """
 
     net: nn.Module
@@ -75,6 +76,7 @@ class Capture:
     arguments: Dict[str, Any]
     leaves: List[Leaf] = field(default_factory=list)
     multiple: int = 1
+    altered: bool = False
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -140,6 +142,10 @@ class _Shape:
     def __init__(self, sizes: List[int]) -> None:
         self.sizes = sizes
         self.size = sizes.copy  # as guards ask a tensor
+
+    def stride(self) -> List[int]:
+        """Those of a contiguous tensor."""
+        return [math.prod(self.sizes[axis + 1 :]) for axis in range(len(self.sizes))]
 
 
 def capture(

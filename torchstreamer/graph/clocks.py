@@ -42,6 +42,7 @@ class Clocks:
     Attributes:
         lengths: lengths of the signal at which lengths of values are compared
         periods: after which lengths may begin anew to be rounded
+        limits: lengths, as sizes, that tables of the model end at, and where
     """
 
     def __init__(self, capture: Capture, refuse: Refusals) -> None:
@@ -49,6 +50,7 @@ class Clocks:
         self.sizes = capture.sizes
         self.refuse = refuse
         self._clocks: List[Clock] = []
+        self.limits: List[Tuple[Any, int]] = []
         self._samples: Dict[Clock, Tuple[int, ...]] = {}
         start = self._example_length()
         unit = self.sizes.scale * capture.multiple

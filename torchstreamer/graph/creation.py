@@ -7,12 +7,21 @@ from typing import Any, List, Optional, Sequence, Tuple
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..core.context import Context
 from ..core.example import Example, TimeDim, ensure_works, inputs_of
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
-from . import rules_length, rules_padding, rules_recurrent, rules_shape, rules_window  # noqa: F401  (they register themselves)
+from . import (  # noqa: F401  (they register themselves)
+    rules_length,
+    rules_padding,
+    rules_position,
+    rules_recurrent,
+    rules_relation,
+    rules_shape,
+    rules_window,
+)
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream
@@ -21,7 +30,7 @@ from .lowering import Lowering
 from .model_trial import shortest_length
 from .nodes import GateNode
 from .several import PortedGraphStream
-from .values import Value
+from .values import RelationCall, Value
 
 __all__ = ["assembled", "graph_stream", "recurrent_refusal"]
 
@@ -32,6 +41,7 @@ def graph_stream(
     time_dim: TimeDim = -1,
     length_multiple: int = 1,
     telling: Optional[Telling] = None,
+    context: Optional[Context] = None,
 ) -> GraphStream:
     """Capture a model and make its stream; see `create_stream`."""
     telling = telling or Telling()
@@ -40,7 +50,7 @@ def graph_stream(
     refuse_opaque(net)
     ensure_works(net, examples)
     try:
-        return _made(net, examples, times, length_multiple, telling, True)
+        return _made(net, examples, times, length_multiple, telling, True, context=context)
     except UnsupportedModuleError as error:
         several = sum(time is not None for time in times) > 1
         if error.code in ("independent_lengths", "not_exportable") and several:
@@ -51,7 +61,7 @@ def graph_stream(
             recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None
             raise (recurrent or error) from None
         try:
-            return _made(net, examples, times, length_multiple, telling, **other)
+            return _made(net, examples, times, length_multiple, telling, context=context, **other)
         except UnsupportedModuleError as later:
             later = recurrent_refusal(net) or later if later.code == "fixed_length" else later
             raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
@@ -79,12 +89,18 @@ def _made(
     telling: Telling,
     dynamic_rows: bool,
     tied: bool = False,
+    context: Optional[Context] = None,
 ) -> GraphStream:
     telling.expect(3)
     found = capture(net, examples, times, multiple, dynamic_rows, tied, telling)
     telling.begin("finding a stream for every operation")
-    low = Lowering(found)
+    low = Lowering(found, context=context)
     outputs = low.run()
+    if context is not None and not any(isinstance(call, RelationCall) for call in low.alignment.calls):
+        raise UnsupportedModuleError(
+            "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
+        )
+    found.altered = context is not None
     return assembled(found, low, outputs, telling)
 
 
@@ -138,6 +154,7 @@ def _plain(found: Capture, low: Lowering, parts: Assembly) -> GraphStream:
         result.fresh,
         result.dtype == source.dtype,
         -1 if found.sizes.rows else 1,
+        low.longest(),
     )
 
 
@@ -165,6 +182,7 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
         first.clock.ratio,
         found.streamed[0].example.new_empty(0),
         found.multiple,
+        low.longest(),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import DimConstraints
+from torch.nn.modules import transformer
 
 from ..core.telling import Telling
 from ..errors import StreamError, UnsupportedModuleError
@@ -52,7 +53,7 @@ def exported(
 @contextmanager
 def _exporting(net: nn.Module) -> Iterator[None]:
     """For what the exporter does: without gradients and its messages, and its errors are refusals of the model."""
-    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved():
+    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved(), _plain_attention():
         warnings.simplefilter("ignore")
         try:
             yield
@@ -98,6 +99,20 @@ def _unsolved() -> Iterator[None]:
         yield
     finally:
         setattr(DimConstraints, "solve", solve)  # noqa: B010
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    # Without gradients torch's attention takes a fused operation, which tells nothing; and its encoder looks at the
+    # values of a mask, only to say then that it is causal.
+    fast, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
+    torch.backends.mha.set_fastpath_enabled(False)
+    setattr(transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: is_causal is True)  # noqa: B010
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        setattr(transformer, "_detect_is_causal_mask", detect)  # noqa: B010
 
 
 def _first_lines(error: Exception) -> str:

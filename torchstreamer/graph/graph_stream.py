@@ -7,10 +7,13 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 
 from ..core.counter import Counter
 from ..core.fast_attributes import entry
+from ..core.row_clock import RowClock
 from ..core.stream import BaseStream
+from ..core.tracing import recording
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError
 
@@ -35,6 +38,7 @@ class GraphStream(BaseStream):
         fresh: whether the output shares memory with nothing else
         keeps_dtype: whether the output has the dtype of the input
         rows: number of rows, -1 for any
+        longest: the longest signal, -1 for any
 
     Shape:
         - chunk: ``[B, C, T]`` or ``[C, T]``
@@ -59,6 +63,7 @@ class GraphStream(BaseStream):
     like: Tensor
     nodes = entry("_modules")
     beyond = entry("_modules")
+    came = entry("_modules")
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class GraphStream(BaseStream):
         fresh: bool = False,
         keeps_dtype: bool = False,
         rows: int = -1,
+        longest: int = -1,
     ) -> None:
         super().__init__()
         self.nodes = nn.ModuleList(nodes)
@@ -88,9 +94,13 @@ class GraphStream(BaseStream):
         self.aliasing = 0 if fresh else 2
         self.keeps_dtype = keeps_dtype
         self.beyond = Counter()  # samples after the last whole multiple
+        self.longest = longest
+        self.came = RowClock(0, True)  # samples of the signal, where it has a longest
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         came = 0 if x is None else x.size(2)
+        if x is not None and self.longest >= 0:
+            self._count(came)
         chunks: List[Optional[Tensor]] = []
         for _ in range(self.slots):
             chunks.append(None)
@@ -100,7 +110,38 @@ class GraphStream(BaseStream):
             for i in node.spent:
                 chunks[i] = None
         self.beyond.value = (self.beyond.value + came) % self.length_multiple
-        return chunks[self.result]
+        y = chunks[self.result]
+        if y is not None and self.longest >= 0:
+            y = self._within(y)
+        return y
+
+    def _count(self, t: int) -> None:
+        # Count the samples of a signal, and refuse more than the model's tables are made for.
+        asks = True
+        if not is_scripting():
+            asks = not recording()
+        if asks:
+            count = int(self.came.count().max().item()) if self.came.started() else 0
+            if count + t > self.longest:
+                self._failed = False  # nothing is written yet
+                raise StreamInputError(
+                    f"signal_too_long: {count + t} samples have come with this chunk; {self.longest} at most were "
+                    "expected, for which the model has positions or masks; end the signal before, or make the model's "
+                    "tables longer"
+                )
+        if not self.came.started():
+            self.came.begin(self._like)
+        self.came.advance(t)
+
+    def _within(self, y: Tensor) -> Tensor:
+        # A recorded step can refuse nothing: it gives nan beyond the longest signal.
+        if not is_scripting():
+            if recording() and y.is_floating_point():
+                over = self.came.count() > self.longest
+                fold = y.size(0) // over.size(0)
+                over = over.repeat_interleave(fold) if fold > 1 else over
+                return y.masked_fill(over.reshape([-1] + [1 for _ in range(y.dim() - 1)]), float("nan"))
+        return y
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:

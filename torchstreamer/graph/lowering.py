@@ -11,16 +11,33 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type
 import torch
 from torch import Tensor, fx
 
+from ..core.context import Context
 from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
 from .clocks import Clocks
 from .lengths import line_of
+from .masks import Board
 from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
+from .relating import Relating
 from .samplewise import is_pointwise, is_samplewise
-from .values import AtEnd, EndSamples, Group, Refused, Replay, Rows, Spread, Static, Value, substituted, things_in
+from .values import (
+    AtEnd,
+    EndSamples,
+    Group,
+    Refused,
+    Relation,
+    Replay,
+    Rows,
+    Spread,
+    Static,
+    Unusable,
+    Value,
+    substituted,
+    things_in,
+)
 from .weights import Weights
 
 __all__ = ["Lowering", "Operation", "remade", "rule"]
@@ -32,6 +49,7 @@ _remade: Dict[str, Callable[..., Replay]] = {}
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
 )
+_SEEN = (Value, Spread, EndSamples, Group, Relation, Board)  # what reports speak of
 _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
@@ -94,6 +112,7 @@ class Lowering:
     Args:
         capture: the graph
         collect: whether to go on after a refusal, to list them all
+        context: hides keys in every attention, besides the model's own masks
 
     Attributes:
         refuse: makes refusals
@@ -101,11 +120,12 @@ class Lowering:
         weights: gives tensors without a time axis
         alignment: takes streams and steps
         positions: gives tensors that depend on no signal
+        relating: gives relations between queries and keys
         inputs: the inputs of the model
         operations: every operation, with its handler or the refusal
     """
 
-    def __init__(self, capture: Capture, collect: bool = False) -> None:
+    def __init__(self, capture: Capture, collect: bool = False, context: Optional[Context] = None) -> None:
         self.capture = capture
         self.collect = collect
         self.refuse = Refusals(capture.net)
@@ -116,6 +136,7 @@ class Lowering:
         self.inputs: List[Any] = []
         self.operations: List[Operation] = []
         self._env: Dict[fx.Node, Any] = {}
+        self.relating = Relating(self.clocks, self.alignment, self.weights, self.refuse, self._env, context)
         # What rules say most.
         self.sizes, self.lengths = capture.sizes, self.clocks.lengths
         self.value, self.same_length = self.clocks.value, self.clocks.same_length
@@ -123,6 +144,11 @@ class Lowering:
         self.stream, self.derived = self.alignment.stream, self.alignment.derived
         self.step, self.step_across = self.alignment.step, self.alignment.step_across
         self.record = self.alignment.record
+
+    def longest(self) -> int:
+        """The longest signal that tables in the model are made for, in samples of the first input; -1 for any."""
+        found = [self.relating.masks.longest(length, limit) for length, limit in self.clocks.limits]
+        return min(found, default=-1)
 
     # ------------------------------------------------------------------ the walk
 
@@ -153,6 +179,11 @@ class Lowering:
                 self.operations.append(Operation(names[str(name)], "", found.error))
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
+            if isinstance(found, (Board, Relation, Unusable)):
+                refusal = self._returned(names[str(name)], found)
+                if not self.collect:
+                    raise refusal
+                found = Refused(refusal)
             if isinstance(found, EndSamples):
                 refusal = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
@@ -160,6 +191,21 @@ class Lowering:
                 found = Refused(refusal)
             outputs.append(found)
         return outputs
+
+    def _two_times(self, node: fx.Node) -> bool:
+        meta = node.meta.get("val")
+        return isinstance(meta, Tensor) and sum(self.sizes.varies(size) for size in meta.shape) > 1
+
+    def _returned(self, node: fx.Node, found: Any) -> UnsupportedModuleError:
+        if isinstance(found, Relation) or (isinstance(found, Unusable) and self._two_times(node)):
+            return self.refuse(
+                node,
+                "attention_weights",
+                "it returns what every sample has to do with every other",
+                "return the outputs alone; nn.MultiheadAttention leaves its weights out with need_weights=False",
+            )
+        error: UnsupportedModuleError = found.error or self.refuse(node, "total_length", *REASONS["length"])
+        return error
 
     def _any_value(self, spread: Spread) -> Value:
         """A value of the same length."""
@@ -173,7 +219,10 @@ class Lowering:
         found = self._env.get(node)
         if isinstance(found, Refused) and not isinstance(found, AtEnd):
             self.operations.append(Operation(node, "", found.error))
-        elif isinstance(found, (Value, Spread, EndSamples, Group, list)) and node.target is not operator.getitem:
+        elif (
+            isinstance(found, (Value, Spread, EndSamples, Group, Relation, Board, list))
+            and node.target is not operator.getitem
+        ):
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -220,15 +269,30 @@ class Lowering:
             return refused
         if refused is not None:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
-        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples)):
+        if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples, Relation)):
             return things[0]
         bound = _bound(node, args, kwargs)
+        unusable = next((thing for thing in things if isinstance(thing, Unusable)), None)
+        if unusable is not None:
+            return unusable
         if _is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
-        if any(isinstance(thing, (Value, Spread, EndSamples)) for thing in things):
+        if any(isinstance(thing, Relation) for thing in things):
+            try:
+                return _related(self, node, args, kwargs, bound)
+            except UnsupportedModuleError as error:
+                return Unusable(error)  # weights of an attention that nobody asks for
+        if any(isinstance(thing, (Value, EndSamples)) for thing in things):
             return self._streamed(node, args, kwargs)
-        if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
-            return self.positions.made(node, args, kwargs, bound)
+        try:
+            if any(isinstance(thing, Board) for thing in things):
+                raise next(thing for thing in things if isinstance(thing, Board)).error
+            if any(isinstance(thing, Spread) for thing in things):
+                return self._streamed(node, args, kwargs)
+            if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
+                return self.positions.made(node, args, kwargs, bound)
+        except UnsupportedModuleError as error:
+            return Board(node, error)  # it may be a mask
         return self.static(node, args, kwargs)
 
     def _known_symbols(self, node: fx.Node, size: Any) -> None:
@@ -263,6 +327,16 @@ class Lowering:
             found = apply(self, node, _bound(node, args, kwargs))
             if found is not NotImplemented:
                 return found
+        board = next((thing for thing in things_in([args, kwargs]) if isinstance(thing, Board)), None)
+        if board is not None:
+            if self._two_times(node):
+                raise self.refuse(
+                    node,
+                    "mask_data",
+                    "it makes a mask that depends on values of the signal",
+                    "leave it out: rows of a batch end by final or by lengths, each for itself",
+                )
+            raise board.error
         return self.samplewise(node, args, kwargs)
 
     def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
@@ -325,6 +399,7 @@ class Lowering:
         else:
             self._require_samplewise(node, recipe, streamed, [meta])
         value.fresh = pointwise
+        value.mixed = value.merged and any(each.mixed for each in streamed)
         return self.record(value)
 
     def _require_broadcast(self, node: fx.Node, value: Value, things: Iterable[Any]) -> None:
@@ -380,6 +455,12 @@ class Lowering:
             any(thing.given for thing in inner),
             any(thing.sized for thing in inner) or any(isinstance(thing, Rows) for thing in things),
         )
+
+
+def _related(*arguments: Any) -> Any:
+    from .rules_relation import related  # which knows this module
+
+    return related(*arguments)
 
 
 def _bound(node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Dict[str, Any]:

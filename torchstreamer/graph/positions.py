@@ -7,7 +7,7 @@ from torch import fx
 
 from .alignment import Alignment
 from .clocks import Clocks
-from .ops.running import PositionStream
+from .ops.running import LookedUp, PositionStream
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
 from .values import Clock, Replay, Rows, Span, Spread, Static, StreamCall, Value, substituted, things_in
@@ -40,6 +40,7 @@ class Positions:
         self.alignment = alignment
         self.refuse = refuse
         self.operation = operation
+        self._places: Dict[Any, Spread] = {}
 
     # ------------------------------------------------------------------ without a clock
 
@@ -47,6 +48,8 @@ class Positions:
         """What an operation makes of sizes and constants: a range of numbers, or a constant as long as a size says."""
         meta, name = node.meta["val"], operation_name(node)
         axes = self._axes(meta)
+        if name == "slice" and len(axes) == 1 and isinstance(bound.get("self"), Static):
+            return self._of_table(node, bound, axes[0])
         if name == "arange" and axes == [0]:
             start = bound.get("start", 0) or 0
             step = 1 if bound.get("step") is None else bound["step"]
@@ -71,6 +74,17 @@ class Positions:
         places = list(args)
         places[list(bound).index(key)] = size
         return self._spread(node, Replay(node.target, tuple(places), dict(kwargs)))
+
+    def _of_table(self, node: fx.Node, bound: Dict[str, Any], axis: int) -> Spread:
+        """The beginning of a table, as long as the signal: its entries at the positions of the samples."""
+        meta, rank = node.meta["val"], len(node.meta["val"].shape)
+        same = int(bound.get("dim") or 0) % rank == axis and bound.get("step") in (1, None)
+        if not same or bound.get("start") not in (0, None) or bound["self"].given:
+            raise self.refuse(node, "total_length", *REASONS["length"])
+        size = meta.shape[axis]
+        place = Spread(node, (size,), torch.int64, 0, self.sizes.function(size), None, 0, 1)
+        place = self._places.setdefault(size.node.expr, place)
+        return self._spread(node, Replay(LookedUp(axis), (bound["self"], place)))
 
     def of_spreads(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Spread:
         """What an operation makes of nothing but such tensors."""
@@ -104,6 +118,12 @@ class Positions:
         recipe = spread.recipe
         if recipe is None:
             value = self._counted(spread, reference)
+        elif isinstance(recipe.target, LookedUp):
+            table, place = recipe.args
+            at = self.bind(place, reference)
+            self.clocks.limits.append((place.shape[0], int(table.node.meta["val"].shape[spread.time])))
+            recipe = Replay(recipe.target, (table, at))
+            value = self.alignment.record(self.value(spread.node, spread.node.meta["val"], at.clock, at.level, recipe))
         elif any(isinstance(thing, Spread) for thing in things_in([recipe.args, recipe.kwargs])):
             value = self._bind_operation(spread.node, recipe, reference)
         else:
@@ -156,22 +176,28 @@ class Positions:
         """Give positions, which have an axis of rows in front, the rank of the result."""
         rank = len(node.meta["val"].shape)
         plain = [value for value in values if not value.lifted]
-        if any(value.rows != 0 or len(value.shape) != rank or value.inner != 1 for value in plain):
+        rows = plain[0].rows if plain else 0
+        if any(value.rows != rows or len(value.shape) != rank or value.inner != 1 for value in plain) or rows is None:
             raise self.refuse(node, "position", *REASONS["arange"])
         placed: Dict[Any, Value] = {}
         for value in values:
             if value.lifted:
-                own = [Span(value) if axis == value.time else int(size) for axis, size in enumerate(value.shape)]
-                front = rank - len(own)
-                if plain and front == 0:
-                    # Rows take the place of its first axis.
-                    if own[0] != 1:
+                own: List[Any] = [
+                    Span(value) if axis == value.time else int(size) for axis, size in enumerate(value.shape)
+                ]
+                if plain:
+                    # Rows take the place of an axis of one entry, or of none.
+                    own = [*[1] * (rank - len(own)), *own]
+                    if own.pop(rows) != 1:
                         raise self.refuse(node, "position", *REASONS["arange"])
-                    own = own[1:]
-                elif plain:
-                    front -= 1
-                shape = [Rows(1), *[1] * front, *own]
-                placed[value] = self.alignment.step(value.node, value, Replay("reshape", (value, shape)))
+                    shape = [Rows(1), *own]
+                else:
+                    shape = [Rows(1), *[1] * (rank - len(own)), *own]
+                found = self.alignment.step(value.node, value, Replay("reshape", (value, shape)))
+                if rows != 0:
+                    moved = Replay(torch.ops.aten.movedim.int, (found, 0, rows))
+                    found = self.alignment.step(value.node, found, moved)
+                placed[value] = found
         return Replay(recipe.target, substituted(recipe.args, placed), substituted(recipe.kwargs, placed))
 
 

@@ -69,14 +69,21 @@ def _lifted_view(low: Lowering, node: fx.Node, x: Value, meta: Any) -> Value:
 
 
 def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Value:
-    # [B, T, …] -> [B·T, …] and back: rows and time are neighbours, rows first, with nothing but axes of 1 between.
+    # [B, T, …] -> [B·T, …] and back, or [T, B, …] -> [T·B, …]: rows and time are neighbours, with nothing but axes of 1
+    # between.
     for value in (x, y):
-        if not value.merged and not _are_neighbours(value):
-            raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
-    ends = [_products(low, value, n)[1] for value in (x, y)]
+        if not value.merged:
+            after = value.rows is not None and value.time == value.rows - 1
+            y.mixed = x.mixed if x.merged else after
+            if not (after if y.mixed else _are_neighbours(value)):
+                raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
+    if x.merged and y.merged:
+        y.mixed = x.mixed
+    ends = [_after(low, value, n) for value in (x, y)]
     if ends[0] != ends[1] or not low.same_length(x.length, y.length):
         raise low.refuse(node, "time_mixing", *_PARTS)
-    size = [-1 if axis == y.time else Rows(1) if axis == y.rows else item for axis, item in enumerate(y.shape)]
+    size = [-1 if axis == y.time else Rows(y.inner) if axis == y.rows else item for axis, item in enumerate(y.shape)]
+    y.mixed = y.mixed and y.merged
     y.recipe = Replay("reshape", (x, size))
     return low.record(y)
 
@@ -85,6 +92,12 @@ def _are_neighbours(value: Value) -> bool:
     if value.rows is None or value.rows >= value.time or value.inner != 1:
         return False
     return all(size == 1 for size in value.shape[value.rows + 1 : value.time])
+
+
+def _after(low: Lowering, value: Value, n: int) -> int:
+    """Entries of the axes after time and rows, for each row."""
+    sizes = [low.sizes.at(size, n, 7) for size in value.shape]
+    return value.inner * math.prod(sizes[max(value.time, -1 if value.rows is None else value.rows) + 1 :])
 
 
 def _products(low: Lowering, value: Value, n: int) -> List[int]:

@@ -120,6 +120,10 @@ class Body:
         if thing not in self._nodes:
             self._nodes[thing] = self._replay(thing.recipe)
 
+    def module(self, module: nn.Module, args: Sequence[Any]) -> fx.Node:
+        """A call of a module."""
+        return self.graph.call_module(self.source.module(module, id(module)), tuple(args))
+
     def finish(self, outputs: Sequence[Any], single: bool = False) -> fx.GraphModule:
         """The module; it gives the list of ``outputs``, or with ``single`` the only one."""
         nodes = [self.use(thing) for thing in outputs]
@@ -150,6 +154,8 @@ class Body:
         kwargs = {name: self._argument(value) for name, value in recipe.kwargs.items()}
         if recipe.target == "reshape":
             return self.graph.call_function(torch.reshape, args, kwargs)
+        if isinstance(recipe.target, nn.Module):
+            return self.module(recipe.target, args)
         return self.graph.call_function(scriptable_target(recipe.target), args, kwargs)
 
     def _argument(self, value: Any) -> Any:

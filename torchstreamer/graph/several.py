@@ -59,8 +59,9 @@ class PortedGraphStream(GraphStream):
         ratio: Tuple[int, int],
         like: Tensor,
         length_multiple: int = 1,
+        longest: int = -1,
     ) -> None:
-        super().__init__(nodes, slots, outputs[0], (-1, -1), hop, ratio, like, length_multiple)
+        super().__init__(nodes, slots, outputs[0], (-1, -1), hop, ratio, like, length_multiple, longest=longest)
         self.ports = nn.ModuleList(ports)
         self.outputs = list(outputs)
         self.time_axes = [time for time, _ in axes]
@@ -128,6 +129,11 @@ class PortedGraphStream(GraphStream):
             self._note_mode()
         rows = self._like.size(0) if self._like.dim() == 3 else 0
         self._failed = True
+        if self.longest >= 0:
+            for i, port in enumerate(self.ports):
+                x = given[i]
+                if i == self.first and x is not None:
+                    self._count(x.size(port.time))
         units = self._units()
         inner: List[Optional[Tensor]] = []
         for _ in range(self.slots):
@@ -156,6 +162,8 @@ class PortedGraphStream(GraphStream):
                 found = inner[i]
                 if found is not None and found.size(self.time_axes[k]) > 0:
                     y = found.clone()
+                    if self.longest >= 0 and self.row_axes[k] == 0:
+                        y = self._within(y)
                     if self._unbatched and self.row_axes[k] >= 0:
                         y = y.squeeze(self.row_axes[k])
             ys.append(y)

@@ -19,6 +19,8 @@ __all__ = [
     "EdgeCall",
     "Group",
     "Refused",
+    "Relation",
+    "RelationCall",
     "Replay",
     "Rows",
     "SettleCall",
@@ -28,6 +30,7 @@ __all__ = [
     "StartedCall",
     "StreamCall",
     "SumCall",
+    "Unusable",
     "Value",
     "substituted",
     "things_in",
@@ -102,7 +105,8 @@ class Value:
         recipe: how it is computed on a chunk; ``None`` for an input or the output of a stream
         fresh: whether it shares memory with nothing else
         lifted: whether the tensor has an axis of rows in front that the model's value does not have
-        merged: whether its time axis holds the samples of all rows, row after row
+        merged: whether its time axis holds the samples of all rows, row after row, or
+        mixed: sample after sample
     """
 
     node: fx.Node
@@ -118,6 +122,7 @@ class Value:
     fresh: bool = False
     lifted: bool = False
     merged: bool = False
+    mixed: bool = False
 
     def others(self) -> List[int]:
         """Sizes of the axes that are neither time nor rows."""
@@ -224,6 +229,43 @@ class AtEnd(Refused):
 
 
 @dataclass(eq=False)
+class Relation:
+    """A tensor with an axis of queries and one of keys behind it, its last two, computed from values of both.
+
+    It is never made for the whole signal: a part of the graph computes it for the queries of a step and the keys that
+    these see.
+
+    Attributes:
+        node: the operation that gives it
+        dtype: its dtype
+        rank: its number of axes
+        rows: the axis that holds the rows, -1 if none does
+        fold: entries of that axis for each row
+        recipe: how it is computed; values in it are sides, see `Relating`
+        hidden: what hides keys from queries, and
+        gone: what stands there: 0 or ``-inf``; ``None`` if that is not known, then nothing is hidden
+        sides: a query-side value and a key-side one, whose lengths are its own
+    """
+
+    node: fx.Node
+    dtype: torch.dtype
+    rank: int
+    rows: int
+    fold: int
+    recipe: Replay
+    hidden: Tuple[Any, ...]
+    gone: Optional[float]
+    sides: Tuple["Value", "Value"]
+
+
+@dataclass(eq=False)
+class Unusable:
+    """What no part of the graph can compute; the error is raised if an output depends on it."""
+
+    error: Any
+
+
+@dataclass(eq=False)
 class Call:
     """A part of the graph that is no segment: it takes values and gives others.
 
@@ -258,6 +300,13 @@ class AlignCall(Call):
 
 class SumCall(Call):
     """The sum of two values, met by position."""
+
+
+@dataclass(eq=False)
+class RelationCall(Call):
+    """Queries that are answered by the keys that they see; ``node`` is the part that does it."""
+
+    module: Any
 
 
 @dataclass(eq=False)

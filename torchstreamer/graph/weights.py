@@ -1,6 +1,6 @@
 """Tensors without a time axis: the model's weights and constants, and what is computed from them."""
 
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,11 @@ class Weights:
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
-        self._tensors: Dict[int, Tensor] = {}
+        self._tensors: Dict[Static, Tensor] = {}
 
     def tensor(self, thing: Static) -> Tensor:
         """The tensor of a static value now, for two rows and the example's static inputs."""
-        if id(thing) not in self._tensors:
+        if thing not in self._tensors:
             if thing.recipe is not None:
                 with torch.no_grad():
                     found = self.run(thing.recipe, {})
@@ -35,8 +35,8 @@ class Weights:
                 found = next(port.example for port in self.capture.inputs if port.name == thing.node.name)
             else:
                 found = self.capture.tensors[thing.node.name]
-            self._tensors[id(thing)] = found
-        return self._tensors[id(thing)]
+            self._tensors[thing] = found
+        return self._tensors[thing]
 
     def run(self, recipe: Replay, tensors: Dict[Any, Tensor], rows: int = 2) -> Any:
         """Compute a recipe on given tensors of values."""
@@ -63,9 +63,9 @@ class Weights:
 
     # ------------------------------------------------------------------ modules
 
-    def body(self, inside: Callable[[Any], bool] = lambda thing: False) -> Body:
+    def body(self, inside: Callable[[Any], bool] = lambda thing: False, kind: Type[Body] = Body) -> Body:
         """An empty body; see `Body`."""
-        return Body(self._stored, lambda thing: KeptValue(self.computed(thing)), inside)
+        return kind(self._stored, lambda thing: KeptValue(self.computed(thing)), inside)
 
     def _stored(self, thing: Static) -> Tuple[Tensor, bool]:
         # With whether it belongs into `state_dict()`.

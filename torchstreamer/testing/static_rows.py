@@ -268,5 +268,6 @@ def _live(subject: Subject, stream: BaseStream, chunk: int) -> LiveRows:
         longest=min(settled, 4 * chunk) + 2 * chunk,
         tolerance=subject.tolerance,
         scale=subject.scale,
+        nan=0.0 if subject.spreads_nan else 0.1,
         **_options(subject),
     )

@@ -56,6 +56,7 @@ class Subject:
     apart: Optional[Callable[[], BaseStream]] = None
     _offline: Dict[Tuple[int, int, int], Optional[Tensor]] = field(default_factory=dict)
     _signals: Dict[Tuple[int, int], Tensor] = field(default_factory=dict)
+    _spreads: Optional[bool] = None
 
     def __post_init__(self) -> None:
         self.typical = self.fit(self.typical)
@@ -130,11 +131,27 @@ class Subject:
         if self.differentiable:
             thousand = torch.full((self.rows, self.channels, n), 1e3, dtype=torch.float64)
             thousand = self.domain(thousand).to(self.device, self.dtype)
+            if self.spreads_nan:
+                return {"a thousand": thousand}
             return {"nan": torch.full_like(thousand, math.nan), "a thousand": thousand}
         known = self.signal(_BLOCK)
         like = known.new_empty(self.rows, self.channels, n)
         ends = {"the largest": known.max(), "the smallest": known.min()}
         return {name: torch.full_like(like, int(value)) for name, value in ends.items()}
+
+    @property
+    def spreads_nan(self) -> bool:
+        """Whether a single ``nan``, at the end of a long signal, spoils what the reference gives from the start on.
+
+        So do products with weights of 0, as a softmax gives them to masked scores. Then ``nan`` tells nothing of what
+        depends on what.
+        """
+        if self._spreads is None:
+            x = self.signal(self.long)
+            x[..., -1] = math.nan
+            y = self.refer(x)
+            self._spreads = y is not None and bool(y.isnan().all())
+        return self._spreads
 
     def spoil(self, x: Tensor) -> None:
         """Overwrite a tensor: with ``nan``, or with a whole number that the reference takes."""

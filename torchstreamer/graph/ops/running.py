@@ -3,11 +3,11 @@
 from typing import Iterator, List, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...layers.recurrent import RecurrentStream
 
-__all__ = ["CumulativeStream", "PositionStream"]
+__all__ = ["CumulativeStream", "LookedUp", "PositionStream"]
 
 
 class CumulativeStream(RecurrentStream):
@@ -104,3 +104,26 @@ class PositionStream(RecurrentStream):
 
     def extra_repr(self) -> str:
         return f"first={self.first}, step={self.increment}"
+
+
+class LookedUp(nn.Module):
+    """The entries of a table at the positions of samples.
+
+    Args:
+        dim: the axis of the table that is for positions
+
+    Shape:
+        - table: any
+        - positions: ``[B, t]``; beyond the table they get its last entry
+        - output: ``[B, …]``, the table with ``t`` entries on this axis
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, table: Tensor, positions: Tensor) -> Tensor:
+        dim = self.dim
+        found = table.index_select(dim, positions.clamp(0, table.size(dim) - 1).flatten())
+        size = list(table.size())
+        return found.reshape(size[:dim] + list(positions.size()) + size[dim + 1 :]).movedim(dim, 0)

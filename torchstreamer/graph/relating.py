@@ -1,0 +1,383 @@
+"""Finds relations between queries and keys in a graph, up to where they become values again."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import fx
+
+from ..core.context import Context, Pattern
+from ..core.rates import chain_rates
+from ..errors import UnsupportedModuleError
+from .alignment import Alignment
+from .clocks import Clocks
+from .masks import Board, Bound, MaskError, Masks
+from .ops.relating import Banded, Biased, Placed
+from .refusals import Refusals
+from .relations import RelationNode
+from .segment import Body
+from .values import Clock, Relation, RelationCall, Replay, Span, Static, Value, things_in
+from .weights import Weights
+
+__all__ = ["Attended", "Bias", "Relating", "Softened"]
+
+_UNBOUNDED = (
+    "every query sees all keys, so every output depends on the whole signal",
+    "give the model a mask with an end, or name one: create_stream(model, example=…, context=pts.Context(left, right, "
+    "chunk)) streams it as if it had that mask; or pts.Chunked1d(model, …), which is another model",
+)
+
+
+@dataclass(eq=False)
+class Softened:
+    """Scores with ``-inf`` where a query does not see a key, before a softmax."""
+
+    scores: Relation
+
+
+@dataclass(eq=False)
+class Bias:
+    """A board among scores of so many axes, of which one holds the rows, ``fold`` times; -1 if none does."""
+
+    board: Board
+    rank: int
+    fold: int
+    rows: int
+
+
+@dataclass(eq=False)
+class Attended:
+    """The mask of a fused attention: a board or none, and what is hidden."""
+
+    bias: Optional[Bias]
+    rank: int
+    rows: int
+    fold: int
+
+
+@dataclass(eq=False)
+class _Given:
+    name: str
+
+
+_MASK, _I, _J = _Given("mask"), _Given("i"), _Given("j")
+
+
+class Relating:
+    """Makes relations, and parts of the graph that compute what comes of them.
+
+    Args:
+        clocks: of the values
+        alignment: takes the parts
+        weights: gives tensors without a time axis
+        refuse: makes refusals
+        environment: what stands for the nodes of the graph
+        context: hides keys in every relation, besides the model's own masks
+    """
+
+    def __init__(
+        self,
+        clocks: Clocks,
+        alignment: Alignment,
+        weights: Weights,
+        refuse: Refusals,
+        environment: Dict[fx.Node, Any],
+        context: Optional[Context] = None,
+    ) -> None:
+        self.clocks = clocks
+        self.sizes = clocks.sizes
+        self.alignment = alignment
+        self.weights = weights
+        self.refuse = refuse
+        self.masks = Masks(weights, environment)
+        self.context: Tuple[Any, ...] = () if context is None else (Bound.of(context),)
+        self._sides: Dict[Value, Tuple[Value, bool]] = {}
+
+    # ------------------------------------------------------------------ relations
+
+    def side(self, value: Value, keys: bool) -> Value:
+        """A value as one of the sides of a relation: of the queries of a step, or of the keys that they see."""
+        if value.lifted or value.merged:
+            raise self.refuse(value.node, "relation", "it relates positions to values", "compute it sample by sample")
+        copy = value.like()
+        self._sides[copy] = value, keys
+        return copy
+
+    def whole(self, x: Relation) -> Value:
+        """The value that is as long as a relation."""
+        return self._sides[x.sides[0]][0]
+
+    def placed(self, node: fx.Node, length: Value) -> Tuple[int, int, int]:
+        """Rank of a relation, its axis of rows or -1, and entries of that axis for each row.
+
+        Raises:
+            UnsupportedModuleError: queries and keys are not its last two axes
+        """
+        shape = node.meta["val"].shape
+        rank = len(shape)
+        axes = [axis for axis, size in enumerate(shape) if self.sizes.varies(size)]
+        rows = [axis for axis, size in enumerate(shape) if self.sizes.has_rows(size)]
+        same = all(self.clocks.same_length(self.sizes.function(shape[axis], 1), length.length) for axis in axes)
+        fold = self.sizes.at(shape[rows[0]], self.clocks.lengths[0], 2) // 2 if rows else 1
+        fits = len(rows) == bool(self.sizes.rows) and (rows in ([], [0]) or fold == 1)
+        if axes != [rank - 2, rank - 1] or not same or not fits:
+            raise self.refuse(
+                node,
+                "relation",
+                "it relates samples to each other in a layout that has no stream",
+                "lay scores out as [rows, …, queries, keys]",
+            )
+        return rank, rows[0] if rows else -1, fold
+
+    def product(self, node: fx.Node, one: Value, other: Value, recipe: Callable[[Value, Value], Replay]) -> Relation:
+        """The relation of two values by a product."""
+        q, k = self.side(one, False), self.side(other, True)
+        rank, rows, fold = self.placed(node, one)
+        return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe(q, k), (), None, (q, k))
+
+    def like(
+        self, node: fx.Node, x: Relation, recipe: Replay, hidden: Tuple[Any, ...], gone: Optional[float]
+    ) -> Relation:
+        """A relation made of another."""
+        rank, rows, fold = self.placed(node, self.whole(x))
+        kept = hidden if gone is not None else ()
+        return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe, kept, gone, x.sides)
+
+    def bounded(self, node: fx.Node, hidden: Tuple[Any, ...], length: Value) -> Tuple[Pattern, Optional[int]]:
+        """The pattern of what several things leave to see.
+
+        Raises:
+            UnsupportedModuleError: it is not bounded, or not proved
+        """
+        if not hidden:
+            raise self.refuse(node, "unbounded_context", *_UNBOUNDED)
+        size = length.shape[length.time]
+        assert not isinstance(size, int)
+        try:
+            return self.masks.pattern(hidden, size)
+        except MaskError as error:
+            raise self.refused(node, error) from None
+
+    def refused(self, node: fx.Node, error: MaskError) -> UnsupportedModuleError:
+        """The refusal of a mask."""
+        if error.code == "unbounded_context":
+            return self.refuse(
+                node, error.code, error.reason + ", so its outputs depend on the whole signal", _UNBOUNDED[1]
+            )
+        remedy = {
+            "mask_data": "leave it out: rows of a batch end by final or by lengths, each for itself",
+            "mask_length": "make it of torch.arange by comparisons of j with i, in whole numbers; or leave it out, and "
+            "give create_stream(…, context=pts.Context(…))",
+            "mask_finite": "use -inf, or let every query see its own key",
+        }[error.code]
+        return self.refuse(
+            error.node or node, error.code, f"it makes a mask that has no stream: {error.reason}", remedy
+        )
+
+    # ------------------------------------------------------------------ values again
+
+    def answered(self, node: fx.Node, recipe: Replay, hidden: Tuple[Any, ...]) -> Value:
+        """What comes of queries that have met their keys.
+
+        Args:
+            node: the operation that gives it
+            recipe: how it is computed, of relations and sides
+            hidden: what hides keys
+        """
+        sides = list(dict.fromkeys(self._sides_in(recipe)))
+        sides.sort(key=lambda side: self._sides[side][1])
+        sources = [self._sides[side][0] for side in sides]
+        aligned = self.alignment.align(node, sources)
+        pattern, limit = self.bounded(node, hidden, aligned[0])
+        if limit is not None:
+            self.clocks.limits.append((aligned[0].shape[aligned[0].time], limit))
+        if len({value.dtype for value in aligned}) > 1:
+            raise self.refuse(node, "relation", "it relates values of different dtypes", "convert them first")
+        before = aligned[0].clock
+        assert before is not None
+        clock = self._after(before, pattern)
+        level = max(value.level for value in aligned) + 1
+        value = self.clocks.value(node, node.meta["val"], clock, level)
+        if value is None or not self.clocks.same_length(value.length, aligned[0].length):
+            raise self.refuse(node, "time_mixing", *_UNBOUNDED)
+        value.fresh = True
+        statics: List[Static] = []
+        bodies = [self._body(recipe, sides, statics, value, pattern, plain) for plain in (False, True)]
+        queries = sum(not self._sides[side][1] for side in sides)
+        layouts = [each.layout() for each in aligned]
+        self.alignment.handler = "RelationNode"
+
+        def module(slots: Sequence[int], target: int) -> RelationNode:
+            return RelationNode(pattern, bodies[0], bodies[1], slots, queries, layouts, target, value.layout())
+
+        self.alignment.calls.append(RelationCall([*aligned, *statics], [value], module))  # type: ignore[list-item]
+        return value
+
+    def _sides_in(self, recipe: Any) -> List[Value]:
+        found: List[Value] = []
+        for thing in things_in([recipe.args, recipe.kwargs]):
+            if isinstance(thing, Span):
+                thing = thing.value
+            if isinstance(thing, Softened):
+                thing = thing.scores
+            if isinstance(thing, Relation):
+                found += self._sides_in(thing.recipe)
+            elif isinstance(thing, Value):
+                found.append(thing)
+        return found
+
+    def _after(self, before: Clock, pattern: Pattern) -> Clock:
+        def available(n: int, final: bool) -> int:
+            came = before.available(n, final)
+            return came if final else pattern.settled(came)
+
+        hop, ratio = chain_rates([(before.hop, before.ratio), (pattern.period, (1, 1))])
+        return self.clocks.clock(available, hop, ratio)
+
+    # ------------------------------------------------------------------ the computation
+
+    def _body(
+        self,
+        recipe: Replay,
+        sides: Sequence[Value],
+        statics: List[Static],
+        result: Value,
+        pattern: Pattern,
+        plain: bool,
+    ) -> torch.nn.Module:
+        body = self.weights.body(lambda thing: isinstance(thing, Relation), _Met)
+        assert isinstance(body, _Met)
+        body.set(self, pattern, self._sides[sides[0]][0], plain)
+        for thing in [*sides, _MASK, _I, _J, *statics]:
+            body.input(thing)
+        made = result.like(recipe=recipe)
+        body.compute(made)
+        module = body.finish([made])
+        for thing in body.inputs[len(sides) + 3 :]:
+            if thing not in statics:
+                statics.append(thing)
+        return module
+
+
+class _Met(Body):
+    """Builds what is computed of queries and keys."""
+
+    def set(self, relating: Relating, pattern: Pattern, length: Value, plain: bool) -> None:
+        self.relating = relating
+        self.pattern = pattern
+        self.length = length
+        self.plain = plain
+        self._tables: Dict[Tuple[Board, int], Tuple[Static, int, int, int]] = {}
+        self._masks: Dict[Tuple[int, int, int], fx.Node] = {}
+
+    def _replay(self, recipe: Optional[Replay]) -> fx.Node:
+        assert recipe is not None
+        idle = self._idle(recipe)
+        return super()._replay(recipe) if idle is None else self.use(idle)
+
+    def _idle(self, recipe: Replay) -> Optional[Relation]:
+        """The relation that an operation leaves as it is wherever a query sees a key."""
+        name = getattr(recipe.target, "__name__", "").split(".")[0]
+        relations = [each for each in recipe.args if isinstance(each, Relation)]
+        boards = [each for each in recipe.args if isinstance(each, Bias)]
+        wanted = {"add": 0.0, "masked_fill": 0.0, "where": float(recipe.args[1:2] == tuple(relations)), "mul": 1.0}
+        if len(relations) != 1 or len(boards) != 1 or recipe.kwargs or name not in wanted:
+            return None
+        dtype, other = relations[0].dtype, boards[0].board.node.meta["val"].dtype
+        if other != torch.bool and torch.promote_types(dtype, other) != dtype:
+            return None
+        return relations[0] if self._same(boards[0], wanted[name]) else None
+
+    def _same(self, bias: Bias, wanted: float) -> bool:
+        """Whether a board is this number wherever a query sees a key."""
+        static, period, left, right = self._banded(bias)
+        if static.given or (static.weights and static.recipe is not None and self._learned(static)):
+            return False
+        table = Weights(self.relating.weights.capture).tensor(static).cpu()
+        place = torch.arange(period).unsqueeze(1)
+        offset = torch.arange(-left, right + 1).unsqueeze(0)
+        start = (left + self.pattern.prefix + 1) * period  # far from the start of the signal
+        seen = self.pattern.visible(start + place, start + place + offset)
+        return bool((table[..., seen] == wanted).all())
+
+    def _learned(self, static: Static) -> bool:
+        # A parameter may change, a buffer of a mask does not.
+        if static.recipe is None:
+            return isinstance(self.relating.weights.tensor(static), torch.nn.Parameter)
+        inner = things_in([static.recipe.args, static.recipe.kwargs])
+        return any(self._learned(each) for each in inner if isinstance(each, Static))
+
+    def _banded(self, bias: Bias) -> Tuple[Static, int, int, int]:
+        """The table of a board, its period, and how far it goes to the left and to the right."""
+        board, rank = bias.board, bias.rank
+        if (board, rank) not in self._tables:
+            masks, pattern = self.relating.masks, self.pattern
+            proved = masks.proved(board)
+            left, right = max(pattern.lookback, 0), max(pattern.lookahead, 0)
+            period = math.lcm(proved.period, pattern.period)
+            whole = proved.first + left + right + 2 * period + 1
+            size = self.length.shape[self.length.time]
+            n = masks.signal(size, whole if proved.limit is None else min(whole, proved.limit), proved.limit)
+            values = masks.static(board.node, n)
+            lead = len(board.node.meta["val"].shape) - 2
+            if lead > rank - 2:
+                raise self.relating.refuse(
+                    board.node, "relation", "it has more axes than the scores that it is added to", "lay both out alike"
+                )
+            for _ in range(rank - 2 - lead):
+                values = _computed(values, torch.ops.aten.unsqueeze.default, 0)
+            table = _computed(values, Banded(period, proved.first, left, right))
+            self._tables[board, rank] = table, period, left, right
+        return self._tables[board, rank]
+
+    def _bias(self, bias: Bias) -> fx.Node:
+        if self.pattern.prefix > 0:
+            raise self.relating.refuse(
+                bias.board.node,
+                "relation",
+                "a bias is added where the first keys are seen for ever",
+                "use a mask alone",
+            )
+        static, _, left, _ = self._banded(bias)
+        rows: Any = self._rows(1) if bias.rows >= 0 else 1
+        args = (self.use(static), self.use(_I), self.use(_J), rows)
+        return self.module(Biased(bias.rows, bias.fold, left), args)
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Relation):
+            return self.use(value)
+        if isinstance(value, Bias):
+            return self._bias(value)
+        if isinstance(value, Softened):
+            x = value.scores
+            return self.use(x) if self.plain else self._hidden(self.use(x), self._seen(x.rank, x.rows, x.fold))
+        if isinstance(value, Attended):
+            return self._attended(value)
+        return super()._argument(value)
+
+    def _attended(self, value: Attended) -> Any:
+        seen = None if self.plain else self._seen(value.rank, value.rows, value.fold)
+        if value.bias is None:
+            return seen
+        truth = value.bias.board.node.meta["val"].dtype == torch.bool
+        if self._same(value.bias, float(truth)):
+            return seen
+        bias = self._bias(value.bias)
+        if seen is None:
+            return bias
+        return self.graph.call_function(torch.logical_and, (bias, seen)) if truth else self._hidden(bias, seen)
+
+    def _hidden(self, scores: fx.Node, seen: fx.Node) -> fx.Node:
+        unseen = self.graph.call_function(torch.logical_not, (seen,))
+        return self.graph.call_function(torch.masked_fill, (scores, unseen, self._argument(-math.inf)))
+
+    def _seen(self, rank: int, rows: int, fold: int) -> fx.Node:
+        key = rank, rows, fold
+        if key not in self._masks:
+            self._masks[key] = self.module(Placed(rank, rows, fold), (self.use(_MASK),))
+        return self._masks[key]
+
+
+def _computed(x: Static, target: Any, *args: Any) -> Static:
+    return Static(x.node, Replay(target, (x, *args)), x.weights, x.given, False)

@@ -1,0 +1,122 @@
+"""The part of a graph stream in which queries meet keys. TorchScript compiles this file."""
+
+# A ModuleList does not tell the type of its modules.
+# mypy: disable-error-code="operator, union-attr, assignment"
+
+from typing import Any, Iterator, List, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..core.context import Pattern
+from ..core.fast_attributes import entry
+from ..layers.attention_memory import AttentionMemory
+from .layout import Layout
+
+__all__ = ["RelationNode"]
+
+
+class RelationNode(nn.Module):
+    """Operations of the model between queries and keys, from a product of both to sums over the keys.
+
+    The model's own operations run on the queries that can be answered and the keys that these see.
+
+    Args:
+        pattern: which query sees which key
+        body: takes a list of tensors: the query-side values, the key-side values, both in the model's layout, a mask
+            ``[b, m, K]``, the positions of queries and keys, and static values; gives a list with the answers
+        plain: the same where every query sees all the keys; the mask is empty
+        sources: slots of the query-side values, of the key-side values, and of static ones
+        queries: how many the query-side ones are
+        layouts: of both
+        target: slot of the answers
+        layout_out: of these
+    """
+
+    sources: List[int]
+    channels: List[int]
+    spent: List[int]
+    memory = entry("_modules")
+    body = entry("_modules")
+    plain = entry("_modules")
+    layouts = entry("_modules")
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        body: nn.Module,
+        plain: nn.Module,
+        sources: Sequence[int],
+        queries: int,
+        layouts: Sequence[Layout],
+        target: int,
+        layout_out: Layout,
+    ) -> None:
+        super().__init__()
+        self.memory = AttentionMemory(pattern)
+        self.body = body
+        self.plain = plain
+        self.sources = list(sources)
+        self.queries = queries
+        self.streamed = len(layouts)
+        self.layouts = nn.ModuleList(layouts)
+        self.channels = [layout.channels for layout in layouts]
+        self.target = target
+        self.layout_out = layout_out
+        self.spent = []
+
+    def extra_repr(self) -> str:
+        return f"{self.sources} -> {self.target}"
+
+    def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
+        packed: List[Tensor] = []
+        for k, layout in enumerate(self.layouts):
+            x = chunks[self.sources[k]]
+            if x is not None:
+                packed.append(layout.pack(x))
+        q: Optional[Tensor] = None
+        key: Optional[Tensor] = None
+        if len(packed) > 0:
+            assert len(packed) == self.streamed, "values of one clock came apart"
+            n = self.queries
+            q = packed[0] if n == 1 else torch.cat(packed[:n], 1)
+            key = packed[n] if n + 1 == self.streamed else torch.cat(packed[n:], 1)
+        faced = self.memory.take(q, key, final)
+        if faced is None:
+            return
+        parts = list(faced.q.split(self.channels[: self.queries], 1))
+        parts += list(faced.k.split(self.channels[self.queries :], 1))
+        xs: List[Tensor] = []
+        for k, back in enumerate(self.layouts):
+            xs.append(back.unpack(parts[k]))
+        mask = faced.mask
+        xs.append(faced.i.new_empty([0]) if mask is None else mask)
+        xs.append(faced.i)
+        xs.append(faced.j)
+        for i in self.sources[self.streamed :]:
+            static = chunks[i]
+            assert static is not None
+            xs.append(static)
+        ys: List[Tensor] = self.plain(xs) if mask is None else self.body(xs)
+        chunks[self.target] = ys[0]
+
+    def count(self, lengths: List[int], n: int, final: bool) -> None:
+        length = lengths[self.sources[0]]
+        lengths[self.target] = length if final else self.memory.ready(0, length)
+
+    @torch.jit.unused
+    def pattern(self) -> Pattern:
+        """Which query sees which key."""
+        memory: Any = self.memory
+        table = tuple(tuple(row) for row in memory.table.tolist()) if memory.tabled else None
+        return Pattern(tuple(memory.lo), tuple(memory.hi), table, memory.prefix)
+
+    @torch.jit.unused
+    def taps(self, n: int) -> Iterator[Tensor]:
+        """Keys that the queries of a signal see, one by one; -1 for none."""
+        pattern, i = self.pattern(), torch.arange(n)
+        for offset in range(-pattern.lookback, pattern.lookahead + 1):
+            yield torch.where(pattern.visible(i, i + offset), i + offset, -1)
+        for key in range(pattern.prefix):
+            j = torch.full_like(i, key)
+            yield torch.where(pattern.visible(i, j) & (i - j > pattern.lookback), j, -1)

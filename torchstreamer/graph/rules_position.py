@@ -1,0 +1,80 @@
+"""Rules for operations on positions, which have an axis of rows in front: tables, products and other dtypes of them."""
+
+from typing import Any, Dict, List, Optional
+
+import torch
+from torch import fx
+
+from .lowering import Lowering, rule
+from .mask_numbers import Number
+from .masks import MaskError
+from .reasons import REASONS
+from .values import Replay, Static, Value
+
+__all__: List[str] = []
+
+
+@rule("_to_copy", "to", lifted=True)
+def to_dtype(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
+    dtype = node.meta["val"].dtype
+    return low.step(node, x, Replay(torch.ops.aten.to.dtype, (x, dtype)), dtype=dtype)
+
+
+@rule("embedding", takes=None)
+def embedding(low: Lowering, node: fx.Node, weight: Any, a: Dict[str, Any]) -> Any:
+    x = a["indices"]
+    if not isinstance(weight, Static) or not isinstance(x, Value) or not x.lifted:
+        return NotImplemented
+    entries = int(weight.node.meta["val"].shape[0])
+    most = _most(low, node.args[1], entries)
+    if most is not None:
+        low.clocks.limits.append((x.shape[x.time], most))
+    # Before and after its signal a row of a static step has positions too.
+    inside = low.step(node, x, Replay(torch.ops.aten.clamp.default, (x, 0, entries - 1)))
+    recipe = Replay(node.target, (weight, inside))
+    return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
+
+
+def _most(low: Lowering, indices: Any, entries: int) -> Optional[int]:
+    """Up to which length indices stay inside a table; ``None`` if they always do.
+
+    Raises:
+        UnsupportedModuleError: that is not known
+    """
+    try:
+        found = low.relating.masks.number(indices)
+    except MaskError:
+        found = None
+    if not isinstance(found, Number) or len(found.rises) != 1 or found.grow != 0 or found.floor is not None:
+        raise low.refuse(indices, "position", *REASONS["arange"])
+    if found.cap is not None and found.cap.slope == 0 and found.cap.offset < entries:
+        return None
+    rise = next(iter(found.rises.values()))
+    if rise <= 0 or found.low < 0:
+        raise low.refuse(indices, "position", *REASONS["arange"])
+    # rise · (T - 1) + high < entries
+    return int((entries - 1 - found.high) / rise) + 1
+
+
+@rule("matmul", takes=None)
+def product(low: Lowering, node: fx.Node, one: Any, a: Dict[str, Any]) -> Any:
+    other = a["other"]
+    x, static, behind = (one, other, -1) if isinstance(one, Value) else (other, one, -2)
+    fits = isinstance(x, Value) and x.lifted and isinstance(static, Static) and not static.sized
+    if not fits or len(x.shape) < 2 or x.time - len(x.shape) == behind:
+        return NotImplemented
+    recipe = Replay(node.target, (one, other))
+    return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
+
+
+@rule("transpose", "permute", lifted=True)
+def turned(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
+    rank = len(x.shape)
+    order = list(range(rank))
+    if "dims" in a:
+        order = [axis % rank for axis in a["dims"]]
+    else:
+        one, other = a["dim0"] % rank, a["dim1"] % rank
+        order[one], order[other] = order[other], order[one]
+    recipe = Replay(torch.ops.aten.permute.default, (x, [0, *(axis + 1 for axis in order)]))
+    return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
