@@ -19,7 +19,7 @@ from torchstreamer.testing.live_rows import LiveRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 
-from runner_calls import GRAPH, PACKAGE, SCRIPT  # noqa: E402
+from runner_calls import GRAPH, PACKAGE, SCRIPT
 
 CONTEXTS = {
     "window": pts.Context.window(6),
