@@ -18,11 +18,6 @@ __all__ = ["BoundedStream", "CompositeStream"]
 class BoundedStream(BaseStream):
     """A stream of others, some of which may take signals up to a length only."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        # Samples that came; only where there is a longest signal.
-        self.came: Optional[RowClock] = None
-
     @torch.jit.unused
     def bound_by(self, stream: BaseStream, before: Sequence[BaseStream] = ()) -> None:
         """Take no signal that is too long for a stream inside, after the streams that stand before it."""
@@ -42,18 +37,19 @@ class BoundedStream(BaseStream):
             middle = (low + high) // 2
             low, high = (middle, high) if reaches(middle) <= stream._limit else (low, middle)
         self._limit = low if self._limit < 0 else min(low, self._limit)
-        if self.came is None:
-            self.came = RowClock(1, endless=True)
+        # Samples that came; only where there is a longest signal, so that the state of others has nothing more.
+        self.came = RowClock(1, endless=True)
 
     def _require_room(self, x: Tensor) -> None:
-        if self.came is not None:
-            if not self.came.started():
+        if hasattr(self, "came"):
+            came = self.came
+            if not came.started():
                 if x.size(2) > self._limit:
                     self._like = self._like.new_empty([0])  # as if nothing had come
-                self.came.require_room(x.size(2), self._limit)
-                self.came.begin(x)
-            self.came.require_room(x.size(2), self._limit)
-            self.came.advance(x.size(2))
+                came.require_room(x.size(2), self._limit)
+                came.begin(x)
+            came.require_room(x.size(2), self._limit)
+            came.advance(x.size(2))
 
 
 class CompositeStream(BoundedStream):
