@@ -78,13 +78,15 @@ def tail(step: Callable[[], Any], count: int) -> tuple[float, float]:
     return spans[int(0.999 * (count - 1))], spans[-1]
 
 
-def measured(kind: str, size: int, rounds: int, span_s: float, count: int) -> dict[str, Any]:
+def measured(
+    kind: str, size: int, rounds: int, span_s: float, count: int, backend: str, autotune: bool
+) -> dict[str, Any]:
     """All figures of one layer."""
     torch.manual_seed(0)
     net = getattr(nn, kind)(size, size).eval()
     x = torch.randn(1, size, 1)
     stream = pts.create_stream(net)
-    compiled = pts.compile(pts.create_stream(net), chunk=1)
+    compiled = pts.compile(pts.create_stream(net), chunk=1, backend=backend, autotune=autotune)
     scripted = torch.jit.script(pts.create_stream(net))
     signal = torch.randn(WHOLE_LENGTH, 1, size)
     runs: dict[str, Callable[[], Any]] = {}
@@ -156,6 +158,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25, help="interleaved rounds")
     parser.add_argument("--span", type=float, default=0.02, help="seconds per contender and round")
     parser.add_argument("--steps", type=int, default=100_000, help="single steps for p99.9 and the maximum")
+    parser.add_argument("--backend", default="auto", help="of the compiled step")
+    parser.add_argument("--no-autotune", action="store_true", help="compile without trying kernels out")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--no-write", action="store_true", help="print only")
     args = parser.parse_args()
@@ -166,8 +170,10 @@ def main() -> None:
     cases = []
     for kind in ("GRU", "LSTM"):
         for size in args.sizes:
-            cases.append(measured(kind, size, args.rounds, args.span, args.steps))
-            print(f"{kind}({size}) done", flush=True)
+            options = args.rounds, args.span, args.steps, args.backend, not args.no_autotune
+            cases.append(measured(kind, size, *options))
+            times = {name: statistics.median(ns) / 1000 for name, ns in cases[-1]["ns"].items()}
+            print(f"{kind}({size}) done, µs: {times}", flush=True)
     facts = {**machine(), "rounds": args.rounds}
     text = table(cases, facts)
     print("\n" + text)

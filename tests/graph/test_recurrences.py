@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer.analysis import summary
 from torchstreamer.testing import verify_stream
 from torchstreamer.testing.live_rows import LiveRows
 
@@ -442,6 +443,14 @@ def test_quantized_layers() -> None:
             with pytest.raises(pts.UnsupportedModuleError, match="range of the whole signal") as caught:
                 pts.create_stream(nn.Sequential(nn.Conv1d(3, 3, 1), layer), example)
             assert (caught.value.code, caught.value.path) == ("quantized", "1")
+
+
+def test_multiply_adds() -> None:
+    net, channels = net_of("dual path")
+    net = net.float()
+    found = summary(pts.create_stream(net, example=normal(1, channels, 24).float()), chunk=3)
+    per_band = [2 * 16 * (3 + 4) + 8 * 3, 9 * (3 + 3)]
+    assert [layer.macs for layer in found.layers if layer.macs] == [4 * macs for macs in per_band]
 
 
 def test_a_report() -> None:

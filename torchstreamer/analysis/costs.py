@@ -253,6 +253,9 @@ class _Operations(Watch):  # type: ignore[no-untyped-call]
             if y is not NotImplemented:
                 return y
         y = func(*args, **kwargs)
+        if func._overloadpacket is torch.ops.aten.mkldnn_rnn_layer:  # of an LSTM, which torch's counter leaves out
+            x, inner, own = args[:3]
+            self.flops += 2 * x.shape[0] * x.shape[1] * (inner.numel() + own.numel())
         if known:
             self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=y)
         return y
