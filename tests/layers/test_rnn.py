@@ -77,7 +77,9 @@ def test_every_rule(kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-2)]
+)
 def test_short_and_long_chunks_agree(kind: str, dtype: torch.dtype, limit: float) -> None:
     net, x = layer(kind, dtype), normal(2, 3, 90).to(dtype)
     stream = pts.create_stream(net)
