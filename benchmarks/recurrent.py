@@ -94,6 +94,10 @@ def measured(
         check({"stream": stream, "scripted": scripted, "compiled": compiled}, net, size)
         runs["cell by hand"] = by_hand(kind, net, getattr(nn, f"{kind}Cell")(size, size).eval(), x)
         runs["stream"] = lambda: stream(x)
+        quiet, silence = pts.create_stream(net), torch.zeros_like(x)
+        for _ in range(count):
+            quiet(silence)
+        runs["in silence"] = lambda: quiet(silence)
         runs["scripted"] = lambda: scripted(x)
         runs["bare step"] = bare(compiled, x)
         runs["compiled"] = lambda: compiled(x)
@@ -103,16 +107,11 @@ def measured(
         runs["whole sequence"] = lambda: net(signal)
         times = interleave(runs, rounds, span_s)
         times["whole sequence"] = [s / WHOLE_LENGTH for s in times["whole sequence"]]
-        silence = torch.zeros_like(x)
-        for _ in range(count):
-            stream(silence)
-        quiet = interleave({"silence": lambda: stream(silence)}, rounds, span_s)["silence"]
         tails = {name: tail(run, count) for name, run in runs.items() if name != "whole sequence"}
     return {
         "kind": kind,
         "size": size,
         "ns": {name: [round(s * 1e9) for s in seconds] for name, seconds in times.items()},
-        "silence_ns": [round(s * 1e9) for s in quiet],
         "tails_ns": {name: [round(s * 1e9) for s in pair] for name, pair in tails.items()},
         "chosen": str(compiled.candidates[0]).partition(":")[0],
     }
@@ -146,8 +145,6 @@ def table(cases: list[dict[str, Any]], facts: dict[str, Any]) -> str:
             ends = [f"{ns / 1000:.0f}" for ns in case["tails_ns"].get(name, [])] or ["-", "-"]
             named = f"{name} ({case['chosen']})" if name in ("compiled", "bare step") else name
             lines.append(f"| {layer} | {named} | {median:.1f} | {cell} | {whole} | {' | '.join(ends)} |")
-        silent = statistics.median(case["silence_ns"]) / 1000
-        lines.append(f"| {layer} | in silence | {silent:.1f} | | | | |")
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from torchstreamer.testing import verify_stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 
-from runner_calls import GRAPH, PACKAGE, SCRIPT, needs_onnx
+from runner_calls import GRAPH, PACKAGE, SCRIPT
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
@@ -77,7 +77,9 @@ def test_every_rule(kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-2)]
+)
 def test_short_and_long_chunks_agree(kind: str, dtype: torch.dtype, limit: float) -> None:
     net, x = layer(kind, dtype), normal(2, 3, 90).to(dtype)
     stream = pts.create_stream(net)
@@ -244,13 +246,14 @@ def test_its_field_and_cost() -> None:
     assert lstm.multiply_adds(10, 10) == 10 * per_sample
 
 
-@pytest.mark.sample("lstm", long=("gru, two layers, batch first", "lstm with projections"))
-@pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, pytest.param(GRAPH, marks=needs_onnx)])
-@pytest.mark.parametrize("kind", ["lstm", "gru, two layers, batch first", "lstm with projections"])
-def test_files(kind: str, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [4, 24])  # by cells and by the operators of whole sequences
+@pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
+@pytest.mark.parametrize("kind", ["lstm", "gru, two layers, batch first", "lstm with projections", "rnn"])
+def test_files(kind: str, suffix: str, chunk: int, tmp_path: Path) -> None:
     net, x = layer(kind, torch.float32), normal(1, 3, 50).float()
     path = tmp_path / f"net{suffix}"
-    pts.export(pts.create_stream(net), path, **({} if suffix == SCRIPT else {"chunk": 4}))
+    pts.export(pts.create_stream(net), path, **({} if suffix == ".pt" else {"chunk": chunk}))
     runner = pts.load(path)
     with torch.no_grad():
         assert differs(joined(runner, x, 1, 9, 5), offline(net, x)) < 1e-5

@@ -235,7 +235,7 @@ def _whole(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]
     def call(*args: Any, **kwargs: Any) -> Any:
         given = [value for value in pytree.tree_leaves((args, kwargs)) if value is not None]
         tensors = [value for value in given if isinstance(value, Tensor)]
-        if not args or tensors[:1] != [args[0]] or len(tensors) != len(given):
+        if not args or not tensors or tensors[0] is not args[0] or len(tensors) != len(given):
             return forward(*args, **kwargs)
         stream = _stream(module)
         axes = stream.axes

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.jit import is_scripting
 
 from ..core.axes import Axes
@@ -69,6 +70,7 @@ class TorchRecurrentStream(RecurrentStream):
         self.bias = weights.bias
         self.sizes = [weights.output_size, weights.hidden_size][: len(names)]
         self.starts = nn.ModuleList(_starts(net, initial, self.sizes, self.layers))
+        self.projected = weights.proj_size > 0
         self.longest = 0  # samples of a chunk up to which cells pay
 
     def initial(self, x: Tensor) -> List[Tensor]:
@@ -85,6 +87,10 @@ class TorchRecurrentStream(RecurrentStream):
         if not is_scripting():
             if recorded_form() not in ("", "channels") and x.size(2) <= UNROLLED_SAMPLES:
                 y, state = self.unrolled(x, state)
+                return y, without_denormals(state)
+            if self.projected and is_compiling():
+                # ONNX has no operator for it, and the exporter takes that of an LSTM without projections.
+                y, state = self.sample_by_sample(x, state)
                 return y, without_denormals(state)
         if x.size(2) > self.longest:
             y, state = self.whole(x, state)
@@ -328,7 +334,6 @@ class LSTMStream(TorchRecurrentStream):
 
     def __init__(self, net: Union[nn.LSTM, RecurrentWeights], initial: Start = None) -> None:
         super().__init__(net, initial, nn.LSTM, ["h", "c"])
-        self.projected = net.proj_size > 0
         self.longest = recurrent_samples(True, self.sizes[1])
 
     def sample_by_sample(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
