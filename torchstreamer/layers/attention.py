@@ -161,7 +161,12 @@ class TransformerEncoderLayer1d(_Attends):
 
     Args:
         layer: the layer, ``batch_first`` or not
-        context, rope, bias, softcap, scale, sinks: of its attention, see `SelfAttention1d`
+        context: which keys a query sees
+        rope: of its attention, see `SelfAttention1d`; so are the others
+        bias: adds to scores by positions
+        softcap: bounds scores smoothly
+        scale: of the scores
+        sinks: keys at the start of the signal that every later query sees
 
     Shape:
         - input: ``[B, C, T]``

@@ -323,7 +323,10 @@ class EncoderLayerBody(nn.Module):
 
     Args:
         layer: the layer
-        rope, bias, softcap, scale: of its attention, see `AttentionBody`
+        rope: of its attention, see `AttentionBody`; so are the others
+        bias: adds to scores by positions
+        softcap: bounds scores smoothly
+        scale: of the scores
     """
 
     def __init__(
