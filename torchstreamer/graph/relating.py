@@ -20,7 +20,7 @@ from .segment import Body
 from .values import Clock, Relation, RelationCall, Replay, Span, Static, Value, things_in
 from .weights import Weights
 
-__all__ = ["Attended", "Bias", "Relating", "Softened"]
+__all__ = ["Attended", "Bias", "Relating", "Softened", "Zeroed"]
 
 _UNBOUNDED = (
     "every query sees all keys, so every output depends on the whole signal",
@@ -34,6 +34,13 @@ class Softened:
     """Scores with ``-inf`` where a query does not see a key, before a softmax."""
 
     scores: Relation
+
+
+@dataclass(eq=False)
+class Zeroed:
+    """Weights with 0 where a query does not see a key, before a sum over the keys."""
+
+    weights: Relation
 
 
 @dataclass(eq=False)
@@ -99,7 +106,9 @@ class Relating:
     def side(self, value: Value, keys: bool) -> Value:
         """A value as one of the sides of a relation: of the queries of a step, or of the keys that they see."""
         if value.lifted or value.merged:
-            raise self.refuse(value.node, "relation", "it relates positions to values", "compute it sample by sample")
+            raise self.refuse(
+                value.node, "attention_layout", "it relates positions to values", "compute it sample by sample"
+            )
         copy = value.like()
         self._sides[copy] = value, keys
         return copy
@@ -124,7 +133,7 @@ class Relating:
         if axes != [rank - 2, rank - 1] or not same or not fits:
             raise self.refuse(
                 node,
-                "relation",
+                "attention_layout",
                 "it relates samples to each other in a layout that has no stream",
                 "lay scores out as [rows, …, queries, keys]",
             )
@@ -142,7 +151,8 @@ class Relating:
         """A relation made of another."""
         rank, rows, fold = self.placed(node, self.whole(x))
         kept = hidden if gone is not None else ()
-        return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe, kept, gone, x.sides)
+        softened = x.softened and gone == 0
+        return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe, kept, gone, x.sides, softened)
 
     def bounded(self, node: fx.Node, hidden: Tuple[Any, ...], length: Value) -> Tuple[Pattern, Optional[int]]:
         """The pattern of what several things leave to see.
@@ -193,7 +203,7 @@ class Relating:
         if limit is not None:
             self.clocks.limits.append((aligned[0].shape[aligned[0].time], limit))
         if len({value.dtype for value in aligned}) > 1:
-            raise self.refuse(node, "relation", "it relates values of different dtypes", "convert them first")
+            raise self.refuse(node, "attention_layout", "it relates values of different dtypes", "convert them first")
         before = aligned[0].clock
         assert before is not None
         clock = self._after(before, pattern)
@@ -221,6 +231,8 @@ class Relating:
                 thing = thing.value
             if isinstance(thing, Softened):
                 thing = thing.scores
+            if isinstance(thing, Zeroed):
+                thing = thing.weights
             if isinstance(thing, Relation):
                 found += self._sides_in(thing.recipe)
             elif isinstance(thing, Value):
@@ -323,7 +335,10 @@ class _Met(Body):
             lead = len(board.node.meta["val"].shape) - 2
             if lead > rank - 2:
                 raise self.relating.refuse(
-                    board.node, "relation", "it has more axes than the scores that it is added to", "lay both out alike"
+                    board.node,
+                    "attention_layout",
+                    "it has more axes than the scores that it is added to",
+                    "lay both out alike",
                 )
             for _ in range(rank - 2 - lead):
                 values = _computed(values, torch.ops.aten.unsqueeze.default, 0)
@@ -335,7 +350,7 @@ class _Met(Body):
         if self.pattern.prefix > 0:
             raise self.relating.refuse(
                 bias.board.node,
-                "relation",
+                "attention_layout",
                 "a bias is added where the first keys are seen for ever",
                 "use a mask alone",
             )
@@ -352,6 +367,9 @@ class _Met(Body):
         if isinstance(value, Softened):
             x = value.scores
             return self.use(x) if self.plain else self._hidden(self.use(x), self._seen(x.rank, x.rows, x.fold))
+        if isinstance(value, Zeroed):
+            y = value.weights
+            return self.use(y) if self.plain else self._hidden(self.use(y), self._seen(y.rank, y.rows, y.fold), 0.0)
         if isinstance(value, Attended):
             return self._attended(value)
         return super()._argument(value)
@@ -368,9 +386,9 @@ class _Met(Body):
             return bias
         return self.graph.call_function(torch.logical_and, (bias, seen)) if truth else self._hidden(bias, seen)
 
-    def _hidden(self, scores: fx.Node, seen: fx.Node) -> fx.Node:
+    def _hidden(self, scores: fx.Node, seen: fx.Node, value: float = -math.inf) -> fx.Node:
         unseen = self.graph.call_function(torch.logical_not, (seen,))
-        return self.graph.call_function(torch.masked_fill, (scores, unseen, self._argument(-math.inf)))
+        return self.graph.call_function(torch.masked_fill, (scores, unseen, self._argument(value)))
 
     def _seen(self, rank: int, rows: int, fold: int) -> fx.Node:
         key = rank, rows, fold
