@@ -89,6 +89,11 @@ def shared(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen
     return weights @ torch.tanh(weights @ v)
 
 
+def ruled(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
+    # A bias that repeats itself after 6 samples, the mask after 1 or 4.
+    return (q @ k.mT + (i % 6).to(q.dtype) * (j % 3).to(q.dtype) / 4 + added(seen, q)).softmax(-1) @ v
+
+
 def folded(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
     one, two, three = (x.reshape(-1, x.shape[2], x.shape[3]) for x in (q, k, v))
     weights = torch.baddbmm(added(seen, q)[None], one, two.mT).softmax(-1)
@@ -123,6 +128,8 @@ ATTENDS: dict[str, tuple[Callable[..., Tensor], Places]] = {
     "einsum": (einsum, band),
     "retention": (decayed, causal),
     "shared": (shared, band),
+    "a longer period": (ruled, band),
+    "a longer period, every other": (ruled, lambda i, j: band(i, j) & ((i - j) % 2 == 0)),
     "folded": (folded, chunk),
 }
 

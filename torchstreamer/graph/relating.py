@@ -204,6 +204,9 @@ class Relating:
             self.clocks.limits.append((aligned[0].shape[aligned[0].time], limit))
         if len({value.dtype for value in aligned}) > 1:
             raise self.refuse(node, "attention_layout", "it relates values of different dtypes", "convert them first")
+        # A bias may repeat itself later than the mask.
+        periods = [self._period(node, bias.board) for bias in self._biases_in(recipe)]
+        pattern = _prolonged(pattern, math.lcm(pattern.period, *periods))
         before = aligned[0].clock
         assert before is not None
         clock = self._after(before, pattern)
@@ -238,6 +241,24 @@ class Relating:
             elif isinstance(thing, Value):
                 found.append(thing)
         return found
+
+    def _biases_in(self, recipe: Any) -> List[Bias]:
+        found: List[Bias] = []
+        for thing in things_in([recipe.args, recipe.kwargs]):
+            inner = getattr(thing, "scores", getattr(thing, "weights", thing))
+            if isinstance(inner, Relation):
+                found += self._biases_in(inner.recipe)
+            elif isinstance(thing, Bias):
+                found.append(thing)
+            elif isinstance(thing, Attended) and thing.bias is not None:
+                found.append(thing.bias)
+        return found
+
+    def _period(self, node: fx.Node, board: Board) -> int:
+        try:
+            return self.masks.proved(board).period
+        except MaskError as error:
+            raise self.refused(node, error) from None
 
     def _after(self, before: Clock, pattern: Pattern) -> Clock:
         def available(n: int, final: bool) -> int:
@@ -395,6 +416,19 @@ class _Met(Body):
         if key not in self._masks:
             self._masks[key] = self.module(Placed(rank, rows, fold), (self.use(_MASK),))
         return self._masks[key]
+
+
+def _prolonged(pattern: Pattern, period: int) -> Pattern:
+    """The same pattern, said for a longer period."""
+    turns = [turn * pattern.period for turn in range(period // pattern.period)]
+    if len(turns) == 1:
+        return pattern
+    lo, hi = ([bound + turn for turn in turns for bound in bounds] for bounds in (pattern.lo, pattern.hi))
+    table = pattern.table
+    if table is not None:
+        behind = turns[-1]
+        table = tuple((False,) * turn + row + (False,) * (behind - turn) for turn in turns for row in table)
+    return Pattern(tuple(lo), tuple(hi), table, pattern.prefix)
 
 
 def _computed(x: Static, target: Any, *args: Any) -> Static:
