@@ -30,6 +30,7 @@ _PAD = "constant, reflect or replicate; negative amounts crop; on the right, als
 _POOL = "also with `ceil_mode`; no `return_indices`"
 _VIEW = "where time stays whole, or a constant factor moves between time and another axis"
 _LIKE = "positions and constants, used sample by sample"
+_MASKED = "between samples where a mask or `context=` bounds what each sees, otherwise over other axes than time"
 _CARRIED = "along time it carries a state"
 _RATIO = "a rational `scale_factor`, or a `size=` that is a constant multiple of the length; `align_corners=False`"
 
@@ -38,6 +39,15 @@ _NOTES: dict[str, tuple[str, str]] = {
     "_unsafe_view": ("view", _VIEW),
     "_upsample_nearest_exact1d": ("F.interpolate", _RATIO),
     "_upsample_nearest_exact2d": ("F.interpolate", _RATIO),
+    "baddbmm": ("torch.baddbmm", _MASKED),
+    "bmm": ("torch.bmm", _MASKED),
+    "matmul": ("torch.matmul", _MASKED),
+    "scaled_dot_product_attention": ("F.scaled_dot_product_attention", "with a mask or `context=` that bounds what each sample sees; `is_causal`, `scale`, `enable_gqa`; no dropout"),
+    "embedding": ("F.embedding", "of whole numbers, and of positions up to the end of the table"),
+    "permute": ("torch.permute", "wherever time goes"),
+    "transpose": ("torch.transpose", "wherever time goes"),
+    "to": ("Tensor.to", "everywhere"),
+    "_to_copy": ("Tensor.to Tensor.float Tensor.type", "everywhere"),
     "avg_pool1d": ("F.avg_pool1d", "also with `ceil_mode`"),
     "avg_pool2d": ("F.avg_pool2d", "also with `ceil_mode`, but for `divisor_override` with it"),
     "cat": (
