@@ -10,7 +10,7 @@ from .lowering import Lowering, rule
 from .masks import Board, Bound, Hidden
 from .reasons import reason_for
 from .refusals import operation_name
-from .relating import Attended, Bias, Softened, Zeroed
+from .relation_body import Attended, Bias, Softened, Zeroed
 from .samplewise import is_pointwise
 from .values import EndSamples, Group, Relation, Replay, Rows, Span, Spread, Static, Value, things_in
 
