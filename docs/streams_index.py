@@ -41,8 +41,12 @@ _NOTES: dict[str, tuple[str, str]] = {
     "_upsample_nearest_exact2d": ("F.interpolate", _RATIO),
     "baddbmm": ("torch.baddbmm", _MASKED),
     "bmm": ("torch.bmm", _MASKED),
+    "linear": ("F.linear", "over other axes than time"),
     "matmul": ("torch.matmul", _MASKED),
-    "scaled_dot_product_attention": ("F.scaled_dot_product_attention", "with a mask or `context=` that bounds what each sample sees; `is_causal`, `scale`, `enable_gqa`; no dropout"),
+    "scaled_dot_product_attention": (
+        "F.scaled_dot_product_attention",
+        "with a mask or `context=` that bounds what each sample sees; `is_causal`, `scale`, `enable_gqa`; no dropout",
+    ),
     "embedding": ("F.embedding", "of whole numbers, and of positions up to the end of the table"),
     "permute": ("torch.permute", "wherever time goes"),
     "transpose": ("torch.transpose", "wherever time goes"),

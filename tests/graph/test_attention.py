@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
 from streaming_conformers import ChunkConformer, FastConformer, SharedWeights
+from wenet_conformer import WeNetConformer
 
 Places = Callable[[Tensor, Tensor], Tensor]
 
@@ -358,3 +359,19 @@ def test_blocks(name: str) -> None:
     x = torch.randn(2, channels, length + 37, dtype=torch.float64)
     stream = pts.create_stream(net, example=x[:1, :, :length])
     check(net, x, stream, (7, length))
+
+
+def test_wenet_with_the_context_of_its_loop() -> None:
+    torch.manual_seed(0)
+    net = WeNetConformer(max_len=70).double().eval()
+    x = torch.randn(2, 61, 8, dtype=torch.float64)
+    with pytest.raises(pts.UnsupportedModuleError, match=r"context=pts\.Context"):
+        pts.create_stream(net, example=x[:1, :40], time_dim=1)
+    stream = pts.create_stream(net, example=x[:1, :40], time_dim=1, context=pts.Context.chunks(4, 2))
+    assert stream.longest == 70
+    net.decoding_chunk_size, net.num_left_chunks = 4, 2
+    with torch.no_grad():
+        y = net(x)
+        for size in (1, 7, 61):
+            pieces = [stream(part) for part in x.split(size, 1)] + [stream.flush()]
+            torch.testing.assert_close(torch.cat([p for p in pieces if p is not None], 1), y, rtol=0, atol=1e-10)

@@ -66,7 +66,11 @@ def attention(low: Lowering, node: fx.Node, q: Value, a: Dict[str, Any]) -> Any:
 @rule("matmul", "bmm")
 def product(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     one, other = list(a.values())[:2]
-    if not _is_relation(low, node) or not isinstance(other, Value):
+    if not _is_relation(low, node):
+        return NotImplemented
+    if isinstance(other, Spread):
+        other = low.positions.for_rows(other, one)
+    if not isinstance(other, Value):
         return NotImplemented
     if one.time != len(one.shape) - 2 or other.time != len(other.shape) - 1:
         return NotImplemented
