@@ -95,7 +95,7 @@ class GraphStream(BaseStream):
         self.keeps_dtype = keeps_dtype
         self.beyond = Counter()  # samples after the last whole multiple
         self.longest = longest
-        self.came = RowClock(0, True)  # samples of the signal, where it has a longest
+        self.came = RowClock(1, True)  # samples of the signal, where it has a longest
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         came = 0 if x is None else x.size(2)
