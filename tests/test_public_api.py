@@ -25,6 +25,8 @@ PUBLIC = {
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
+    "Chunked1d",
+    "Chunked1dStream",
     "CompiledStream",
     "Context",
     "ContextSampler",

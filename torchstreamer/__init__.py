@@ -50,6 +50,7 @@ from .layers.attention import (
 )
 from .layers.attention_body import GroupedQueryAttention
 from .layers.attention_positions import AlibiBias, Rotary, ShawBias, T5Bias, TransformerXLBias
+from .layers.chunked import Chunked1d, Chunked1dStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import Elementwise1dStream
@@ -67,6 +68,8 @@ __all__ = [
     "BaseStream",
     "BatchNorm1dStream",
     "Cell",
+    "Chunked1d",
+    "Chunked1dStream",
     "CompiledStream",
     "Context",
     "ContextSampler",

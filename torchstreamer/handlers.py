@@ -19,7 +19,6 @@ from .core.registry import (
     register_contexts,
     register_fallback,
     register_streamer,
-    require_plain,
 )
 from .core.stream import BaseStream
 from .core.telling import Telling
@@ -29,11 +28,10 @@ from .layers.attention import (
     CrossAttention1d,
     SelfAttention1d,
     SelfAttentionStream,
-    TransformerEncoder1d,
     TransformerEncoderLayer1d,
     cross_attention_stream,
-    encoder_layers,
 )
+from .layers.chunked import Chunked1d, Chunked1dStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
 from .layers.elementwise import (
@@ -87,7 +85,8 @@ _WHOLE = "every output depends on the whole signal"
 def _bounded(name: str) -> str:
     return (
         f"bound what its queries see: pts.{name}(net, pts.Context(left=…)), or "
-        "pts.create_stream(net, context=pts.Context(left=…))"
+        "pts.create_stream(net, context=pts.Context(left=…)); or run it on windows, which is another model: "
+        "pts.Chunked1d(net, chunk, left, right)"
     )
 
 
@@ -137,12 +136,6 @@ def _dropout(net: nn.Module) -> BaseStream:
             "training_mode", net, "in training mode it draws random numbers for the whole signal", "call eval() first"
         )
     return IdentityStream()
-
-
-def _encoder(net: TransformerEncoder1d) -> BaseStream:
-    require_plain(net, TransformerEncoder1d)
-    require_plain(net.encoder, nn.TransformerEncoder)
-    return Sequential1dStream(nn.Sequential(*encoder_layers(net)))
 
 
 def _rrelu(net: nn.RReLU) -> BaseStream:
@@ -259,9 +252,9 @@ def register_handlers() -> None:
     register_streamer(Parallel1d, Parallel1dStream)
     register_streamer(SelfAttention1d, SelfAttentionStream)
     register_streamer(TransformerEncoderLayer1d, SelfAttentionStream)
-    register_streamer(TransformerEncoder1d, _encoder)
     register_streamer(CrossAttention1d, cross_attention_stream)
     register_streamer(ChannelNorm, PointwiseStream)
+    register_streamer(Chunked1d, Chunked1dStream)
     for container in (nn.Sequential, Residual1d, Parallel1d):
         register_container(container)
     register_contexts(with_context)

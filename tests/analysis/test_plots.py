@@ -13,6 +13,7 @@ import torchstreamer as pts
 from torchstreamer.analysis import (
     infer_dependency_matrix,
     latency,
+    plot_context,
     plot_dependency_matrix,
     plot_latency,
     plot_receptive_field,
@@ -195,3 +196,26 @@ def test_the_bars_of_few_calls_are_where_they_are():
     ax = plot_latency([1e-3], 8, fs=16000).axes[0]
     bars = [bar for bar in ax.patches if bar.get_height() > 0]
     assert len(bars) == 1 and bars[0].get_x() <= 1 <= bars[0].get_x() + bars[0].get_width() < 1.2
+
+
+# ---------------------------------------------------------------------- contexts of attention
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("context", [pts.Context(4), pts.Context(3, 2), pts.Context.chunks(4, 1), pts.Context(5, 3, 4)])
+def test_contexts(context, layers, tmp_path):
+    figure = plot_context(context, length=16, layers=layers, fs=50)
+    ax = drawn(figure, tmp_path)
+    beside = figure.axes[1]
+    assert ax.get_title().startswith(f"{context}") and beside.get_xlabel() == "latency, ms"
+    cells = ax.collections[0].get_array().reshape(16, 16)
+    assert (cells == context.mask(16).int().numpy()).all()
+    waits = [round(bar.get_width() * 50 / 1000) for bar in beside.patches]
+    for i, wait in enumerate(waits):
+        # As many samples as let the last of the layers give the query.
+        def out(n):
+            for _ in range(layers):
+                n = context.output_length(n, final=False)
+            return n
+
+        assert out(i + wait + 1) > i >= out(i + wait)

@@ -3,6 +3,8 @@
 import copy
 import math
 import random
+import sys
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
@@ -11,9 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchstreamer as pts
-from torchstreamer.analysis import receptive_field
+from torchstreamer.analysis import receptive_field, trace_error
 from torchstreamer.testing import verify_stream
 from torchstreamer.testing.live_rows import LiveRows
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+
+from runner_calls import GRAPH, PACKAGE, SCRIPT
 
 CONTEXTS = {
     "window": pts.Context.window(6),
@@ -191,7 +197,7 @@ def biases() -> Dict[str, Any]:
     alibi, t5, shaw, xl = pts.AlibiBias(2), pts.T5Bias(2, 8, 16), pts.ShawBias(4, 3), pts.TransformerXLBias(8, 2, 4)
     for bias in (t5, xl):
         for parameter in bias.parameters():
-            nn.init.normal_(parameter)
+            nn.init.normal_(parameter, std=0.5 if bias is t5 else 0.2)
     return {name: bias.double() for name, bias in [("alibi", alibi), ("t5", t5), ("shaw", shaw), ("xl", xl)]}
 
 
@@ -401,6 +407,57 @@ def test_streams_see_changes_of_weights():
         torch.testing.assert_close(torch.cat(pieces(stream, x, [3, 7]), -1), net(x))
 
 
+def limited() -> Dict[str, Any]:
+    bounded = pts.SelfAttention1d(mha(), pts.Context(None, max_length=20))
+    conv = nn.Conv1d(8, 8, 4, stride=2, padding=1).double()
+    return {
+        "alone": (bounded, 20),
+        "short memory": (pts.SelfAttention1d(mha(), pts.Context(3, max_length=20)), 20),
+        "after a stride": (nn.Sequential(conv, nn.Sequential(bounded)), 41),
+        "residual": (pts.Residual1d(bounded), 20),
+        "branches": (pts.Parallel1d(bounded, nn.ReLU()), 20),
+    }
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize("name", list(limited()))
+def test_signals_that_are_too_long(name, scripted):
+    net, longest = limited()[name]
+    stream, x = pts.create_stream(net), torch.randn(1, 8, longest, dtype=torch.float64)
+    stream = torch.jit.script(stream) if scripted else stream
+    more = torch.randn(1, 8, 2, dtype=torch.float64)
+    refusal = pytest.raises(torch.jit.Error if scripted else pts.StreamInputError, match="signal_too_long")
+    with torch.no_grad():
+        with refusal:
+            stream(torch.randn(3, 8, longest + 1, dtype=torch.float64))
+        given = [stream(x[..., :5]), stream(x[..., 5:])]
+        with refusal:
+            stream(more)
+        given.append(stream.flush())
+        torch.testing.assert_close(torch.cat([y for y in given if y is not None], -1), net(x))
+        stream(more)  # another signal
+
+
+def test_static_rows_that_are_too_long():
+    net, longest = limited()["alone"]
+    static = pts.StaticStream(pts.create_stream(net), chunk=8)
+    x, n, yes, no = (
+        torch.randn(1, 8, 8, dtype=torch.float64),
+        torch.tensor([8]),
+        torch.tensor([True]),
+        torch.tensor([False]),
+    )
+    static(x, n, yes, no)
+    static(x, n, no, no)
+    with pytest.raises(pts.StreamInputError, match="signal_too_long"):
+        static(x, n, no, yes)
+    assert static(x, torch.tensor([4]), no, yes)[0][..., :4].isfinite().all()
+
+
+def test_chunks_inside_a_residual():
+    check(pts.Residual1d(pts.SelfAttention1d(mha(), pts.Context(6, 0, 3))), lengths=(1, 40))
+
+
 # ---------------------------------------------------------------------- the whole contract
 
 NETS = {
@@ -419,21 +476,19 @@ NETS = {
         pts.Residual1d(nn.Sequential(pts.SelfAttention1d(mha(), pts.Context(4, 3)), nn.Conv1d(8, 8, 3, padding=1))),
         pts.SelfAttention1d(mha(), pts.Context(6, 0, 3)),
     ),
-    "longest": lambda: pts.SelfAttention1d(mha(), pts.Context(None, max_length=400)),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(NETS))
 def test_the_whole_contract(name):
-    static = None if name == "longest" else True
-    verify_stream(NETS[name]().double().eval(), (2, 8, 40), static=static)
+    verify_stream(NETS[name]().double().eval(), (2, 8, 40), static=True)
 
 
 # ---------------------------------------------------------------------- static rows, compiled steps, analysis
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name != "longest"])
+@pytest.mark.parametrize("name", list(NETS))
 def test_static_rows_of_any_age(name):
     net = NETS[name]().double().eval()
     stream = pts.create_stream(net)
@@ -474,3 +529,24 @@ def test_fields_are_those_of_the_context():
     encoder = nn.TransformerEncoder(layer(), 3, enable_nested_tensor=False).eval()
     assert receptive_field(pts.TransformerEncoder1d(encoder, pts.Context(4, 1))).right == 3
     assert receptive_field(pts.TransformerEncoder1d(encoder, pts.Context(4, 0, 2))).right == 1
+
+
+def test_errors_are_traced_layer_by_layer():
+    net = NETS["encoder"]().double().eval()
+    stream, x = pts.create_stream(net), torch.randn(1, 8, 30, dtype=torch.float64)
+    assert trace_error(net, stream, x, chunk=7).equal
+    stream.streams[1] = pts.create_stream(pts.TransformerEncoderLayer1d(net[1].layer, pts.Context(6, 0, 2)))
+    assert trace_error(net, stream, x, chunk=7).layer == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
+@pytest.mark.parametrize("name", ["encoder", "rotary", "sinks"])
+def test_files(name, suffix, tmp_path):
+    net = NETS[name]().float().eval()
+    stream, x, path = pts.create_stream(net), torch.randn(1, 8, 70), tmp_path / f"net{suffix}"
+    pts.export(stream, path, **({} if suffix == ".pt" else {"chunk": 4 * stream.hop}))
+    with torch.no_grad():
+        runner = pts.load(path)
+        y = [runner(chunk) for chunk in x.split(9, -1)] + [runner.flush()]
+        torch.testing.assert_close(torch.cat([each for each in y if each is not None], -1), net(x))

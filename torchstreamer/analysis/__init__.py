@@ -13,6 +13,7 @@ from .delay import Latency, latency
 from .dependencies import infer_dependency_matrix
 from .field import ReceptiveField, receptive_field
 from .geometry import field_rule
+from .plot_context import plot_context
 from .plot_dependencies import plot_dependency_matrix, plot_receptive_field
 from .plot_time import plot_latency, plot_timeline
 from .splitting import split_fixed_chunks, split_wav_lens
@@ -30,6 +31,7 @@ __all__ = [
     "field_rule",
     "infer_dependency_matrix",
     "latency",
+    "plot_context",
     "plot_dependency_matrix",
     "plot_latency",
     "plot_receptive_field",

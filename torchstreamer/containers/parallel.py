@@ -110,6 +110,8 @@ class Parallel1dStream(CompositeStream):
         self.merge = Merge1d(self.leads, net.merge)
         self.aliasing = 2 if len(streams) == 1 else 0
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
+        for stream in streams:
+            self.bound_by(stream)
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         chunks: List[Optional[Tensor]] = []

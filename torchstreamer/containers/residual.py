@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from ..core.fast_attributes import entry
 from ..core.registry import create_stream, require_plain
-from ..core.stream import BaseStream
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..layers.elementwise import IdentityStream
 from ..layers.merge import Merge1d
+from .composite import BoundedStream
 from .parallel import left_crops, works_in_place
 
 __all__ = ["Residual1d", "Residual1dStream"]
@@ -63,7 +63,7 @@ class Residual1d(nn.Module):
         return y + x.narrow(-1, p // 2, y.shape[-1])
 
 
-class Residual1dStream(BaseStream):
+class Residual1dStream(BoundedStream):
     """Stream of a `Residual1d`.
 
     Args:
@@ -93,9 +93,9 @@ class Residual1dStream(BaseStream):
             self.stream = create_stream(inner)
         except UnsupportedModuleError as error:
             raise error.within(net) from None
-        if self.stream.ratio != (1, 1) or self.stream.hop != 1:
+        if self.stream.ratio != (1, 1):
             raise _stride_error(inner)
-        self.lead = left_crops(net, [IdentityStream(), self.stream], 1)[0]
+        self.lead = left_crops(net, [IdentityStream(), self.stream], self.stream.hop)[0]
         n = 1
         while self.stream.output_length(n, True) == 0:
             n *= 2
@@ -103,6 +103,8 @@ class Residual1dStream(BaseStream):
             raise UnsupportedModuleError(
                 "invalid_residual_length", inner, "its output is longer than its input", "reduce its padding"
             )
+        self.hop = self.stream.hop
+        self.bound_by(self.stream)
         self.merge = Merge1d([0, self.lead])
         self.aliasing = 0
         self.keeps_dtype = self.stream.keeps_dtype

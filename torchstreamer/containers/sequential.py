@@ -62,6 +62,8 @@ class Sequential1dStream(CompositeStream):
         self.aliasing = 1
         self.keeps_dtype = all(stream.keeps_dtype for stream in streams)
         self.fresh = self.fresh and len(streams) > 0 and streams[-1].fresh
+        for i, stream in enumerate(streams):
+            self.bound_by(stream, streams[:i])
         for before, stream in zip(streams[:-1], streams[1:], strict=True):
             if before.fresh:
                 stream.own_input()

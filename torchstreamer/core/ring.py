@@ -17,7 +17,7 @@ __all__ = ["RingBuffer"]
 
 
 # The attributes of a RingBuffer that are plain numbers.
-_NUMBERS = frozenset(["held", "skip", "begin", "room", "free", "period", "borrowed", "_rank_two", "fold"])
+_NUMBERS = frozenset(["held", "skip", "begin", "room", "free", "period", "borrowed", "again", "_rank_two", "fold"])
 
 
 class RingBuffer(Memory):
@@ -65,6 +65,7 @@ class RingBuffer(Memory):
         self.free = -1  # rows after the held ones that may be written in place; -1 if `data` may not be written at all
         self.period = -1  # length of the chunks that `advance` takes; -1 if it takes none
         self.borrowed = False  # the window handed out last may be somebody else's memory
+        self.again = False  # memory may be written a second time, since nobody keeps a view of it
         self._rank_two = False
 
     # ------------------------------------------------------------------ for handlers
@@ -259,6 +260,13 @@ class RingBuffer(Memory):
     def _move(self, held: int, t: int) -> None:
         # To new memory with room after what is held, of which no position was ever written.
         data = self.data
+        if self.again and self.free >= 0 and self.room >= 2 * held + t:
+            # Or to the front of the same, which takes no new pages.
+            if not data.is_inference() or inference_mode(data):
+                data.narrow(1, 0, held).copy_(self.rows())
+                self.begin = 0
+                self.free = self.room - held
+                return
         room = max(2 * held + t, min(4 * held, 16))
         memory = data.new_empty([data.size(0), room, data.size(2)])
         memory.narrow(1, 0, held).copy_(self.rows())
@@ -375,6 +383,7 @@ class RingBuffer(Memory):
     def __prepare_scriptable__(self) -> "RingBuffer":
         ring = type(self)(self.debt)
         ring.fold = self.fold
+        ring.again = self.again
         ring.data = self.data.new_empty([0])
         return ring
 

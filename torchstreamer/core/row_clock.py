@@ -5,6 +5,7 @@ from typing import Any, Iterator, List, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..errors import StreamInputError
 from .cell import Cell
 
 __all__ = ["RowClock"]
@@ -50,6 +51,19 @@ class RowClock(Cell):
             self._hold([(self.count() + t).clamp(max=self.enough)])
         if self.known >= 0:
             self.known = min(self.known + t, self.enough)
+
+    def require_room(self, t: int, longest: int) -> None:
+        """Refuse ``t`` more samples where a signal would be longer than that.
+
+        Raises:
+            StreamInputError: ``signal_too_long``
+        """
+        came = int(self.held[0].max().item()) if len(self.held) > 0 else 0
+        if came + t > longest:
+            raise StreamInputError(
+                f"signal_too_long: a chunk of {t} samples came after {came}; a signal of up to {longest} was expected, "
+                "by the max_length of a context, or the end of a table; end it before, or make the stream with more"
+            )
 
     def forget(self) -> None:
         """Hold nothing, as before the first chunk."""

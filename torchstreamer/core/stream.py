@@ -83,6 +83,7 @@ class BaseStream(Remembering):
         # Whether the output has the dtype of the input, so that a weight after this stream tells what must come in.
         self.keeps_dtype = False
         self._inferred = False  # the last chunk came in inference mode
+        self._limit = -1  # the longest signal, if there is one
 
     # ------------------------------------------------------------------ the interface
 
@@ -187,6 +188,8 @@ class BaseStream(Remembering):
         first = self._like.dim() == 1
         if x is not None:
             x = self._accept(x)
+            if self._limit >= 0 and x is not None:
+                self._require_room(x)
         if final:
             self._check_end(0 if x is None else x.size(2), first)
         if plain_inference():
@@ -219,6 +222,10 @@ class BaseStream(Remembering):
 
     def _check_end(self, came: int, first: bool) -> None:
         # A stream that takes only some lengths refuses here to end a signal, before anything is written.
+        pass
+
+    def _require_room(self, x: Tensor) -> None:
+        # Refuse a chunk that makes a signal too long, before anything is written; only with a `_limit`.
         pass
 
     def _note_mode(self) -> None:

@@ -1,4 +1,4 @@
-"""How attention runs in a static step.
+"""How attention, and networks on windows, run in a static step.
 
 With ``m`` samples per step, keys come at lag ``d`` and queries are answered at a lag ``D``, by which the newest key
 that they see is there. Both stand at the same places of the pattern in every step and row, so which slot a query sees
@@ -9,14 +9,15 @@ zeroed before they are written: a weight of 0 would not hide ``nan``. What a row
 from typing import Any, List, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.context import Pattern
+from ..core.context import Context, Pattern
 from ..layers.attention import SelfAttentionStream
+from ..layers.chunked import Chunked1dStream, on_windows
 from .planning import Edge, Planner, static_rule
 from .rows import Part, Rows
 
-__all__ = ["AttentionPart", "query_lag"]
+__all__ = ["AttentionPart", "ChunkedPart", "query_lag"]
 
 
 def query_lag(pattern: Pattern, lag: int) -> int:
@@ -42,16 +43,18 @@ class AttentionPart(Part):
         lag_out: of the queries
         key: of the input's length
         m: samples per step
+        longest: samples of the longest signal, -1 for any; what is later is ``nan``
     """
 
     band: Tensor
     newest: Tensor
 
-    def __init__(self, body: Any, pattern: Pattern, lag: int, lag_out: int, key: int, m: int) -> None:
+    def __init__(self, body: Any, pattern: Pattern, lag: int, lag_out: int, key: int, m: int, longest: int) -> None:
         super().__init__()
         self.body = body
         self.lag, self.lag_out, self.key = lag, lag_out, key
         self.prefix = pattern.prefix
+        self.longest = longest
         first = -lag_out
         place = first % pattern.period
         self.oldest = min(first - place + pattern.lo[place], -lag)  # of the slots, from where the step begins
@@ -71,7 +74,7 @@ class AttentionPart(Part):
         for held in (self.slots, self.prefix):
             if held > 0:
                 states.append(kv.new_zeros([rows, held, width]))
-                states.append(torch.zeros([rows, held], dtype=torch.bool, device=x.device))
+                states.append(x.new_zeros([rows, held]))  # no flags, of which ONNX Runtime takes no choice
         return states
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
@@ -84,7 +87,8 @@ class AttentionPart(Part):
         new = self.body.keys(sound.transpose(1, 2), _each(rows.position(m, self.lag), fold))
         held = iter(states)
         kept: List[Tensor] = []
-        waiting, kv, spoilt = x, new, inside & ~finite
+        came = (inside & ~finite).to(x.dtype)
+        waiting, kv, spoilt = x, new, came
         if self.lag_out > self.lag:
             waiting = torch.cat([next(held), x], 2)
             kept.append(waiting[:, :, m:])
@@ -101,21 +105,24 @@ class AttentionPart(Part):
             newest = begin + self.newest
             sunk = (j < self.prefix).unsqueeze(1) & (j.unsqueeze(1) <= newest.unsqueeze(2)) & there.unsqueeze(1)
             at = torch.arange(self.prefix, device=x.device).unsqueeze(0)
-            came = at - (begin - self.lag)
-            fresh = (came >= 0) & (came < m)
-            place = came.clamp(0, m - 1)
+            ago = at - (begin - self.lag)
+            fresh = (ago >= 0) & (ago < m)
+            place = ago.clamp(0, m - 1)
             sinks = new.gather(1, place.unsqueeze(2).expand(-1, -1, new.size(2)))
             sinks = torch.where(fresh.unsqueeze(2), sinks, next(held))
-            bad = torch.where(fresh, (inside & ~finite).gather(1, place), next(held))
-            kept += [sinks, bad]
+            marked = torch.where(fresh, came.gather(1, place), next(held))
+            kept += [sinks, marked]
             before = ((at < j[:, :1]) & (at < length)).unsqueeze(1).expand(-1, m, -1)
             mask = torch.cat([before, mask | sunk], 2)
             kv = torch.cat([sinks, kv], 1)
-            spoilt = torch.cat([bad, spoilt], 1)
+            spoilt = torch.cat([marked, spoilt], 1)
             j = torch.cat([at.expand(j.size(0), -1), j], 1)
         asking = waiting[:, :, :m].transpose(1, 2)
         y = self.body.answer(asking, self.body.asks(asking, i), kv, i, j, mask).transpose(1, 2)
-        y = y.masked_fill((mask & spoilt.unsqueeze(1)).any(2).unsqueeze(1), float("nan"))
+        bad = (mask & (spoilt > 0).unsqueeze(1)).any(2)
+        if self.longest >= 0:
+            bad = bad | (i >= self.longest)
+        y = y.masked_fill(bad.unsqueeze(1), float("nan"))
         return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(states, kept, strict=True)]
 
 
@@ -129,5 +136,50 @@ def attention(plan: Planner, stream: SelfAttentionStream, edge: Edge) -> Edge:
     edge = plan.settled(edge)
     edge = plan.delayed(edge, max(-edge.lag, 0))
     lag = query_lag(stream.pattern_, edge.lag)
-    part = AttentionPart(stream.body.without_guard(), stream.pattern_, edge.lag, lag, plan.key(edge), edge.per_step)
+    part = AttentionPart(
+        stream.body.without_guard(), stream.pattern_, edge.lag, lag, plan.key(edge), edge.per_step, stream._limit
+    )
     return plan.add(part.to(edge.example.device), [edge], lag, plan.through(edge, stream))
+
+
+class ChunkedPart(Part):
+    """A network on windows around each chunk, whose middles are kept.
+
+    Args:
+        net: the network
+        chunk, left, right: of the windows
+        lag: of the input, at least 0
+        lag_out: of the output
+        key: of the input's length
+    """
+
+    def __init__(self, net: nn.Module, chunk: int, left: int, right: int, lag: int, lag_out: int, key: int) -> None:
+        place = -lag_out % chunk
+        # Held are the samples from the first window's on, counted from where the step begins.
+        super().__init__(lag_out + place + left - lag)
+        self.place = place  # of the first output in its chunk
+        self.net = net
+        self.chunk, self.left, self.right = chunk, left, right
+        self.lag, self.lag_out, self.key = lag, lag_out, key
+
+    def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
+        x = xs[0]
+        m = x.size(2)
+        inside = _each(rows.inside(m, self.lag, self.key), x.size(0) // rows.age.size(0))
+        x = torch.where(inside.unsqueeze(1), x, torch.zeros_like(x))
+        window, states = self.join(x, states, rows, 0.0)
+        count = -(-(self.place + m) // self.chunk)
+        y = on_windows(self.net, window[:, :, : count * self.chunk + self.left + self.right], *self._sizes())
+        return y[:, :, self.place : self.place + m], states
+
+    def _sizes(self) -> Tuple[int, int, int]:
+        return self.chunk, self.left, self.right
+
+
+@static_rule(Chunked1dStream)
+def chunked(plan: Planner, stream: Chunked1dStream, edge: Edge) -> Edge:
+    edge = plan.settled(edge)
+    edge = plan.delayed(edge, max(-edge.lag, 0))
+    lag = query_lag(Context(stream.left, stream.right, stream.chunk).pattern(), edge.lag)
+    part = ChunkedPart(stream.net, stream.chunk, stream.left, stream.right, edge.lag, lag, plan.key(edge))
+    return plan.add(part, [edge], lag, plan.through(edge, stream))

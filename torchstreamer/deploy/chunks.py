@@ -78,6 +78,7 @@ def check_call(
     chunk: int,
     dtype: torch.dtype,
     length_multiple: int,
+    longest: int = -1,
 ) -> None:
     """Refuse a call of a static step that does not fit.
 
@@ -85,6 +86,7 @@ def check_call(
         x, lengths, first, last: what came
         age, left: of each row, the steps since its signal began and those until it is free, -1 while it goes on
         channels, chunk, dtype, length_multiple: what the step takes
+        longest: samples of the longest signal, -1 for any
 
     Raises:
         StreamInputError: a shape, a dtype or a device is another, or a row's flags do not fit its state
@@ -123,6 +125,8 @@ def check_call(
         f"an end at a multiple of {length_multiple} samples": live & last & (total % length_multiple != 0),
         "no last=True in a row that has ended": (left > 0) & ~live & last,
     }
+    if longest >= 0:
+        wrong[f"a signal of up to {longest} samples (signal_too_long)"] = live & (total > longest)
     for expected, rows in wrong.items():
         if bool(rows.any()):
             b = int(rows.nonzero()[0])

@@ -116,6 +116,7 @@ class StaticStream(nn.Module):
             )
         stream.output_channels(self.channels)  # refuses what does not fit
         self.length_multiple = int(getattr(stream, "length_multiple", 1))
+        self._limit = stream._limit
         with torch.inference_mode(False), torch.no_grad():
             self._plan(stream, Planner(chunk, batch, stream.hop, self.length_multiple, columns, device))
 
@@ -189,7 +190,8 @@ class StaticStream(nn.Module):
     def _run(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         if self.validate:
             age, left = getattr(self, _buffer("row.age")), getattr(self, _buffer("row.left"))
-            check_call(x, lengths, first, last, age, left, self.channels, self.chunk, self.dtype, self.length_multiple)
+            expected = self.channels, self.chunk, self.dtype, self.length_multiple, self._limit
+            check_call(x, lengths, first, last, age, left, *expected)
         if self._captured is not None:
             y, edges = self._captured(x, lengths, first, last)
             start, stop = edges.unbind()

@@ -13,6 +13,7 @@ from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
+from ..core.tracing import in_place, plain_inference
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
 from .attention_body import AttentionBody, EncoderLayerBody, GroupedQueryAttention
@@ -20,12 +21,13 @@ from .attention_memory import AttentionMemory
 from .elementwise import PointwiseStream, refuse_training
 
 __all__ = [
+    "ChannelNorm",
     "CrossAttention1d",
     "SelfAttention1d",
     "SelfAttentionStream",
     "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
-    "encoder_layers",
+    "cross_attention_stream",
 ]
 
 
@@ -191,33 +193,45 @@ class TransformerEncoderLayer1d(_Attends):
         return EncoderLayerBody(self.layer, self.rope, self.bias, self.softcap, self.scale)
 
 
-class TransformerEncoder1d(nn.Module):
-    """A `torch.nn.TransformerEncoder`, each layer with a context.
+class ChannelNorm(nn.Module):
+    """A norm over the last axis, on the channels of ``[B, C, T]``."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+class TransformerEncoder1d(nn.Sequential):
+    """The layers of a `torch.nn.TransformerEncoder`, each with a context, and its last norm, one after the other.
 
     Args:
         encoder: the encoder
         context: of all layers, or one for each. Look-ahead adds up over layers, but for chunks without a right context
+
+    Shape:
+        - input: ``[B, C, T]``
+        - output: ``[B, C, T]``
     """
 
     def __init__(self, encoder: nn.TransformerEncoder, context: Union[Context, Sequence[Context]]) -> None:
-        super().__init__()
+        require_plain(encoder, nn.TransformerEncoder)
         contexts = [context] * len(encoder.layers) if isinstance(context, Context) else list(context)
         if len(contexts) != len(encoder.layers):
             raise ValueError(
                 f"invalid_context: {len(contexts)} contexts came; one for each of {len(encoder.layers)} layers was "
                 "expected; pass as many, or one for all"
             )
-        self.encoder = encoder
-        self.contexts = contexts
+        layers: List[nn.Module] = [
+            TransformerEncoderLayer1d(layer, each) for layer, each in zip(encoder.layers, contexts, strict=True)
+        ]
+        super().__init__(*layers, *([] if encoder.norm is None else [ChannelNorm(encoder.norm)]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layers, one after the other, and the norm."""
-        for layer in encoder_layers(self):
-            x = layer(x)
-        return x
-
-    def extra_repr(self) -> str:
-        return f"{self.contexts}"
+    def __getitem__(self, index: Any) -> Any:
+        parts = list(self)[index]
+        return nn.Sequential(*parts) if isinstance(index, slice) else parts
 
 
 class CrossAttention1d(nn.Module):
@@ -250,26 +264,6 @@ class CrossAttention1d(nn.Module):
         return self.attention(x.permute(2, 0, 1), memory, memory, need_weights=False)[0].permute(1, 2, 0)
 
 
-class ChannelNorm(nn.Module):
-    """A norm over the last axis, on the channels of ``[B, C, T]``."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.transpose(1, 2)).transpose(1, 2)
-
-
-def encoder_layers(net: TransformerEncoder1d) -> List[nn.Module]:
-    """The layers of an encoder, and its last norm if it has one."""
-    layers: List[nn.Module] = [
-        TransformerEncoderLayer1d(layer, context)
-        for layer, context in zip(net.encoder.layers, net.contexts, strict=True)
-    ]
-    return layers if net.encoder.norm is None else [*layers, ChannelNorm(net.encoder.norm)]
-
-
 # ---------------------------------------------------------------------- streams
 
 
@@ -292,6 +286,7 @@ class SelfAttentionStream(BaseStream):
 
     memory = entry("_modules")
     body = entry("_modules")
+    added: Tensor
 
     def __init__(self, net: Union[SelfAttention1d, TransformerEncoderLayer1d]) -> None:
         require_plain(net, SelfAttention1d, TransformerEncoderLayer1d)
@@ -319,13 +314,17 @@ class SelfAttentionStream(BaseStream):
         self.hop = context.chunk
         self.right = context.right
         self.chunk = context.chunk
-        self.longest = -1 if context.max_length is None else context.max_length
+        self._limit = -1 if context.max_length is None else context.max_length
         self.sinks = net.sinks
         self.body = net.body()
-        self.clocked = net.rope is not None or net.sinks > 0
-        self.memory = AttentionMemory(pattern, self.clocked)
+        self.memory = AttentionMemory(pattern, net.rope is not None, self._limit)
+        self.clocked = self.memory.clocked
         self.channels = self.body.channels
+        self.kv_width = self.body.kv_channels()
         self.aliasing = 0
+        # What the quick way adds to scores, if anything.
+        self.masked = False
+        self.register_buffer("added", torch.empty(0), persistent=False)
 
     __jit_ignored_attributes__ = ["reach", "_turn", "pattern_"]
 
@@ -336,6 +335,11 @@ class SelfAttentionStream(BaseStream):
         else:
             t = x.size(2)
             rows = x.transpose(1, 2)
+            ring = self.memory.keys
+            if ring.period == t and not final and plain_inference() and in_place():
+                done = self._quick(rows, t)
+                if done is not None:
+                    return done
             if self.clocked:
                 at = self.memory.arriving(x)
             if self.memory.answers_at_once(t, final):
@@ -343,6 +347,7 @@ class SelfAttentionStream(BaseStream):
                 direct = self.memory.take(x, kv.transpose(1, 2), final)
                 assert direct is not None
                 y = self.body.answer(rows, q, direct.k.transpose(1, 2), direct.i, direct.j, direct.mask)
+                self._expect(y, t)
                 return y.transpose(1, 2)
             faced = self.memory.take(x, self.body.keys(rows, at).transpose(1, 2), final)
         if faced is None:
@@ -351,6 +356,45 @@ class SelfAttentionStream(BaseStream):
         q = self.body.asks(asking, faced.i if self.clocked else None)
         y = self.body.answer(asking, q, faced.k.transpose(1, 2), faced.i, faced.j, faced.mask)
         return y.transpose(1, 2)
+
+    def _require_room(self, x: Tensor) -> None:
+        if not self.memory.keys.started() and x.size(2) > self._limit:
+            self._like = self._like.new_empty([0])  # as if nothing had come
+        self.memory.require_room(x)
+
+    def _expect(self, y: Tensor, t: int) -> None:
+        # Go the quick way from here on, if the next chunk is as long and everything stays as it is.
+        memory = self.memory
+        if memory.steady != t or memory.keys.free < 0 or not self.body.quick(t, memory.steady_mask):
+            return
+        self.masked = memory.steady_mask
+        if self.masked:
+            hidden = torch.zeros(memory.seen.size(), dtype=memory.keys.data.dtype, device=y.device)
+            self.added = hidden.masked_fill(~memory.seen, float("-inf")).squeeze(0)
+        memory.keys.expect(t)
+
+    def _quick(self, rows: Tensor, t: int) -> Optional[Tensor]:
+        # The steady state, in which the mask never changes: memory is written and read where it is.
+        body = self.body
+        ring = self.memory.keys
+        fused = body.fused(rows)
+        if fused.dtype != ring.data.dtype:
+            return None
+        width = self.kv_width
+        place = fused.storage_offset() + fused.size(2) - width
+        held = ring.held
+        kv = fused.as_strided([fused.size(0), width, t], [fused.stride(0), 1, fused.stride(1)], place)
+        mask: Optional[Tensor] = None
+        if self.masked:
+            mask = self.added
+        first = ring.advance(kv, t)
+        data = ring.data
+        y = body.seen(fused, data, first, held + t, mask)
+        if y is None:
+            q = fused.narrow(2, 0, fused.size(2) - width)
+            memory = self.memory
+            y = body.attended(q, data.narrow(1, first, held + t), memory.steps, memory.slots, memory.seen)
+        return body.around(rows, y).transpose(1, 2)
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:

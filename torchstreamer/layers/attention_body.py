@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from ..core.tracing import recording
 from ..errors import UnsupportedModuleError
@@ -72,6 +73,11 @@ class AttentionBody(nn.Module):
         softcap: bound of the scores, ``softcap * tanh(scores / softcap)``; 0 for none
         scale: of the scores, by default ``1 / sqrt(D)``
     """
+
+    in_weight = entry("_parameters")
+    in_bias = entry("_parameters")
+    out_weight = entry("_parameters")
+    out_bias = entry("_parameters")
 
     def __init__(
         self,
@@ -151,7 +157,59 @@ class AttentionBody(nn.Module):
             j: positions of the keys
             mask: ``[B, m, K]`` or ``[1, m, K]``, or ``None`` where each query sees each key
         """
+        return self.attended(q, kv, i, j, mask)
+
+    def attended(self, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """The output of attention alone."""
         return F.linear(self.attend(q, kv, i, j, mask), self.out_weight, self.out_bias)
+
+    # ------------------------------------------------------------------ the steady step, on memory as it stands
+
+    def quick(self, t: int, masked: bool) -> bool:
+        """Whether `seen` serves chunks of this length, with a mask or without."""
+        plain = self.rope is None and self.bias is None and self.softcap == 0.0 and self.extra == 0
+        # What is behind a mask is looked at, which a GPU would have to wait for.
+        seeable = not masked or self.in_weight.device.type == "cpu"
+        return plain and seeable and (t == 1 or self.heads == self.kv_heads)
+
+    def fused(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side, ``[B, t, …]``."""
+        return F.linear(x, self.in_weight, self.in_bias)
+
+    def seen(self, fused: Tensor, data: Tensor, first: int, n: int, mask: Optional[Tensor]) -> Optional[Tensor]:
+        """The output ``[B, t, C]`` of queries that face ``n`` rows of memory, from ``first`` on.
+
+        Args:
+            fused: what `fused` gave
+            data: keys and values, ``[B, …, 2·H'·D]``, each row of the batch contiguous
+            mask: what is added to scores, ``[t, n]``, or ``None``
+
+        Returns:
+            the output, or ``None`` where something behind the mask may not be finite
+        """
+        b, t, dim, heads = fused.size(0), fused.size(1), self.dim, self.kv_heads
+        width = self.kv_width
+        place = data.storage_offset() + first * width
+        size, stride = [b, heads, n, dim], [data.stride(0), dim, width, 1]
+        keys = data.as_strided(size, stride, place)
+        values = data.as_strided(size, stride, place + width // 2)
+        if heads == self.heads:
+            queries = fused.as_strided([b, heads, t, dim], [fused.stride(0), dim, fused.stride(1), 1])
+        else:
+            # Heads that share keys are queries of one head.
+            group = self.heads // heads
+            queries = fused.as_strided([b, heads, group, dim], [fused.stride(0), group * dim, dim, 1])
+        y = F.scaled_dot_product_attention(queries, keys, values, mask, 0.0, False, scale=self.scale)
+        if mask is not None:
+            total = float(y.sum().item())
+            if total != total:
+                return None
+        y = y.transpose(1, 2).reshape(b, t, self.width) if t > 1 else y.reshape(b, 1, self.width)
+        return F.linear(y, self.out_weight, self.out_bias)
+
+    def around(self, x: Tensor, y: Tensor) -> Tensor:
+        """What becomes of the output of attention, for the samples that asked."""
+        return y
 
     def weight(self) -> Tensor:
         """A weight, which says dtype and device."""
@@ -181,11 +239,12 @@ class AttentionBody(nn.Module):
         """The weighted values ``[B, m, H·D]``; ``nan`` where a key that is seen is not finite, and only there."""
         if mask is None or not self.guards:
             return self._weighted(q, kv, i, j, mask)
-        # A weight of 0 does not hide what is not finite, so it is taken out.
         if q.device.type == "cpu" and not recording():
             y = self._weighted(q, kv, i, j, mask)
-            if bool(torch.isfinite(y).all()):
+            total = float(y.sum().item())
+            if total == total:
                 return y
+        # A weight of 0 does not hide what is not finite, so it is taken out.
         finite = torch.isfinite(kv).all(2)
         y = self._weighted(q, torch.where(finite.unsqueeze(2), kv, 0.0), i, j, mask)
         spoilt = (mask & ~finite.unsqueeze(1)).any(2)
@@ -301,7 +360,22 @@ class EncoderLayerBody(nn.Module):
         return self.attention.asks(self.norm1(x) if self.norm_first else x, at)
 
     def answer(self, x: Tensor, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
-        y = x + self.attention.answer(x, q, kv, i, j, mask)
+        return self.around(x, self.attended(q, kv, i, j, mask))
+
+    def attended(self, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
+        return self.attention.attended(q, kv, i, j, mask)
+
+    def quick(self, t: int, masked: bool) -> bool:
+        return self.attention.quick(t, masked)
+
+    def fused(self, x: Tensor) -> Tensor:
+        return self.attention.fused(self.norm1(x) if self.norm_first else x)
+
+    def seen(self, fused: Tensor, data: Tensor, first: int, n: int, mask: Optional[Tensor]) -> Optional[Tensor]:
+        return self.attention.seen(fused, data, first, n, mask)
+
+    def around(self, x: Tensor, y: Tensor) -> Tensor:
+        y = x + y
         if self.norm_first:
             return y + self._feed(self.norm2(y))
         y = self.norm1(y)

@@ -24,7 +24,7 @@ class Faced(NamedTuple):
     """The queries that are answered now, and the keys that they face.
 
     Attributes:
-        q: query-side values ``[B, Cq, m]``, a view of memory that is not to be written to
+        q: query-side values ``[B, Cq, m]``, a view of memory that lasts until the next step, not to be written to
         k: key-side values ``[B, Ck, K]``, likewise
         i: positions of the queries, int64, ``[B, m]`` or ``[1, m]``
         j: positions of the keys, ``[B, K]`` or ``[1, K]``; negative where nothing has come yet
@@ -68,7 +68,8 @@ class AttentionMemory(nn.Module):
     Args:
         pattern: which query sees which key, `Context.pattern`
         clocked: whether ``i`` and ``j`` are positions in the signal, the same in each row of a batch or not. Otherwise
-            they count from anywhere, which is enough for differences. A pattern with a prefix is always clocked
+            they count from anywhere, which is enough for differences. With a prefix or a longest signal it always is
+        longest: samples of the longest signal, -1 for any: more are refused with ``signal_too_long``
     """
 
     lo: List[int]
@@ -79,8 +80,9 @@ class AttentionMemory(nn.Module):
     slots: Tensor
     seen: Tensor
 
-    def __init__(self, pattern: Pattern, clocked: bool = False) -> None:
+    def __init__(self, pattern: Pattern, clocked: bool = False, longest: int = -1) -> None:
         super().__init__()
+        self.longest = longest
         self.pattern_name = repr(pattern)
         self.period = pattern.period
         self.lo = list(pattern.lo)
@@ -90,16 +92,20 @@ class AttentionMemory(nn.Module):
         self.back = [max(place - oldest, 0) for place, oldest in enumerate(pattern.lo)]
         self.level = pattern.hi[0] == pattern.hi[-1]  # all of a period are settled at once
         self.tabled = pattern.table is not None
-        self.clocked = clocked or pattern.prefix > 0
+        self.clocked = clocked or pattern.prefix > 0 or longest >= 0
         table = torch.tensor(pattern.table if pattern.table is not None else [[True]])
         self.register_buffer("table", table, persistent=False)
         self.queries = RingBuffer()
         self.keys = RingBuffer()
+        self.keys.again = True
         self.sinks = Cell(["keys"])
         self.turn = Counter()
         # No row that has had so many has a slot that was never filled, whatever the phase.
         enough = max(self.back) + self.period + max(pattern.hi[-1], 0) + pattern.prefix
         self.clock = RowClock(enough, self.clocked)
+        # Length of the last chunk, if chunks like it change nothing but the keys; and whether `seen` is their mask.
+        self.steady = -1
+        self.steady_mask = False
         # What the mask and the positions of the last step were made of, and themselves.
         self.made_for = (-1, -1, -1, -1)
         self.register_buffer("steps", torch.empty(0, dtype=torch.int64), persistent=False)
@@ -117,6 +123,7 @@ class AttentionMemory(nn.Module):
         t = 0
         if k is not None and q is not None:
             t = k.size(2)
+            self.require_room(k)
             if not self.keys.started():
                 self._begin(q, k)
         elif not final or not self.keys.started():
@@ -163,7 +170,16 @@ class AttentionMemory(nn.Module):
         kept = self.back[self.turn.value]
         self.keys.retain(rows, first + keep + m - kept, kept + total - m)
         self.clock.advance(t)
+        # From here on chunks of this length change nothing but the keys.
+        same = waiting == 0 and t == m and self.turn.value == turn and not self.clocked and old
+        self.steady = t if same else -1
+        self.steady_mask = mask is not None
         return Faced(asked, faced, i, j, mask)
+
+    def require_room(self, x: Tensor) -> None:
+        """Refuse a chunk ``[B, C, t]`` that makes the signal of a row longer than the longest."""
+        if self.longest >= 0:
+            self.clock.require_room(x.size(2), self.longest)
 
     def ready(self, turn: int, total: int) -> int:
         """How many of the queries that wait can be answered.
