@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchstreamer as pts
+from torchstreamer.analysis import receptive_field
+from torchstreamer.testing.live_rows import LiveRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from moshi_transformer import MoshiTransformer
@@ -375,3 +377,45 @@ def test_wenet_with_the_context_of_its_loop() -> None:
         for size in (1, 7, 61):
             pieces = [stream(part) for part in x.split(size, 1)] + [stream.flush()]
             torch.testing.assert_close(torch.cat([p for p in pieces if p is not None], 1), y, rtol=0, atol=1e-10)
+
+
+def test_compiled_and_in_rows_beyond_the_table() -> None:
+    torch.manual_seed(0)
+    net = Attention(ATTENDS["table"][0], band).eval()
+    x = torch.randn(1, 4, 72)
+    stream = pts.create_stream(net, example=x[..., :30])
+    compiled = pts.compile(stream, chunk=4, backend="eager")
+    with torch.no_grad():
+        pieces = [compiled(part) for part in x.split(4, -1)]
+        torch.testing.assert_close(torch.cat(pieces[:15], -1), net(x[..., :60]), rtol=0, atol=1e-5)
+        assert all(bool(piece.isnan().all()) for piece in pieces[15:])
+    LiveRows(stream, net, 4, (3, 2), dtype=torch.float32, lengths=[50, 59, 60], longest=60, nan=0.0).run(40).compare()
+
+
+@pytest.mark.parametrize("name", ["ALiBi", "by hand", "T5", "retention"])
+def test_static_rows(name: str) -> None:
+    torch.manual_seed(0)
+    attend, seen = ATTENDS[name]
+    net = Attention(attend, seen).double().eval()
+    stream = pts.create_stream(net, example=torch.randn(1, 4, 30, dtype=torch.float64))
+    LiveRows(stream, net, stream.hop, (4, 2), lengths=[1, 2, 3, 30], nan=0.0).run(60).compare()
+
+
+def test_nan_of_an_earlier_signal_stays_behind() -> None:
+    net = Attention(alibi, band).double().eval()
+    stream = pts.create_stream(net, example=torch.randn(1, 4, 30, dtype=torch.float64))
+    static = pts.StaticStream(stream, 4, 1, dtype=torch.float64)
+    x = torch.randn(1, 4, 12, dtype=torch.float64)
+    with torch.no_grad():
+        static(torch.full_like(x[..., :4], math.nan))
+        static.reset()
+        steps = [static(x[..., i : i + 4]) for i in range(0, 12, 4)]
+        y = torch.cat([step if isinstance(step, Tensor) else step[0] for step in steps], -1)
+        torch.testing.assert_close(y[..., static.lag :], joined(stream, x, 4)[..., : 12 - static.lag])
+
+
+def test_field() -> None:
+    x = torch.randn(1, 4, 30)
+    field = receptive_field(pts.create_stream(Attention(by_hand, chunk).eval(), example=x))
+    assert (field.left, field.right) == (11, 3)
+    assert math.isinf(receptive_field(pts.create_stream(Attention(by_hand, sinks).eval(), example=x)).left)
