@@ -3,6 +3,7 @@
 import math
 from typing import Any, List, Optional, Tuple
 
+from steps_attention import attention
 from steps_layout import as_bct, as_btc, from_bcft, to_bcft, to_bct, to_btc
 from steps_length import (
     cat_constants,
@@ -173,4 +174,5 @@ STEPS = [
     *[causal_conv, every, cat_constants, interpolate, subpixel_up, subpixel_down, frames, unfold2d, overlap_add],
     *[module, in_place, pick_channels, halves, norm, embedding, difference, running, pad_to_multiple],
     single_samples,
+    *[attention] * 2,
 ]

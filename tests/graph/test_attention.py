@@ -406,12 +406,12 @@ def test_nan_of_an_earlier_signal_stays_behind() -> None:
     stream = pts.create_stream(net, example=torch.randn(1, 4, 30, dtype=torch.float64))
     static = pts.StaticStream(stream, 4, 1, dtype=torch.float64)
     x = torch.randn(1, 4, 12, dtype=torch.float64)
+    four, yes, no = torch.tensor([4]), torch.tensor([True]), torch.tensor([False])
     with torch.no_grad():
-        static(torch.full_like(x[..., :4], math.nan))
-        static.reset()
-        steps = [static(x[..., i : i + 4]) for i in range(0, 12, 4)]
-        y = torch.cat([step if isinstance(step, Tensor) else step[0] for step in steps], -1)
-        torch.testing.assert_close(y[..., static.lag :], joined(stream, x, 4)[..., : 12 - static.lag])
+        static(torch.full_like(x[..., :4], math.nan), four, yes, no)
+        steps = [static(x[..., i : i + 4], four, yes if i == 0 else no, no)[0] for i in range(0, 12, 4)]
+        y = torch.cat(steps, -1)[..., static.lag :]
+        torch.testing.assert_close(y, joined(stream, x, 4)[..., : y.shape[-1]], rtol=0, atol=1e-10)
 
 
 def test_field() -> None:
