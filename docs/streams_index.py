@@ -34,12 +34,11 @@ _RECURRENT = (
     "over time, forwards; over other axes, with time among the rows, in both directions too. Of their results the "
     "outputs, not the last state"
 )
+_MASKED = "between samples where a mask or `context=` bounds what each sees, otherwise over other axes than time"
 _CARRIED = "along time it carries a state"
 _RATIO = "a rational `scale_factor`, or a `size=` that is a constant multiple of the length; `align_corners=False`"
 
 # What the rule of an operation takes, by the name in torch and, if it is another one, that in programs.
-_RELATED = "every sample with one constant; queries with keys, where a mask bounds what they see"
-
 _NOTES: dict[str, tuple[str, str]] = {
     "_to_copy": ("Tensor.to", "another dtype"),
     "_unsafe_view": ("view", _VIEW),
@@ -47,8 +46,8 @@ _NOTES: dict[str, tuple[str, str]] = {
     "_upsample_nearest_exact2d": ("F.interpolate", _RATIO),
     "avg_pool1d": ("F.avg_pool1d", "also with `ceil_mode`"),
     "avg_pool2d": ("F.avg_pool2d", "also with `ceil_mode`, but for `divisor_override` with it"),
-    "baddbmm": ("torch.baddbmm", _RELATED),
-    "bmm": ("torch.bmm", _RELATED),
+    "baddbmm": ("torch.baddbmm", _MASKED),
+    "bmm": ("torch.bmm", _MASKED),
     "cat": (
         "torch.cat",
         "along other axes; along time, one signal with constants or with its own first or last samples",
@@ -66,15 +65,16 @@ _NOTES: dict[str, tuple[str, str]] = {
     "cumsum": ("Tensor.cumsum", _CARRIED),
     "diff": ("torch.diff", "along any axis"),
     "einsum": ("torch.einsum", "where every sample is treated alone"),
-    "embedding": ("F.embedding", "a table of positions, as long as it is"),
+    "embedding": ("F.embedding", "of whole numbers, and of positions up to the end of the table"),
     "expand": ("Tensor.expand", "along other axes than time"),
     "flatten": ("Tensor.flatten", _VIEW),
     "full_like": ("torch.full_like", _LIKE),
     "gru": ("nn.GRU", _RECURRENT),
     "im2col": ("F.unfold", "frames over time: one row of patches"),
+    "linear": ("F.linear", "over other axes than time"),
     "logcumsumexp": ("torch.logcumsumexp", _CARRIED),
     "lstm": ("nn.LSTM", _RECURRENT),
-    "matmul": ("torch.matmul", _RELATED),
+    "matmul": ("torch.matmul", _MASKED),
     "max_pool1d": ("F.max_pool1d", _POOL),
     "max_pool2d": ("F.max_pool2d", _POOL),
     "narrow": ("Tensor.narrow", "as slices"),
@@ -84,7 +84,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "ones_like": ("torch.ones_like", _LIKE),
     "outer": ("torch.outer", "of positions and constants"),
     "pad": ("F.pad", _PAD),
-    "permute": ("Tensor.permute", _VIEW),
+    "permute": ("torch.permute", "wherever time goes"),
     "pixel_shuffle": ("F.pixel_shuffle", "time is one of the last two axes"),
     "pixel_unshuffle": ("F.pixel_unshuffle", "time is one of the last two axes; with `length_multiple=`"),
     "reflection_pad1d": ("F.pad", _PAD),
@@ -98,7 +98,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "rnn_tanh": ("nn.RNN", _RECURRENT),
     "scaled_dot_product_attention": (
         "F.scaled_dot_product_attention",
-        "with a mask that bounds what a query sees, or `context=`",
+        "with a mask or `context=` that bounds what each sample sees; `is_causal`, `scale`, `enable_gqa`; no dropout",
     ),
     "select": ("x[..., i]", "along other axes"),
     "slice": (
@@ -107,8 +107,8 @@ _NOTES: dict[str, tuple[str, str]] = {
     ),
     "squeeze": ("Tensor.squeeze", "other axes than time"),
     "stft": ("torch.stft", "its frames, with `center=` either way"),
-    "to": ("Tensor.to", "another dtype"),
-    "transpose": ("Tensor.transpose", _VIEW),
+    "to": ("Tensor.to", "everywhere"),
+    "transpose": ("torch.transpose", "wherever time goes"),
     "type_as": ("Tensor.type_as", ""),
     "unflatten": ("Tensor.unflatten", _VIEW),
     "unfold": ("Tensor.unfold", "frames over time"),

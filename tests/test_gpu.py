@@ -57,6 +57,19 @@ RUNNING = {
     "recurrence": lambda: nn.Sequential(nn.Conv1d(2, 6, 3), nn.Tanh(), pts.LinearRecurrence()),
     "complex": lambda: nn.Sequential(nn.Conv1d(2, 8, 3), nn.Hardtanh(-0.5, 0.5), pts.LinearRecurrence(paired=True)),
     "average": lambda: nn.Sequential(nn.Conv1d(2, 4, 3), pts.ExponentialMovingAverage1d(torch.rand(4))),
+    "gru": lambda: nn.Sequential(nn.Conv1d(2, 6, 3), pts.Recurrent1d(nn.GRU(6, 8, 2))),
+    "lstm": lambda: nn.Sequential(nn.Conv1d(2, 6, 3), pts.Recurrent1d(nn.LSTM(6, 8))),
+    "attention": lambda: nn.Sequential(
+        nn.Conv1d(2, 8, 3), pts.LayerNorm1d(8), pts.SelfAttention1d(nn.MultiheadAttention(8, 2), pts.Context(6, 2))
+    ),
+    "encoder layer": lambda: nn.Sequential(
+        nn.Conv1d(2, 8, 3),
+        pts.TransformerEncoderLayer1d(nn.TransformerEncoderLayer(8, 2, 16), pts.Context(left=8, chunk=4)),
+    ),
+    "emformer": lambda: nn.Sequential(
+        nn.Conv1d(2, 8, 3),
+        pts.Emformer1d(8, 2, 16, 2, 4, left_context_length=4, right_context_length=1, max_memory_size=2),
+    ),
 }
 
 
@@ -69,7 +82,8 @@ def test_what_runs_along_the_signal(name, size):
     with torch.inference_mode():
         expected = copy.deepcopy(net).double()(x.double()).float()
         net, x = net.cuda(), x.cuda()
-        compiled = pts.compile(pts.create_stream(net), chunk=size, batch=3, backend="cudagraph")
+        hop = pts.create_stream(net).hop
+        compiled = pts.compile(pts.create_stream(net), chunk=max(size, hop), batch=3, backend="cudagraph")
         for stream in (pts.create_stream(net), torch.jit.script(pts.create_stream(net)), compiled):
             y = streamed(stream, x, size).cpu()
             assert (y - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -3,6 +3,7 @@
 import math
 from typing import Any, List, Optional, Tuple
 
+from steps_attention import attention
 from steps_layout import as_bct, as_btc, from_bcft, to_bcft, to_bct, to_btc
 from steps_length import (
     cat_constants,
@@ -177,4 +178,5 @@ STEPS = [
     running_module,
     single_samples,
     *[recurrence, recurrence, dual_path],
+    *[attention] * 2,
 ]

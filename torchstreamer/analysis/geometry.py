@@ -24,6 +24,7 @@ __all__ = [
     "has_rule",
     "needed",
     "needed_by_taps",
+    "note_unbounded",
     "register_needs",
     "watched",
 ]
@@ -193,6 +194,13 @@ def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
     if _remembers(stream):
         return _needed_before(stream.reach, need, n)
     return needed_by_taps(need, stream.taps(n, need.shape[0]), n)
+
+
+def note_unbounded(need: Tensor) -> None:
+    """Say that outputs ask for what came at any time before; what `needed` notes."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.recurrent.append(need.any(0))
 
 
 def _note(watch: Watch, stream: BaseStream, need: Tensor, n: int) -> None:

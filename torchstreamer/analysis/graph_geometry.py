@@ -10,7 +10,7 @@ from ..graph.graph_stream import GraphStream
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
-from .geometry import cropped, needed, needed_by_taps, register_needs
+from .geometry import cropped, needed, needed_by_taps, note_unbounded, register_needs
 
 __all__ = ["graph_needs", "output_samples", "port_samples"]
 
@@ -103,6 +103,8 @@ def _through(node: Any, needs: Dict[int, Tensor], lengths: List[int], n: int) ->
 def _relation(node: RelationNode, need: Tensor, lengths: List[int]) -> List[Any]:
     # Of what a query needs its own place, and all keys that it sees.
     length = lengths[node.sources[0]]
+    if node.memory.prefix > 0:
+        note_unbounded(need)
     keys = needed_by_taps(need, node.taps(length), length)
     sources = node.sources[: node.streamed]
     return [(source, need if k < node.queries else keys) for k, source in enumerate(sources)]

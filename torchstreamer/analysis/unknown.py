@@ -27,7 +27,7 @@ def _probed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
         except Warning:
             raise
         except Exception as error:  # other channels, perhaps
-            problem = str(error).splitlines()[0]
+            problem = next(iter(str(error).splitlines()), type(error).__name__)
             continue
         return (matrix.float() @ need.float()) > 0
     raise ValueError(

@@ -76,7 +76,7 @@ class RowClock(Cell):
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         self.held = [next(tensors) for _ in range(phase[0])]
-        self.known = self.enough if phase[1] else 0
+        self.known = self.enough if phase[1] else 0 if phase[0] else -1
 
     def __prepare_scriptable__(self) -> "RowClock":
         clock = type(self)(self.enough, self.endless)

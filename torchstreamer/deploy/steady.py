@@ -135,7 +135,7 @@ class SteadyStep:
             raise UnsupportedModuleError(
                 "not_traceable",
                 self.stream,
-                f"recording its step raised {type(error).__name__}: {str(error).splitlines()[0]}",
+                f"recording its step raised {type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
                 "let handlers decide by shapes and whole numbers, not by the values of samples",
             ) from error
         fold_constants(graph)

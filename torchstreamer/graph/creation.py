@@ -154,7 +154,7 @@ def _plain(found: Capture, low: Lowering, parts: Assembly) -> GraphStream:
         result.fresh,
         result.dtype == source.dtype,
         -1 if found.sizes.rows else 1,
-        low.longest(),
+        low.relating.longest(),
     )
 
 
@@ -182,7 +182,7 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
         first.clock.ratio,
         found.streamed[0].example.new_empty(0),
         found.multiple,
-        low.longest(),
+        low.relating.longest(),
     )
 
 

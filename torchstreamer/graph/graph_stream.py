@@ -95,12 +95,12 @@ class GraphStream(BaseStream):
         self.keeps_dtype = keeps_dtype
         self.beyond = Counter()  # samples after the last whole multiple
         self.longest = longest
-        self.came = RowClock(0, True)  # samples of the signal, where it has a longest
+        self.came = RowClock(1, True)  # samples of the signal, where it has a longest
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         came = 0 if x is None else x.size(2)
         if x is not None and self.longest >= 0:
-            self._count(came)
+            self._count(came, x)
         chunks: List[Optional[Tensor]] = []
         for _ in range(self.slots):
             chunks.append(None)
@@ -115,7 +115,7 @@ class GraphStream(BaseStream):
             y = self._within(y)
         return y
 
-    def _count(self, t: int) -> None:
+    def _count(self, t: int, like: Tensor) -> None:
         # Count the samples of a signal, and refuse more than the model's tables are made for.
         asks = True
         if not is_scripting():
@@ -130,7 +130,7 @@ class GraphStream(BaseStream):
                     "tables longer"
                 )
         if not self.came.started():
-            self.came.begin(self._like)
+            self.came.begin(like)
         self.came.advance(t)
 
     def _within(self, y: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ its clock. Operations that treat every sample alone are recorded, to be run in s
 
 import operator
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -22,7 +22,8 @@ from .positions import Positions
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
 from .relating import Relating
-from .samplewise import is_pointwise, is_samplewise
+from .requirements import bound_arguments, is_random, require_broadcast, require_samplewise, returned, two_times
+from .samplewise import is_pointwise
 from .values import (
     AtEnd,
     EndSamples,
@@ -145,11 +146,6 @@ class Lowering:
         self.step, self.step_across = self.alignment.step, self.alignment.step_across
         self.record = self.alignment.record
 
-    def longest(self) -> int:
-        """The longest signal that tables in the model are made for, in samples of the first input; -1 for any."""
-        found = [self.relating.masks.longest(length, limit) for length, limit in self.clocks.limits]
-        return min(found, default=-1)
-
     # ------------------------------------------------------------------ the walk
 
     def run(self) -> List[Any]:
@@ -180,7 +176,7 @@ class Lowering:
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
             if isinstance(found, (Board, Relation, Unusable)):
-                refusal = self._returned(names[str(name)], found)
+                refusal = returned(self, names[str(name)], found)
                 if not self.collect:
                     raise refusal
                 found = Refused(refusal)
@@ -191,21 +187,6 @@ class Lowering:
                 found = Refused(refusal)
             outputs.append(found)
         return outputs
-
-    def _two_times(self, node: fx.Node) -> bool:
-        meta = node.meta.get("val")
-        return isinstance(meta, Tensor) and sum(self.sizes.varies(size) for size in meta.shape) > 1
-
-    def _returned(self, node: fx.Node, found: Any) -> UnsupportedModuleError:
-        if isinstance(found, Relation) or (isinstance(found, Unusable) and self._two_times(node)):
-            return self.refuse(
-                node,
-                "attention_weights",
-                "it returns what every sample has to do with every other",
-                "return the outputs alone; nn.MultiheadAttention leaves its weights out with need_weights=False",
-            )
-        error: UnsupportedModuleError = found.error or self.refuse(node, "total_length", *REASONS["length"])
-        return error
 
     def _any_value(self, spread: Spread) -> Value:
         """A value of the same length."""
@@ -271,15 +252,17 @@ class Lowering:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
         if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples, Relation)):
             return things[0]
-        bound = _bound(node, args, kwargs)
+        bound = bound_arguments(node, args, kwargs)
         unusable = next((thing for thing in things if isinstance(thing, Unusable)), None)
         if unusable is not None:
             return unusable
-        if _is_random(node, bound):
+        if is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
         if any(isinstance(thing, Relation) for thing in things):
+            from .rules_relation import related  # which knows this module
+
             try:
-                return _related(self, node, args, kwargs, bound)
+                return related(self, node, args, kwargs, bound)
             except UnsupportedModuleError as error:
                 return Unusable(error)  # weights of an attention that nobody asks for
         if any(isinstance(thing, (Value, EndSamples)) for thing in things):
@@ -324,12 +307,12 @@ class Lowering:
     def _streamed(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """What the rule of an operation makes of its arguments; without one it must treat samples alone."""
         for apply in _rules.get(operation_name(node), ()):
-            found = apply(self, node, _bound(node, args, kwargs))
+            found = apply(self, node, bound_arguments(node, args, kwargs))
             if found is not NotImplemented:
                 return found
         board = next((thing for thing in things_in([args, kwargs]) if isinstance(thing, Board)), None)
         if board is not None:
-            if self._two_times(node):
+            if two_times(self, node):
                 raise self.refuse(
                     node,
                     "mask_data",
@@ -383,7 +366,7 @@ class Lowering:
         meta = node.meta["val"]
         if isinstance(meta, (list, tuple)):
             group = Group(node, recipe, clock, level)
-            self._require_samplewise(node, recipe, streamed, [m for m in meta if isinstance(m, Tensor)])
+            require_samplewise(self, node, recipe, streamed, [m for m in meta if isinstance(m, Tensor)])
             self.alignment.recorded.append(group)
             return group
         if all(value.lifted for value in streamed):
@@ -395,36 +378,12 @@ class Lowering:
         if not self.same_length(value.length, reference.length):
             raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
         if pointwise:
-            self._require_broadcast(node, value, things)
+            require_broadcast(self, node, value, things)
         else:
-            self._require_samplewise(node, recipe, streamed, [meta])
+            require_samplewise(self, node, recipe, streamed, [meta])
         value.fresh = pointwise
         value.mixed = value.merged and any(each.mixed for each in streamed)
         return self.record(value)
-
-    def _require_broadcast(self, node: fx.Node, value: Value, things: Iterable[Any]) -> None:
-        place = len(value.shape) - value.time  # of time, from the end
-        for thing in things:
-            if isinstance(thing, (Value, Spread)) and not getattr(thing, "lifted", False):
-                if len(thing.shape) - thing.time != place:
-                    raise self.refuse(node, "time_mixing", "it relates time to another axis", "bring time to one axis")
-            elif isinstance(thing, Static):
-                shape = tuple(thing.node.meta["val"].shape)
-                if len(shape) >= place and shape[-place] != 1:
-                    raise self.refuse(
-                        node, "fixed_length", "it holds a constant as long as the signal", "use one sample"
-                    )
-
-    def _require_samplewise(self, node: fx.Node, recipe: Replay, values: Sequence[Value], metas: Sequence[Any]) -> None:
-        axes = []
-        for meta in metas:
-            if any(value.lifted for value in values) and all(value.lifted for value in values):
-                found: Optional[Value] = self.positions.value(node, meta, None, 0, recipe)
-            else:
-                found = self.value(node, meta, None, 0) if isinstance(meta, Tensor) else None
-            axes.append(None if found is None else found.time + found.lifted)
-        if all(axis is None for axis in axes) or not is_samplewise(self.weights, recipe, values, axes):
-            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
 
     def _item(self, node: fx.Node) -> Any:
         source, index = self._env[node.args[0]], node.args[1]  # type: ignore[index]
@@ -455,29 +414,3 @@ class Lowering:
             any(thing.given for thing in inner),
             any(thing.sized for thing in inner) or any(isinstance(thing, Rows) for thing in things),
         )
-
-
-def _related(*arguments: Any) -> Any:
-    from .rules_relation import related  # which knows this module
-
-    return related(*arguments)
-
-
-def _bound(node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Dict[str, Any]:
-    """The arguments of an operation by name."""
-    schema = getattr(node.target, "_schema", None)
-    bound = {}
-    for i, argument in enumerate([] if schema is None else schema.arguments):
-        if i < len(args):
-            bound[argument.name] = args[i]
-        elif argument.name in kwargs:
-            bound[argument.name] = kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value if argument.has_default_value() else None
-    return bound
-
-
-def _is_random(node: fx.Node, bound: Dict[str, Any]) -> bool:
-    tags = getattr(node.target, "tags", [])
-    off = bound.get("dropout_p") == 0 or bound.get("train") is False or bound.get("training") is False
-    return torch.Tag.nondeterministic_seeded in tags and not off

@@ -267,6 +267,8 @@ def _far(name: str, values: Sequence[Any], truths: bool) -> Optional[float]:
         return 1.0
     if name in ("add", "minimum") and -math.inf in values:
         return -math.inf  # finite numbers change nothing
+    if (name == "sub" and values[0] == -math.inf) or (name == "rsub" and values[1] == -math.inf):
+        return -math.inf
     if name == "mul" and any(value == 0 for value in values):
         return 0.0
     if any(value is None for value in values):

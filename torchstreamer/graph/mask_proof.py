@@ -14,12 +14,12 @@ from torch import Tensor, fx
 from .lengths import Sizes, line_of
 from .mask_arithmetic import COMPARISONS, DATA, LENGTH, TRUTHS, TURNED, Arithmetic, MaskError
 from .mask_numbers import Distance, Known, Line, Number, Regular, constant, regular
+from .mask_tables import arguments_of, order_of, period_of, range_of
 from .refusals import operation_name
 from .samplewise import is_pointwise
 
 __all__ = ["Proof"]
 
-_LONGEST = 128  # periods that a buffer is searched for
 
 _NAMES = {"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne"}
 _SAME = frozenset(["clone", "alias", "contiguous", "detach", "lift_fresh_copy", "expand_as", "_assert_tensor_metadata"])
@@ -161,7 +161,7 @@ class Proof(Arithmetic):
         name = operation_name(node)
         name = name[:-1] if name.endswith("_") and not name.startswith("_") and name not in ("and_", "or_") else name
         name = _NAMES.get(name, name)
-        a = _arguments(node)
+        a = arguments_of(node)
         try:
             return self._operation(node, name, a)
         except ValueError as error:
@@ -246,7 +246,7 @@ class Proof(Arithmetic):
         before, after = self.axes(source), self.axes(node)
         if name in _PERMUTES:
             rank = len(source.meta["val"].shape)
-            order = _order(name, a, rank)
+            order = order_of(name, a, rank)
             place = {axis: order.index(axis + rank) - rank for axis in before}
             swapped = [place[axis] for axis in before] != sorted(place[axis] for axis in before)
             if isinstance(x, Regular):
@@ -303,7 +303,7 @@ class Proof(Arithmetic):
         """What a buffer gives that is cut to the length of the signal: a range of numbers, or a whole mask."""
         cut: Any = node
         while cut.op != "placeholder":
-            a = _arguments(cut)
+            a = arguments_of(cut)
             start_fits = (a.get("start") or 0) == 0 and a.get("step", 1) in (1, None)
             same = operation_name(cut) in ("alias", "detach", "lift_fresh_copy")
             if not same and not (operation_name(cut) == "slice" and start_fits):
@@ -318,23 +318,13 @@ class Proof(Arithmetic):
         end = min(tensor.shape[axis] for axis in axes)
         self.limit = end if self.limit is None else min(self.limit, end)
         if len(axes) == 1:
-            return self._range(tensor, axes[0])
+            return range_of(tensor, axes[0])
         if len(axes) == 2 and axes == [-2, -1] and not isinstance(tensor, torch.nn.Parameter):
-            period = _period(tensor[..., :end, :end])
+            period = period_of(tensor[..., :end, :end])
             if period is None:
                 raise self.refused(node, "the buffer that it is cut from does not repeat itself along its diagonals")
             self.divisors.add(period)
             return Regular(None, None, end)
-        return None
-
-    def _range(self, tensor: Tensor, axis: int) -> Optional[Known]:
-        flat = tensor.reshape(-1)
-        if flat.numel() != tensor.shape[axis] or flat.numel() < 2 or tensor.dtype == torch.bool or tensor.is_complex():
-            return None
-        step, start = (flat[1] - flat[0]).item(), flat[0].item()
-        places = torch.arange(flat.numel(), device=flat.device)
-        if float(step).is_integer() and float(start).is_integer() and bool((flat == places * step + start).all()):
-            return Number({axis: Fraction(int(step))}, low=Fraction(int(start)), high=Fraction(int(start)))
         return None
 
     def _repeated(self, node: fx.Node, a: Dict[str, Any]) -> Known:
@@ -388,32 +378,3 @@ class Proof(Arithmetic):
 
 def _second(a: Dict[str, Any]) -> Any:
     return list(a.values())[1]
-
-
-def _order(name: str, a: Dict[str, Any], rank: int) -> List[int]:
-    if name == "permute":
-        return [axis % rank for axis in a["dims"]]
-    order = list(range(rank))
-    if name in ("t", "mT"):
-        one, other = rank - 2, rank - 1
-    else:
-        one, other = (int(axis) % rank for axis in list(a.values())[1:3])
-    order[one], order[other] = order[other], order[one]
-    return order
-
-
-def _arguments(node: fx.Node) -> Dict[str, Any]:
-    """The arguments of an operation by name, without those that were not given."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return dict(enumerate(node.args))  # type: ignore[arg-type]
-    names = [argument.name for argument in schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
-def _period(table: Tensor) -> Optional[int]:
-    """After how many queries a whole table repeats itself along its diagonals, if soon."""
-    for period in range(1, min(table.shape[-1] // 2, _LONGEST) + 1):
-        if bool((table[..., period:, period:] == table[..., :-period, :-period]).all()):
-            return period
-    return None

@@ -46,10 +46,12 @@ class Hidden(NamedTuple):
         board: the board
         sense: ``"add"`` if it is added to scores, ``"seen"`` if it is true where a query sees a key, ``"masked"`` if
             where not
+        finite: whether hidden keys have a large negative score, instead of ``-inf``; where it is added that is seen
     """
 
     board: Board
     sense: str
+    finite: bool = False
 
     def of(self, far: Optional[float]) -> Optional[bool]:
         """Whether a value of the board hides a key; ``None`` if the value is not known."""
@@ -275,16 +277,19 @@ class Masks:
 
     def _require_own_key(self, hidden: Sequence[Any], n: int, pattern: Pattern) -> None:
         for each in hidden:
-            if isinstance(each, Hidden) and each.sense == "add":
+            if not isinstance(each, Hidden):
+                continue
+            finite = each.finite
+            if each.sense == "add":
                 values = self.values(each.board, n)
                 finite = bool((torch.isfinite(values) & (values <= _HIDES)).any())
-                if finite and not bool(pattern.mask(pattern.period * 2).diagonal().all()):
-                    raise MaskError(
-                        "mask_finite",
-                        "it hides keys by a large number, where that of the query itself may be hidden too: then the "
-                        "hidden ones count",
-                        each.board.node,
-                    )
+            if finite and not bool(pattern.mask(pattern.period * 2).diagonal().all()):
+                raise MaskError(
+                    "mask_finite",
+                    "it hides keys by a large number, where that of the query itself may be hidden too: then the "
+                    "hidden ones count",
+                    each.board.node,
+                )
 
     # ------------------------------------------------------------------ values
 

@@ -147,6 +147,18 @@ class Positions:
         self.alignment.calls.append(StreamCall([reference], [value], stream, True))
         return value
 
+    def for_rows(self, spread: Spread, reference: Value) -> Value:
+        """Positions as a value that has rows where another one has them, on its first axis."""
+        lifted = self.bind(spread, reference)
+        if not lifted.lifted or reference.rows != 0 or reference.inner != 1:
+            raise self.refuse(spread.node, "position", *REASONS["arange"])
+        own: List[Any] = [Span(lifted) if axis == lifted.time else int(n) for axis, n in enumerate(lifted.shape)]
+        if len(own) != len(reference.shape) or own[0] != 1:
+            raise self.refuse(spread.node, "position", *REASONS["arange"])
+        shape = (reference.shape[0], *lifted.shape[1:])
+        recipe = Replay("reshape", (lifted, [Rows(1), *own[1:]]))
+        return self.alignment.step(spread.node, lifted, recipe, shape=shape, rows=0, lifted=False)
+
     # ------------------------------------------------------------------ an axis of rows in front
 
     def value(self, node: fx.Node, meta: Any, clock: Optional[Clock], level: int, recipe: Replay) -> Value:

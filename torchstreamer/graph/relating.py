@@ -1,7 +1,6 @@
 """Finds relations between queries and keys in a graph, up to where they become values again."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -13,55 +12,19 @@ from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .clocks import Clocks
 from .masks import Board, Bound, MaskError, Masks
-from .ops.relating import Banded, Biased, Placed
 from .refusals import Refusals
+from .relation_body import GIVEN, Attended, Bias, MetBody, Softened, Zeroed
 from .relations import RelationNode
-from .segment import Body
 from .values import Clock, Relation, RelationCall, Replay, Span, Static, Value, things_in
 from .weights import Weights
 
-__all__ = ["Attended", "Bias", "Relating", "Softened"]
+__all__ = ["Relating"]
 
 _UNBOUNDED = (
     "every query sees all keys, so every output depends on the whole signal",
     "give the model a mask with an end, or name one: create_stream(model, example=…, context=pts.Context(left, right, "
     "chunk)) streams it as if it had that mask; or pts.Chunked1d(model, …), which is another model",
 )
-
-
-@dataclass(eq=False)
-class Softened:
-    """Scores with ``-inf`` where a query does not see a key, before a softmax."""
-
-    scores: Relation
-
-
-@dataclass(eq=False)
-class Bias:
-    """A board among scores of so many axes, of which one holds the rows, ``fold`` times; -1 if none does."""
-
-    board: Board
-    rank: int
-    fold: int
-    rows: int
-
-
-@dataclass(eq=False)
-class Attended:
-    """The mask of a fused attention: a board or none, and what is hidden."""
-
-    bias: Optional[Bias]
-    rank: int
-    rows: int
-    fold: int
-
-
-@dataclass(eq=False)
-class _Given:
-    name: str
-
-
-_MASK, _I, _J = _Given("mask"), _Given("i"), _Given("j")
 
 
 class Relating:
@@ -94,12 +57,18 @@ class Relating:
         self.context: Tuple[Any, ...] = () if context is None else (Bound.of(context),)
         self._sides: Dict[Value, Tuple[Value, bool]] = {}
 
+    def longest(self) -> int:
+        """The longest signal that tables of the model are made for, in samples of the first input; -1 for any."""
+        return min((self.masks.longest(length, limit) for length, limit in self.clocks.limits), default=-1)
+
     # ------------------------------------------------------------------ relations
 
     def side(self, value: Value, keys: bool) -> Value:
         """A value as one of the sides of a relation: of the queries of a step, or of the keys that they see."""
         if value.lifted or value.merged:
-            raise self.refuse(value.node, "relation", "it relates positions to values", "compute it sample by sample")
+            raise self.refuse(
+                value.node, "attention_layout", "it relates positions to values", "compute it sample by sample"
+            )
         copy = value.like()
         self._sides[copy] = value, keys
         return copy
@@ -124,7 +93,7 @@ class Relating:
         if axes != [rank - 2, rank - 1] or not same or not fits:
             raise self.refuse(
                 node,
-                "relation",
+                "attention_layout",
                 "it relates samples to each other in a layout that has no stream",
                 "lay scores out as [rows, …, queries, keys]",
             )
@@ -142,7 +111,8 @@ class Relating:
         """A relation made of another."""
         rank, rows, fold = self.placed(node, self.whole(x))
         kept = hidden if gone is not None else ()
-        return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe, kept, gone, x.sides)
+        softened = x.softened and gone == 0
+        return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe, kept, gone, x.sides, softened)
 
     def bounded(self, node: fx.Node, hidden: Tuple[Any, ...], length: Value) -> Tuple[Pattern, Optional[int]]:
         """The pattern of what several things leave to see.
@@ -193,7 +163,10 @@ class Relating:
         if limit is not None:
             self.clocks.limits.append((aligned[0].shape[aligned[0].time], limit))
         if len({value.dtype for value in aligned}) > 1:
-            raise self.refuse(node, "relation", "it relates values of different dtypes", "convert them first")
+            raise self.refuse(node, "attention_layout", "it relates values of different dtypes", "convert them first")
+        # A bias may repeat itself later than the mask.
+        periods = [self._period(node, bias.board) for bias in self._biases_in(recipe)]
+        pattern = _prolonged(pattern, math.lcm(pattern.period, *periods))
         before = aligned[0].clock
         assert before is not None
         clock = self._after(before, pattern)
@@ -221,11 +194,31 @@ class Relating:
                 thing = thing.value
             if isinstance(thing, Softened):
                 thing = thing.scores
+            if isinstance(thing, Zeroed):
+                thing = thing.weights
             if isinstance(thing, Relation):
                 found += self._sides_in(thing.recipe)
             elif isinstance(thing, Value):
                 found.append(thing)
         return found
+
+    def _biases_in(self, recipe: Any) -> List[Bias]:
+        found: List[Bias] = []
+        for thing in things_in([recipe.args, recipe.kwargs]):
+            inner = getattr(thing, "scores", getattr(thing, "weights", thing))
+            if isinstance(inner, Relation):
+                found += self._biases_in(inner.recipe)
+            elif isinstance(thing, Bias):
+                found.append(thing)
+            elif isinstance(thing, Attended) and thing.bias is not None:
+                found.append(thing.bias)
+        return found
+
+    def _period(self, node: fx.Node, board: Board) -> int:
+        try:
+            return self.masks.proved(board).period
+        except MaskError as error:
+            raise self.refused(node, error) from None
 
     def _after(self, before: Clock, pattern: Pattern) -> Clock:
         def available(n: int, final: bool) -> int:
@@ -246,138 +239,28 @@ class Relating:
         pattern: Pattern,
         plain: bool,
     ) -> torch.nn.Module:
-        body = self.weights.body(lambda thing: isinstance(thing, Relation), _Met)
-        assert isinstance(body, _Met)
-        body.set(self, pattern, self._sides[sides[0]][0], plain)
-        for thing in [*sides, _MASK, _I, _J, *statics]:
+        body = self.weights.body(lambda thing: isinstance(thing, Relation), MetBody)
+        assert isinstance(body, MetBody)
+        body.set(self.masks, self.weights, self.refuse, pattern, self._sides[sides[0]][0], plain)
+        for thing in [*sides, *GIVEN, *statics]:
             body.input(thing)
         made = result.like(recipe=recipe)
         body.compute(made)
         module = body.finish([made])
-        for thing in body.inputs[len(sides) + 3 :]:
+        for thing in body.inputs[len(sides) + len(GIVEN) :]:
             if thing not in statics:
                 statics.append(thing)
         return module
 
 
-class _Met(Body):
-    """Builds what is computed of queries and keys."""
-
-    def set(self, relating: Relating, pattern: Pattern, length: Value, plain: bool) -> None:
-        self.relating = relating
-        self.pattern = pattern
-        self.length = length
-        self.plain = plain
-        self._tables: Dict[Tuple[Board, int], Tuple[Static, int, int, int]] = {}
-        self._masks: Dict[Tuple[int, int, int], fx.Node] = {}
-
-    def _replay(self, recipe: Optional[Replay]) -> fx.Node:
-        assert recipe is not None
-        idle = self._idle(recipe)
-        return super()._replay(recipe) if idle is None else self.use(idle)
-
-    def _idle(self, recipe: Replay) -> Optional[Relation]:
-        """The relation that an operation leaves as it is wherever a query sees a key."""
-        name = getattr(recipe.target, "__name__", "").split(".")[0]
-        relations = [each for each in recipe.args if isinstance(each, Relation)]
-        boards = [each for each in recipe.args if isinstance(each, Bias)]
-        wanted = {"add": 0.0, "masked_fill": 0.0, "where": float(recipe.args[1:2] == tuple(relations)), "mul": 1.0}
-        if len(relations) != 1 or len(boards) != 1 or recipe.kwargs or name not in wanted:
-            return None
-        dtype, other = relations[0].dtype, boards[0].board.node.meta["val"].dtype
-        if other != torch.bool and torch.promote_types(dtype, other) != dtype:
-            return None
-        return relations[0] if self._same(boards[0], wanted[name]) else None
-
-    def _same(self, bias: Bias, wanted: float) -> bool:
-        """Whether a board is this number wherever a query sees a key."""
-        static, period, left, right = self._banded(bias)
-        if static.given or (static.weights and static.recipe is not None and self._learned(static)):
-            return False
-        table = Weights(self.relating.weights.capture).tensor(static).cpu()
-        place = torch.arange(period).unsqueeze(1)
-        offset = torch.arange(-left, right + 1).unsqueeze(0)
-        start = (left + self.pattern.prefix + 1) * period  # far from the start of the signal
-        seen = self.pattern.visible(start + place, start + place + offset)
-        return bool((table[..., seen] == wanted).all())
-
-    def _learned(self, static: Static) -> bool:
-        # A parameter may change, a buffer of a mask does not.
-        if static.recipe is None:
-            return isinstance(self.relating.weights.tensor(static), torch.nn.Parameter)
-        inner = things_in([static.recipe.args, static.recipe.kwargs])
-        return any(self._learned(each) for each in inner if isinstance(each, Static))
-
-    def _banded(self, bias: Bias) -> Tuple[Static, int, int, int]:
-        """The table of a board, its period, and how far it goes to the left and to the right."""
-        board, rank = bias.board, bias.rank
-        if (board, rank) not in self._tables:
-            masks, pattern = self.relating.masks, self.pattern
-            proved = masks.proved(board)
-            left, right = max(pattern.lookback, 0), max(pattern.lookahead, 0)
-            period = math.lcm(proved.period, pattern.period)
-            whole = proved.first + left + right + 2 * period + 1
-            size = self.length.shape[self.length.time]
-            n = masks.signal(size, whole if proved.limit is None else min(whole, proved.limit), proved.limit)
-            values = masks.static(board.node, n)
-            lead = len(board.node.meta["val"].shape) - 2
-            if lead > rank - 2:
-                raise self.relating.refuse(
-                    board.node, "relation", "it has more axes than the scores that it is added to", "lay both out alike"
-                )
-            for _ in range(rank - 2 - lead):
-                values = _computed(values, torch.ops.aten.unsqueeze.default, 0)
-            table = _computed(values, Banded(period, proved.first, left, right))
-            self._tables[board, rank] = table, period, left, right
-        return self._tables[board, rank]
-
-    def _bias(self, bias: Bias) -> fx.Node:
-        if self.pattern.prefix > 0:
-            raise self.relating.refuse(
-                bias.board.node,
-                "relation",
-                "a bias is added where the first keys are seen for ever",
-                "use a mask alone",
-            )
-        static, _, left, _ = self._banded(bias)
-        rows: Any = self._rows(1) if bias.rows >= 0 else 1
-        args = (self.use(static), self.use(_I), self.use(_J), rows)
-        return self.module(Biased(bias.rows, bias.fold, left), args)
-
-    def _argument(self, value: Any) -> Any:
-        if isinstance(value, Relation):
-            return self.use(value)
-        if isinstance(value, Bias):
-            return self._bias(value)
-        if isinstance(value, Softened):
-            x = value.scores
-            return self.use(x) if self.plain else self._hidden(self.use(x), self._seen(x.rank, x.rows, x.fold))
-        if isinstance(value, Attended):
-            return self._attended(value)
-        return super()._argument(value)
-
-    def _attended(self, value: Attended) -> Any:
-        seen = None if self.plain else self._seen(value.rank, value.rows, value.fold)
-        if value.bias is None:
-            return seen
-        truth = value.bias.board.node.meta["val"].dtype == torch.bool
-        if self._same(value.bias, float(truth)):
-            return seen
-        bias = self._bias(value.bias)
-        if seen is None:
-            return bias
-        return self.graph.call_function(torch.logical_and, (bias, seen)) if truth else self._hidden(bias, seen)
-
-    def _hidden(self, scores: fx.Node, seen: fx.Node) -> fx.Node:
-        unseen = self.graph.call_function(torch.logical_not, (seen,))
-        return self.graph.call_function(torch.masked_fill, (scores, unseen, self._argument(-math.inf)))
-
-    def _seen(self, rank: int, rows: int, fold: int) -> fx.Node:
-        key = rank, rows, fold
-        if key not in self._masks:
-            self._masks[key] = self.module(Placed(rank, rows, fold), (self.use(_MASK),))
-        return self._masks[key]
-
-
-def _computed(x: Static, target: Any, *args: Any) -> Static:
-    return Static(x.node, Replay(target, (x, *args)), x.weights, x.given, False)
+def _prolonged(pattern: Pattern, period: int) -> Pattern:
+    """The same pattern, said for a longer period."""
+    turns = [turn * pattern.period for turn in range(period // pattern.period)]
+    if len(turns) == 1:
+        return pattern
+    lo, hi = ([bound + turn for turn in turns for bound in bounds] for bounds in (pattern.lo, pattern.hi))
+    table = pattern.table
+    if table is not None:
+        behind = turns[-1]
+        table = tuple((False,) * turn + row + (False,) * (behind - turn) for turn in turns for row in table)
+    return Pattern(tuple(lo), tuple(hi), table, pattern.prefix)

@@ -67,6 +67,15 @@ def product(low: Lowering, node: fx.Node, one: Any, a: Dict[str, Any]) -> Any:
     return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
 
 
+@rule("linear", lifted=True)
+def linear(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    fits = isinstance(a["weight"], Static) and (a["bias"] is None or isinstance(a["bias"], Static))
+    if not fits or x.time == len(x.shape) - 1:
+        return NotImplemented
+    recipe = Replay(node.target, tuple(a.values()))
+    return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
+
+
 @rule("transpose", "permute", lifted=True)
 def turned(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     rank = len(x.shape)

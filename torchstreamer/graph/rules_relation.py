@@ -10,7 +10,7 @@ from .lowering import Lowering, rule
 from .masks import Board, Bound, Hidden
 from .reasons import reason_for
 from .refusals import operation_name
-from .relating import Attended, Bias, Softened
+from .relation_body import Attended, Bias, Softened, Zeroed
 from .samplewise import is_pointwise
 from .values import EndSamples, Group, Relation, Replay, Rows, Span, Spread, Static, Value, things_in
 
@@ -55,7 +55,7 @@ def attention(low: Lowering, node: fx.Node, q: Value, a: Dict[str, Any]) -> Any:
     if a["is_causal"]:
         hidden += (Bound.causal(),)
     if rows >= rank - 2 or (rows > 0 and fold > 1) or (rank < 3 and low.sizes.rows):
-        raise low.refuse(node, "relation", "its rows are not in front", "bring rows to the front")
+        raise low.refuse(node, "attention_layout", "its rows are not in front", "bring rows to the front")
     sides = relating.side(q, False), relating.side(k, True), relating.side(v, True)
     options = {"attn_mask": Attended(bias, rank, rows, fold), "scale": a["scale"]}
     if a.get("enable_gqa"):
@@ -66,7 +66,11 @@ def attention(low: Lowering, node: fx.Node, q: Value, a: Dict[str, Any]) -> Any:
 @rule("matmul", "bmm")
 def product(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     one, other = list(a.values())[:2]
-    if not _is_relation(low, node) or not isinstance(other, Value):
+    if not _is_relation(low, node):
+        return NotImplemented
+    if isinstance(other, Spread):
+        other = low.positions.for_rows(other, one)
+    if not isinstance(other, Value):
         return NotImplemented
     if one.time != len(one.shape) - 2 or other.time != len(other.shape) - 1:
         return NotImplemented
@@ -143,7 +147,7 @@ def related(low: Lowering, node: fx.Node, args: Sequence[Any], kwargs: Dict[str,
 def _refused(low: Lowering, node: fx.Node) -> Exception:
     name = operation_name(node)
     return low.refuse(
-        node, "relation", f"'{name}' of scores between queries and keys has no stream", reason_for("matmul")[1]
+        node, "attention_layout", f"'{name}' of scores between queries and keys has no stream", reason_for("matmul")[1]
     )
 
 
@@ -154,7 +158,9 @@ def _softmax(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     if x.gone != -math.inf and not low.relating.context:
         low.relating.bounded(node, (), x.sides[0])
     target, rest = node.target, [thing for key, thing in a.items() if key not in ("self", "input")]
-    return low.relating.like(node, x, Replay(target, (Softened(x), *rest)), hidden, 0.0)
+    made = low.relating.like(node, x, Replay(target, (Softened(x), *rest)), hidden, 0.0)
+    made.softened = True
+    return made
 
 
 def _answers(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
@@ -169,7 +175,15 @@ def _answers(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
 def _answered(low: Lowering, node: fx.Node, x: Relation, recipe: Replay) -> Value:
     if x.gone != 0:
         low.relating.bounded(node, (), x.sides[0])
+    if not x.softened:
+        recipe = Replay(recipe.target, _instead(recipe.args, x, Zeroed(x)), recipe.kwargs)
     return low.relating.answered(node, recipe, x.hidden)
+
+
+def _instead(argument: Any, x: Relation, by: Any) -> Any:
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(_instead(item, x, by) for item in argument)
+    return by if argument is x else argument
 
 
 def _einsum(low: Lowering, node: fx.Node, equation: Any, a: Dict[str, Any]) -> Any:
@@ -248,7 +262,7 @@ def _filled(
     hidden: Tuple[Any, ...] = ()
     gone = None
     if value <= _LOW and x.gone in (None, -math.inf):
-        hidden, gone = (*x.hidden, Hidden(board, sense)), -math.inf
+        hidden, gone = (*x.hidden, Hidden(board, sense, math.isfinite(value))), -math.inf
     elif value == 0 and x.gone in (None, 0):
         hidden, gone = (*x.hidden, Hidden(board, sense)), 0.0
     bias = Bias(board, x.rank, x.fold, x.rows)

@@ -133,7 +133,7 @@ class PortedGraphStream(GraphStream):
             for i, port in enumerate(self.ports):
                 x = given[i]
                 if i == self.first and x is not None:
-                    self._count(x.size(port.time))
+                    self._count(x.size(port.time), self._like)
         units = self._units()
         inner: List[Optional[Tensor]] = []
         for _ in range(self.slots):

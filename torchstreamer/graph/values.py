@@ -245,6 +245,7 @@ class Relation:
         hidden: what hides keys from queries, and
         gone: what stands there: 0 or ``-inf``; ``None`` if that is not known, then nothing is hidden
         sides: a query-side value and a key-side one, whose lengths are its own
+        softened: whether a softmax has left 0 there, whatever else a query and a key that do not see each other give
     """
 
     node: fx.Node
@@ -256,6 +257,7 @@ class Relation:
     hidden: Tuple[Any, ...]
     gone: Optional[float]
     sides: Tuple["Value", "Value"]
+    softened: bool = False
 
 
 @dataclass(eq=False)
