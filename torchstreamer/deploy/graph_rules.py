@@ -55,9 +55,9 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             known.setdefault(slot, length_of(slot))
             values[slot] = replace(value, length=known[slot])
     result = values[stream.result]
-    if stream.longest >= 0 and result.example.is_floating_point():
+    if stream._limit >= 0 and result.example.is_floating_point():
         result = plan.whole(result)
-        part = Ended(stream.longest, plan.chunk, result.rows)
+        part = Ended(stream._limit, plan.chunk, result.rows)
         result = plan.add(part, [result], result.lag, result.length, result.time, result.rows)
     return result
 

@@ -63,7 +63,6 @@ class GraphStream(BaseStream):
     like: Tensor
     nodes = entry("_modules")
     beyond = entry("_modules")
-    came = entry("_modules")
 
     def __init__(
         self,
@@ -94,13 +93,14 @@ class GraphStream(BaseStream):
         self.aliasing = 0 if fresh else 2
         self.keeps_dtype = keeps_dtype
         self.beyond = Counter()  # samples after the last whole multiple
-        self.longest = longest
-        self.came = RowClock(1, True)  # samples of the signal, where it has a longest
+        self._limit = longest
+        if longest >= 0:
+            self.came = RowClock(1, endless=True)  # samples of the signal; others need none
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         came = 0 if x is None else x.size(2)
-        if x is not None and self.longest >= 0:
-            self._count(came, x)
+        if x is not None and self._limit >= 0:
+            self._count(x)
         chunks: List[Optional[Tensor]] = []
         for _ in range(self.slots):
             chunks.append(None)
@@ -111,33 +111,27 @@ class GraphStream(BaseStream):
                 chunks[i] = None
         self.beyond.value = (self.beyond.value + came) % self.length_multiple
         y = chunks[self.result]
-        if y is not None and self.longest >= 0:
+        if y is not None and self._limit >= 0:
             y = self._within(y)
         return y
 
-    def _count(self, t: int, like: Tensor) -> None:
-        # Count the samples of a signal, and refuse more than the model's tables are made for.
-        asks = True
-        if not is_scripting():
-            asks = not recording()
-        if asks:
-            count = int(self.came.count().max().item()) if self.came.started() else 0
-            if count + t > self.longest:
-                self._failed = False  # nothing is written yet
-                raise StreamInputError(
-                    f"signal_too_long: {count + t} samples have come with this chunk; {self.longest} at most were "
-                    "expected, for which the model has positions or masks; end the signal before, or make the model's "
-                    "tables longer"
-                )
-        if not self.came.started():
-            self.came.begin(like)
-        self.came.advance(t)
+    def _require_room(self, x: Tensor) -> None:
+        if hasattr(self, "came"):
+            if not self.came.started() and x.size(2) > self._limit:
+                self._like = self._like.new_empty([0])  # as if nothing had come
+            self.came.require_room(x.size(2), self._limit)
+
+    def _count(self, x: Tensor) -> None:
+        if hasattr(self, "came"):
+            if not self.came.started():
+                self.came.begin(x)
+            self.came.advance(x.size(2))
 
     def _within(self, y: Tensor) -> Tensor:
         # A recorded step can refuse nothing: it gives nan beyond the longest signal.
         if not is_scripting():
             if recording() and y.is_floating_point():
-                over = self.came.count() > self.longest
+                over = self.came.count() > self._limit
                 fold = y.size(0) // over.size(0)
                 over = over.repeat_interleave(fold) if fold > 1 else over
                 return y.masked_fill(over.reshape([-1] + [1 for _ in range(y.dim() - 1)]), float("nan"))

@@ -92,7 +92,7 @@ def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
     broken: Dict[str, Dict[int, int]] = {}
     near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
     far = [n for start in _FAR for n in range(start, start + 4 * unit) if found.valid(n)]
-    most = stream.longest if stream.longest >= 0 else near[-1] + far[-1]
+    most = stream._limit if stream._limit >= 0 else near[-1] + far[-1]
     for n in (n for n in near + far if n <= most):
         for guard in found.broken_guards(n):
             phases = broken.setdefault(guard, {})

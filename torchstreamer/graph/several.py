@@ -128,12 +128,9 @@ class PortedGraphStream(GraphStream):
         if plain_inference():
             self._note_mode()
         rows = self._like.size(0) if self._like.dim() == 3 else 0
+        if self._limit >= 0:
+            self._make_room(given)
         self._failed = True
-        if self.longest >= 0:
-            for i, port in enumerate(self.ports):
-                x = given[i]
-                if i == self.first and x is not None:
-                    self._count(x.size(port.time), self._like)
         units = self._units()
         inner: List[Optional[Tensor]] = []
         for _ in range(self.slots):
@@ -162,8 +159,6 @@ class PortedGraphStream(GraphStream):
                 found = inner[i]
                 if found is not None and found.size(self.time_axes[k]) > 0:
                     y = found.clone()
-                    if self.longest >= 0 and self.row_axes[k] == 0:
-                        y = self._within(y)
                     if self._unbatched and self.row_axes[k] >= 0:
                         y = y.squeeze(self.row_axes[k])
             ys.append(y)
@@ -171,6 +166,21 @@ class PortedGraphStream(GraphStream):
             self.reset()
         self._failed = False
         return ys
+
+    def _make_room(self, given: List[Optional[Tensor]]) -> None:
+        # Refuse a signal that is too long before anything is written, and count its samples.
+        if hasattr(self, "came"):
+            for i, port in enumerate(self.ports):
+                x = given[i]
+                if i == self.first and x is not None:
+                    t = x.size(port.time)
+                    begins = not self.came.started()
+                    if begins and t > self._limit:
+                        self._clear()
+                    self.came.require_room(t, self._limit)
+                    if begins:
+                        self.came.begin(self._like)
+                    self.came.advance(t)
 
     def _accepted(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
         """The chunks, checked, with their batch axes; nothing is written before all are found good."""

@@ -146,6 +146,8 @@ class Subject:
         So do products with weights of 0, as a softmax gives them to masked scores. Then ``nan`` tells nothing of what
         depends on what.
         """
+        if not self.differentiable:
+            return False
         if self._spreads is None:
             x = self.signal(self.long)
             x[..., self.long // 2] = math.nan
