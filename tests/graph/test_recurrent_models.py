@@ -29,7 +29,7 @@ def joined(stream, x, time, sizes):
     return [piece for piece in pieces if piece is not None]
 
 
-@pytest.mark.sample("rnnoise", long=("crdnn", "dpcrn"))
+@pytest.mark.sample("rnnoise", rest=3, long=("crdnn", "dpcrn"))
 @named
 def test_as_the_model(entry):
     model, x = entry.make().double(), entry.example(batch=2).double()
@@ -44,7 +44,7 @@ def test_as_the_model(entry):
         assert float((y - whole).abs().max() / whole.abs().max()) < 1e-10
 
 
-@pytest.mark.sample("silero", long=("dpcrn",))
+@pytest.mark.sample("silero", rest=3, long=("dpcrn",))
 @named
 def test_rows_of_any_age(entry):
     model, shape, _ = as_signal(entry)
@@ -53,7 +53,7 @@ def test_rows_of_any_age(entry):
     LiveRows(stream, model, stream.hop, (8, shape[1])).run(120).compare(8)
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=3)
 @named
 def test_every_rule(entry):
     model, shape, multiple = as_signal(entry)

@@ -149,7 +149,7 @@ def test_every_rule() -> None:
     assert report.cases("chunkings, scripted") > 0 and report.cases("foreign states") > 0
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=3)
 @pytest.mark.parametrize(
     "net", [*nets().values(), random_weights(pts.LayerNorm1d(6)), random_weights(pts.RMSNorm1d(6))]
 )
@@ -240,7 +240,7 @@ def test_its_field_is_unbounded_and_it_looks_at_nothing_ahead() -> None:
     assert stream.output_length(5, False) == 5
 
 
-@pytest.mark.sample("script")
+@pytest.mark.sample("script", rest=3)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Conv1d(2, 6, 3), nets()["groups"]).float(), normal(1, 2, 70).float() + 5

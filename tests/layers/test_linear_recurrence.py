@@ -162,7 +162,7 @@ def nets() -> Any:
 every_net = pytest.mark.parametrize("name", list(nets()))
 
 
-@pytest.mark.sample("started")
+@pytest.mark.sample("started", rest=3)
 @every_net
 def test_every_rule(name: str) -> None:
     with torch.jit.optimized_execution(False):
@@ -170,7 +170,7 @@ def test_every_rule(name: str) -> None:
     assert report.cases("chunkings, scripted") > 0
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=5)
 @every_net
 def test_every_rule_in_every_dtype(name: str) -> None:
     verify_stream(nets()[name].eval(), (2, 4, 40), static=True, domain=torch.tanh)
@@ -244,7 +244,7 @@ def test_its_field_is_unbounded() -> None:
         assert list(receptive_field(stream).phases) == [(float("inf"), 0)] and stream.output_length(5, False) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=3)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Tanh(), nets()["started"]), uniform(1, 2, 90).float()
@@ -311,7 +311,7 @@ def model_of(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.sample("mingru", "state_space_paired", "mamba", "twice")
+@pytest.mark.sample("mingru", "state_space_paired", "mamba", "twice", rest=3)
 @every_model
 def test_models_stream(name: str) -> None:
     net, x = model_of(name), uniform(2, 3, 200)
@@ -325,7 +325,7 @@ def test_models_stream(name: str) -> None:
     LiveRows(stream, net, 4, (4,)).run(60).compare(5)
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=3)
 @every_model
 def test_every_rule_of_models(name: str) -> None:
     with torch.jit.optimized_execution(False):

@@ -69,7 +69,7 @@ def differs(y: Tensor, whole: Tensor) -> float:
 # ---------------------------------------------------------------------- the contract
 
 
-@pytest.mark.sample("gru, two layers, batch first", long=("lstm with projections", "rnn, relu, two layers"))
+@pytest.mark.sample("gru, two layers, batch first", rest=3, long=("lstm with projections", "rnn, relu, two layers"))
 @every_kind
 def test_every_rule(kind: str) -> None:
     report = verify_stream(layer(kind), (2, 3, 30), static=True)
@@ -191,7 +191,7 @@ def test_autocast(kind: str) -> None:
     assert float((y.double() - whole.double()).abs().max()) < 2e-2 * float(exact.abs().max())
 
 
-@pytest.mark.sample("rnn", long=("gru",))
+@pytest.mark.sample("rnn", rest=3, long=("gru",))
 @pytest.mark.parametrize("kind", ["gru", "lstm", "rnn"])
 def test_silence_leaves_no_denormal_numbers(kind: str) -> None:
     # With gates near 1 a state fades slowly, and comes to rest at numbers a step with which takes ten times as long.
@@ -246,7 +246,7 @@ def test_its_field_and_cost() -> None:
     assert lstm.multiply_adds(10, 10) == 10 * per_sample
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=7)
 @pytest.mark.parametrize("chunk", [4, 24])  # by cells and by the operators of whole sequences
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 @pytest.mark.parametrize("kind", ["lstm", "gru, two layers, batch first", "lstm with projections", "rnn"])
