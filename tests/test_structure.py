@@ -151,7 +151,7 @@ def test_what_is_looked_for_is_found(code, find):
 
 def questions() -> list[list[str]]:
     """The files that the page on the architecture names for each of its questions."""
-    text = (ROOT.parent / "docs" / "architecture.md").read_text().split("## Twenty questions")[1]
+    text = (ROOT.parent / "docs" / "architecture.md").read_text().split("## Questions")[1]
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")][1:]
     return [re.findall(r"`([\w/]+\.py)`", files) for _, files in rows]
 
@@ -165,5 +165,5 @@ def test_the_page_on_the_architecture_names_files_that_exist():
 
 def test_questions_are_answered_in_few_files():
     found = questions()
-    assert len(found) == 20 and all(found)
-    assert sum(len(files) for files in found) / 20 <= 2.8
+    assert len(found) >= 20 and all(found)
+    assert sum(len(files) for files in found) / len(found) <= 2.8
