@@ -38,7 +38,7 @@ def subject(request):
     return entry, model, examples, stream
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.sample(every=5, rest=2)
 def test_symbolic_and_measured_fields_are_equal(subject):
     entry, model, examples, stream = subject
     for input in range(sum(time is not None for time in times_of(entry))):

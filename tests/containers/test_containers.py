@@ -73,11 +73,7 @@ NETS = {
 
 @pytest.mark.sample(
     "empty",
-    "nested",
     "residual, valid, even",
-    "residual, causal",
-    "parallel, mul",
-    "twice the same",
     "emits nothing for long",
     rest=2,
     long=(

@@ -149,6 +149,7 @@ def check(net: nn.Module, x: Tensor, stream: pts.BaseStream, sizes: tuple[int, .
             torch.testing.assert_close(joined(stream, x, size), y, rtol=0, atol=1e-10)
 
 
+@pytest.mark.sample(every=2, rest=2)
 @pytest.mark.parametrize("name", ATTENDS)
 def test_attention(name: str) -> None:
     torch.manual_seed(0)
@@ -221,6 +222,7 @@ class Torch(nn.Module):
         return y.mT if self.first else y.permute(1, 2, 0)
 
 
+@pytest.mark.sample(every=2, rest=2)
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("kind", ["attention", "attention with weights", "layer", "encoder"])
 def test_layers_of_torch(kind: str, first: bool) -> None:
@@ -353,6 +355,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
 }
 
 
+@pytest.mark.sample(every=3, rest=2)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks(name: str) -> None:
     torch.manual_seed(0)
@@ -392,6 +395,7 @@ def test_compiled_and_in_rows_beyond_the_table() -> None:
     LiveRows(stream, net, 4, (3, 2), dtype=torch.float32, lengths=[50, 59, 60], longest=60, nan=0.0).run(40).compare()
 
 
+@pytest.mark.sample(every=2, rest=2)
 @pytest.mark.parametrize("name", ["ALiBi", "by hand", "T5", "retention"])
 def test_static_rows(name: str) -> None:
     torch.manual_seed(0)

@@ -150,7 +150,7 @@ def test_as_the_model(name: str) -> None:
     LiveRows(stream, net, 2, (4, channels)).run(60).compare(4)
 
 
-@pytest.mark.sample("twice", rest=3, long=("features", "dual path"))
+@pytest.mark.sample(rest=3, long=("features", "dual path"))
 @every_net
 def test_every_rule(name: str) -> None:
     net, channels = net_of(name)

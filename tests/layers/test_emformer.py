@@ -135,13 +135,13 @@ def test_equals_torchaudio_and_takes_its_weights(size):
         torch.testing.assert_close(net(x)[..., : 5 * segment], expected.mT, rtol=0, atol=1e-5)
 
 
-@pytest.mark.sample("memory alone", rest=3)
+@pytest.mark.sample(rest=4)
 @sizes
 def test_keeps_the_contract(size):
     verify_stream(emformer(size), (2, 8, 29), graph=True, static=True, dtypes=[torch.float64, torch.float32])
 
 
-@pytest.mark.sample("onnx", rest=1)
+@pytest.mark.sample(rest=3)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix, tmp_path):
     net = emformer(SIZES["all"])

@@ -156,7 +156,7 @@ class CountingStream(pts.RecurrentStream):
 # ---------------------------------------------------------------------- the stream
 
 
-@pytest.mark.sample("alone", rest=3)
+@pytest.mark.sample(rest=2)
 @pytest.mark.parametrize("name", ["alone", "rates"])
 def test_the_example_keeps_the_contract(name: str) -> None:
     report = verify_stream(net_of(name), normal(2, 2, 40))
@@ -324,7 +324,7 @@ def test_it_waits_for_nothing(chunk: int) -> None:
     assert pts.StaticStream(pts.create_stream(net), chunk=chunk).lag == 2
 
 
-@pytest.mark.sample("eager", "onnx", rest=3)
+@pytest.mark.sample("eager", rest=3)
 @pytest.mark.parametrize(
     "backend", ["eager", pytest.param("aot", marks=needs_compiler), pytest.param("onnx", marks=needs_onnx)]
 )
@@ -350,7 +350,7 @@ def test_a_compiled_step_with_states_of_several_dtypes() -> None:
     assert differs(joined(stream, x, 3), net(x)) < 1e-5
 
 
-@pytest.mark.sample("script", "onnx", rest=3)
+@pytest.mark.sample("onnx", rest=3)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = net_of("rates", torch.float32), normal(1, 2, 70).float()

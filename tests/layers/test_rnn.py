@@ -69,7 +69,7 @@ def differs(y: Tensor, whole: Tensor) -> float:
 # ---------------------------------------------------------------------- the contract
 
 
-@pytest.mark.sample("gru, two layers, batch first", rest=3, long=("lstm with projections", "rnn, relu, two layers"))
+@pytest.mark.sample(rest=3, long=("lstm with projections", "rnn, relu, two layers"))
 @every_kind
 def test_every_rule(kind: str) -> None:
     report = verify_stream(layer(kind), (2, 3, 30), static=True)
