@@ -75,7 +75,7 @@ NETS = {
     "empty",
     "residual, valid, even",
     "emits nothing for long",
-    rest=2,
+    rest=5,
     long=(
         "residual, in place",
         "parallel, strided",

@@ -39,7 +39,7 @@ def made(name: str) -> Any:
     return pts.Recurrent1d(rnn), pts.create_stream(rnn), 3
 
 
-@pytest.mark.sample("gru-onnx", rest=3, long=("detector-onnx", "lstm-script"))
+@pytest.mark.sample("gru-onnx", rest=6, long=("detector-onnx", "lstm-script"))
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 @pytest.mark.parametrize("name", ["gru", "lstm", "detector"])
 @torch.no_grad()

@@ -83,7 +83,7 @@ def stream_of(entry, model, rows=2):
 
 @pytest.mark.sample(
     "tcn",
-    rest=2,
+    rest=7,
     long=(
         "demucs",
         "wave_unet",

@@ -333,7 +333,7 @@ def test_a_handler_with_axes(handled: Any, given: str) -> None:
     LiveRows(stream, net, 3, (4, 2)).run(40).compare(3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_handler_with_axes_keeps_the_contract(handled: Any) -> None:
     verify_stream(Cells(2, 3), (2, 2, 30), static=True)
     verify_stream(Around(), (2, 2, 30), graph=True, static=True)

@@ -53,7 +53,7 @@ def test_rows_of_any_age(entry):
     LiveRows(stream, model, stream.hop, (8, shape[1])).run(120).compare(8)
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=9)
 @named
 def test_every_rule(entry):
     model, shape, multiple = as_signal(entry)

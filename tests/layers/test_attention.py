@@ -479,7 +479,7 @@ NETS = {
 }
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=9)
 @pytest.mark.parametrize("name", list(NETS))
 def test_the_whole_contract(name):
     verify_stream(NETS[name]().double().eval(), (2, 8, 40), static=True)
@@ -539,7 +539,7 @@ def test_errors_are_traced_layer_by_layer():
     assert trace_error(net, stream, x, chunk=7).layer == "1"
 
 
-@pytest.mark.sample(rest=4)
+@pytest.mark.sample(rest=9)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 @pytest.mark.parametrize("name", ["encoder", "rotary", "sinks"])
 def test_files(name, suffix, tmp_path):

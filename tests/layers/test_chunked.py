@@ -68,7 +68,7 @@ def test_static_rows_of_any_age(name):
     LiveRows(stream, net, 2 * stream.hop, (16,), seed=2, dtype=torch.float64, channels=3).run(30).compare(16)
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=4)
 @pytest.mark.parametrize("name", list(nets()))
 def test_the_whole_contract(name):
     verify_stream(nets()[name], (2, 3, 30), static=True)

@@ -149,7 +149,7 @@ def test_every_rule() -> None:
     assert report.cases("chunkings, scripted") > 0 and report.cases("foreign states") > 0
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=5)
 @pytest.mark.parametrize(
     "net", [*nets().values(), random_weights(pts.LayerNorm1d(6)), random_weights(pts.RMSNorm1d(6))]
 )
@@ -268,7 +268,7 @@ def test_a_causal_conv_tasnet() -> None:
     LiveRows(stream, net, 8, (3,), multiple=4).run(60).compare(3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_rule_of_conv_tasnet() -> None:
     options = {"filters": 8, "window": 8, "bottleneck": 6, "hidden": 8, "skip": 6, "blocks": 2, "repeats": 1}
     net = ConvTasNet(norm="cLN, exact", **options).eval()

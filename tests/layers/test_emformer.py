@@ -141,7 +141,7 @@ def test_keeps_the_contract(size):
     verify_stream(emformer(size), (2, 8, 29), graph=True, static=True, dtypes=[torch.float64, torch.float32])
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=9)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix, tmp_path):
     net = emformer(SIZES["all"])

@@ -162,7 +162,7 @@ def nets() -> Any:
 every_net = pytest.mark.parametrize("name", list(nets()))
 
 
-@pytest.mark.sample("started", rest=3)
+@pytest.mark.sample("started", rest=8)
 @every_net
 def test_every_rule(name: str) -> None:
     with torch.jit.optimized_execution(False):
@@ -170,7 +170,7 @@ def test_every_rule(name: str) -> None:
     assert report.cases("chunkings, scripted") > 0
 
 
-@pytest.mark.sample(rest=5)
+@pytest.mark.sample(rest=9)
 @every_net
 def test_every_rule_in_every_dtype(name: str) -> None:
     verify_stream(nets()[name].eval(), (2, 4, 40), static=True, domain=torch.tanh)
@@ -311,7 +311,7 @@ def model_of(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.sample("mingru", "state_space_paired", "mamba", "twice", rest=3)
+@pytest.mark.sample("mingru", "state_space_paired", "mamba", "twice", rest=9)
 @every_model
 def test_models_stream(name: str) -> None:
     net, x = model_of(name), uniform(2, 3, 200)
@@ -325,7 +325,7 @@ def test_models_stream(name: str) -> None:
     LiveRows(stream, net, 4, (4,)).run(60).compare(5)
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=7)
 @every_model
 def test_every_rule_of_models(name: str) -> None:
     with torch.jit.optimized_execution(False):

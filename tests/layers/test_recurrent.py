@@ -163,7 +163,7 @@ def test_the_example_keeps_the_contract(name: str) -> None:
     assert report.cases("chunkings, scripted") > 0 and report.cases("foreign states") > 0
 
 
-@pytest.mark.sample(rest=3)
+@pytest.mark.sample(rest=9)
 @pytest.mark.parametrize("net", [Decay(3), Average(), Counting()])
 def test_other_recurrences_keep_the_contract(net: nn.Module) -> None:
     report = verify_stream(net, normal(2, 3, 30))
@@ -350,7 +350,7 @@ def test_a_compiled_step_with_states_of_several_dtypes() -> None:
     assert differs(joined(stream, x, 3), net(x)) < 1e-5
 
 
-@pytest.mark.sample("onnx", rest=3)
+@pytest.mark.sample("onnx", rest=4)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = net_of("rates", torch.float32), normal(1, 2, 70).float()

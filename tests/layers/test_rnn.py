@@ -69,7 +69,7 @@ def differs(y: Tensor, whole: Tensor) -> float:
 # ---------------------------------------------------------------------- the contract
 
 
-@pytest.mark.sample(rest=3, long=("lstm with projections", "rnn, relu, two layers"))
+@pytest.mark.sample(rest=7, long=("lstm with projections", "rnn, relu, two layers"))
 @every_kind
 def test_every_rule(kind: str) -> None:
     report = verify_stream(layer(kind), (2, 3, 30), static=True)
@@ -119,7 +119,7 @@ def test_an_initial_state(kind: str, learned: bool) -> None:
         torch.testing.assert_close(found[1:], expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_rule_with_an_initial_state() -> None:
     net = layer("lstm with projections")
     verify_stream(pts.Recurrent1d(net, [nn.Parameter(start) for start in starts(net)]), (2, 3, 30), static=True)
@@ -246,7 +246,7 @@ def test_its_field_and_cost() -> None:
     assert lstm.multiply_adds(10, 10) == 10 * per_sample
 
 
-@pytest.mark.sample(rest=7)
+@pytest.mark.sample(rest=14)
 @pytest.mark.parametrize("chunk", [4, 24])  # by cells and by the operators of whole sequences
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
 @pytest.mark.parametrize("kind", ["lstm", "gru, two layers, batch first", "lstm with projections", "rnn"])
