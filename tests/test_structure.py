@@ -167,3 +167,13 @@ def test_questions_are_answered_in_few_files():
     found = questions()
     assert len(found) >= 20 and all(found)
     assert sum(len(files) for files in found) / len(found) <= 2.8
+
+
+def test_no_file_holds_two_versions_of_itself():
+    folders = ("torchstreamer", "tests", "docs", "benchmarks", "examples", ".ci", ".github")
+    files = [path for folder in folders for path in (ROOT.parent / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.parent.iterdir() if path.is_file()]
+    files = [path for path in files if path.suffix in (".py", ".md", ".toml", ".yml", ".txt", ".cff", ".cpp", "")]
+    assert len(files) > 300
+    marks = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    assert not [path for path in files if marks.search(path.read_bytes())]
