@@ -259,6 +259,11 @@ class Pattern:
         """The most keys that a query looks back, those of the prefix not counted."""
         return max(place - oldest for place, oldest in enumerate(self.lo))
 
+    def newest(self, i: int) -> int:
+        """The newest key that query ``i`` sees."""
+        place = i % self.period
+        return i - place + self.hi[place]
+
     def settled(self, n: int) -> int:
         """Queries that ``n`` samples settle: those whose newest key is there."""
         period = self.period

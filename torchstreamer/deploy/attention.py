@@ -23,14 +23,9 @@ __all__ = ["AttentionPart", "ChunkedPart", "query_lag"]
 def query_lag(pattern: Pattern, lag: int) -> int:
     """The least lag of queries in a static step, for the lag of keys: when the newest key that they see is there."""
     found = lag
-    while _newest(pattern, -1 - found) > -1 - lag:
+    while pattern.newest(-1 - found) > -1 - lag:
         found += 1
     return found
-
-
-def _newest(pattern: Pattern, i: int) -> int:
-    place = i % pattern.period
-    return i - place + pattern.hi[place]
 
 
 class AttentionPart(Part):
@@ -62,7 +57,7 @@ class AttentionPart(Part):
         i = torch.arange(first, first + m).unsqueeze(1)
         j = torch.arange(self.oldest, m - lag).unsqueeze(0)
         self.register_buffer("band", Pattern(pattern.lo, pattern.hi, pattern.table).visible(i, j), persistent=False)
-        newest = [_newest(pattern, int(at)) for at in i]
+        newest = [pattern.newest(int(at)) for at in i]
         self.register_buffer("newest", torch.tensor(newest), persistent=False)
 
     def empty(self, xs: List[Tensor]) -> List[Tensor]:

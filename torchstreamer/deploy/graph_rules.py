@@ -15,11 +15,12 @@ from ..graph.ops.edges import CropStream, FramesStream
 from ..graph.ops.rates import MergeTimeStream
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
+from .attention import query_lag
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule
-from .relations import Ended, RelationPart, query_lag
+from .relations import Ended, RelationPart
 
 __all__ = ["several_signals"]
 

@@ -15,20 +15,7 @@ from ..core.context import Pattern
 from ..graph.layout import Layout
 from .rows import Part, Rows
 
-__all__ = ["Ended", "RelationPart", "query_lag"]
-
-
-def query_lag(pattern: Pattern, lag: int) -> int:
-    """The least lag of queries, for the lag of keys: when the newest key that they see is there."""
-    found = lag
-    while _newest(pattern, -1 - found) > -1 - lag:
-        found += 1
-    return found
-
-
-def _newest(pattern: Pattern, i: int) -> int:
-    place = i % pattern.period
-    return i - place + pattern.hi[place]
+__all__ = ["Ended", "RelationPart"]
 
 
 class Ended(Part):
@@ -96,7 +83,7 @@ class RelationPart(Part):
         i = torch.arange(first, first + m).unsqueeze(1)
         j = torch.arange(self.oldest, m - lag).unsqueeze(0)
         self.register_buffer("band", Pattern(pattern.lo, pattern.hi, pattern.table).visible(i, j), persistent=False)
-        newest = [_newest(pattern, int(at)) for at in i]
+        newest = [pattern.newest(int(at)) for at in i]
         self.register_buffer("newest", torch.tensor(newest), persistent=False)
 
     def empty(self, xs: List[Tensor]) -> List[Tensor]:
