@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent / "testing"))
 
 torch.set_num_threads(1)
+# Torch gives some warnings once in a process: whichever test came first would fail by chance.
+torch.set_warn_always(True)
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 for name, examples in (("dev", 25), ("ci", 60), ("thorough", 2000)):

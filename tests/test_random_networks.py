@@ -3,7 +3,6 @@
 import warnings
 from typing import Any, List, Optional
 
-import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from torchstreamer.testing.strategies import CHANNELS, chunkings, layer_nets, ne
 LONGEST = 3000
 
 # torch says so once a process, which as an error would look like a signal that is too short.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
 
 def signal(n: int, rows: int, seed: int) -> Tensor:

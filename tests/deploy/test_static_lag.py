@@ -20,7 +20,6 @@ from torch import Tensor, nn
 import torchstreamer as pts
 
 # torch says so once a process.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
 EACH = 16  # layers of each kind; fewer where each is captured
 TURNS = (1, 3)

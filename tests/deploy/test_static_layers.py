@@ -18,7 +18,6 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
 STEPS = 200 if PROFILE == "thorough" else 50
 
 # torch says so once a process, which as an error would look like a signal that is too short.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
 
 class Snake(nn.Module):

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 import torchstreamer as pts
 from torchstreamer.testing.live_rows import LiveRows
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-
 EACH = 6
 VALUES = (math.nan, math.inf, -math.inf)
 SUBJECTS = [each for each in layers() if each.kind != "refused"]

@@ -8,7 +8,6 @@ from small_models import case, check, param
 from torch import nn
 
 # torch says so once a process, which as an error would look like a signal that is too short.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
 
 def paddings(m, x):

@@ -5,7 +5,6 @@ import os
 import warnings
 from typing import Any, List, Optional, Tuple
 
-import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,6 @@ EXAMPLES = {"dev": 10, "ci": 20, "thorough": 1000}[os.environ.get("HYPOTHESIS_PR
 TOLERANCE = 1e-9
 
 # torch says so once a process, which as an error would look like a signal that is too short.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 
 
 def offline(model: RandomGraph, x: Tensor) -> Optional[Tensor]:

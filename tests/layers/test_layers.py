@@ -221,7 +221,6 @@ CASES = [pytest.param(make, id=f"{table}-{name}") for table, rows in TABLES.item
         "conv-same, odd",
     ),
 )
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("make", CASES)
 def test_layer(make):
     net = seeded(make)
