@@ -86,6 +86,7 @@ PUBLIC = {
     "UpsampleStream",
     "WorkerError",
     "band_mask",
+    "checkpoint_step",
     "chunk_mask",
     "compile",
     "create_stream",

@@ -52,9 +52,11 @@ def _set_aside(stream: Remembering) -> Iterator[None]:
     """For a step at another place of the signal, after which the stream stands where it stood."""
     with stream._turn:
         present = Place(stream)
+        stream._backward.recomputing = True
         try:
             yield
         finally:
+            stream._backward.recomputing = False
             present.restore()
 
 

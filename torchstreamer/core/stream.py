@@ -66,7 +66,7 @@ class BaseStream(Remembering):
     fresh: bool = False
 
     # Scripts take the numbers alone.
-    __jit_ignored_attributes__ = ["reach", "axes", "_turn"]
+    __jit_ignored_attributes__ = ["reach", "axes", "_turn", "_backward"]
 
     # How the module itself lays out its signals, where that is otherwise than `[B, C, T]`.
     axes: Optional[Axes] = None
@@ -190,13 +190,17 @@ class BaseStream(Remembering):
         if self._failed:
             self._ensure_sound()
         first = self._like.dim() == 1
+        plain = plain_inference()
+        if not is_scripting():
+            if not plain:
+                self._enter(first)
         if x is not None:
             x = self._accept(x)
             if self._limit >= 0 and x is not None:
                 self._require_room(x)
         if final:
             self._check_end(0 if x is None else x.size(2), first)
-        if plain_inference():
+        if plain:
             self._note_mode()
         self._failed = True
         if is_scripting():
@@ -207,10 +211,23 @@ class BaseStream(Remembering):
         if y is not None and y.size(-1) > 0:
             y = y.clone() if self.aliasing != 0 else y.contiguous()
             out = y.squeeze(0) if self._unbatched else y
+            if not is_scripting():
+                if not plain:
+                    self._leave(out)
         if final:
             self.reset()
         self._failed = False
         return out
+
+    @torch.jit.unused
+    def _enter(self, first: bool) -> None:
+        if torch.is_grad_enabled() and not is_compiling():
+            self._backward.enter(first)
+
+    @torch.jit.unused
+    def _leave(self, y: Tensor) -> None:
+        if y.requires_grad and not is_compiling():
+            self._backward.leave(y)
 
     @torch.jit.unused
     def _run_alone(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:

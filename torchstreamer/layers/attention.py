@@ -331,7 +331,7 @@ class SelfAttentionStream(BaseStream):
         self.masked = False
         self.register_buffer("added", torch.empty(0), persistent=False)
 
-    __jit_ignored_attributes__ = ["reach", "_turn", "pattern_"]
+    __jit_ignored_attributes__ = ["reach", "_turn", "_backward", "pattern_"]
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         at: Optional[Tensor] = None
