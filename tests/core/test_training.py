@@ -146,6 +146,24 @@ def test_a_state_without_gradient_needs_no_cut():
         stream(part).sum().backward()
 
 
+def test_what_is_copied_in_place_has_its_gradient():
+    class Copied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 2, 3).double()
+
+        def forward(self, x):
+            y = self.conv(x)
+            z = torch.zeros_like(y)
+            z.copy_(y[:, :1])  # both rows are given it
+            return z.sin()
+
+    net, x = Copied(), torch.randn(2, 2, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x)
+    loss = (joined([*map(stream, x.split(9, -1)), stream.flush()]) ** 2).sum()
+    same(gradients(net, loss), gradients(net, (net(x) ** 2).sum()))
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_over_a_thousand_chunks():
     net = Causal()

@@ -88,6 +88,7 @@ class BaseStream(Remembering):
         self.keeps_dtype = False
         self._inferred = False  # the last chunk came in inference mode
         self._limit = -1  # the longest signal, if there is one
+        self._trains = False  # it has a training mode
 
     # ------------------------------------------------------------------ the interface
 
@@ -335,7 +336,17 @@ class BaseStream(Remembering):
     # ------------------------------------------------------------------ Python only
 
     def train(self, mode: bool = True) -> "BaseStream":
-        """``train(False)`` is ``eval()``; ``train()`` warns, as a stream stays in the eval form that it was made in."""
+        """Go into training mode, or with ``False`` into eval mode, as ``eval()`` does.
+
+        That is for streams made with ``create_stream(net, training="frozen")``: in training mode their dropout is
+        random. Any other stream stays in the eval form that it was made in, and ``train()`` warns. The network that the
+        stream was made from stays in its mode.
+        """
+        if self._trains:
+            for part in self.modules():
+                if isinstance(part, BaseStream) or hasattr(part, "begins_in_training"):
+                    part.training = mode
+            return self
         if mode:
             stays_in_eval(self)
             return self
