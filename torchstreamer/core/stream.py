@@ -342,15 +342,13 @@ class BaseStream(Remembering):
         random. Any other stream stays in the eval form that it was made in, and ``train()`` warns. The network that the
         stream was made from stays in its mode.
         """
-        if self._trains:
-            for part in self.modules():
-                if isinstance(part, BaseStream) or hasattr(part, "begins_in_training"):
-                    part.training = mode
-            return self
-        if mode:
+        if mode and not self._trains:
             stays_in_eval(self)
             return self
-        return super().train(False)
+        for part in self.modules():  # others may be the network's own
+            if isinstance(part, BaseStream) or hasattr(part, "begins_in_training"):
+                part.training = mode
+        return self
 
     def __str__(self) -> str:
         return described(self)
