@@ -65,6 +65,8 @@ PUBLIC = {
     "Residual1dStream",
     "RingBuffer",
     "Rotary",
+    "RowPiece",
+    "RowStream",
     "SelfAttention1d",
     "SelfAttentionStream",
     "Sequential1dStream",

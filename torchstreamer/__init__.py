@@ -19,6 +19,7 @@ from .core.counter import Counter
 from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import RingBuffer
+from .core.rows import RowPiece, RowStream
 from .core.state import stack_states, unstack_state
 from .core.state_file import load_state, save_state
 from .core.stream import BaseStream
@@ -120,6 +121,8 @@ __all__ = [
     "Residual1dStream",
     "RingBuffer",
     "Rotary",
+    "RowPiece",
+    "RowStream",
     "SelfAttention1d",
     "SelfAttentionStream",
     "Sequential1dStream",
