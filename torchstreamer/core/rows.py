@@ -21,6 +21,8 @@ __all__ = ["RowPiece", "RowStream"]
 _ALIGN, _WHOLE, _TAIL, _END = range(4)
 
 RowInput = Tuple[Hashable, Optional[Tensor], bool, bool]
+# Signals as they stood, and what all their pieces are like.
+Standing = Tuple[Dict[Hashable, Optional[Row]], Optional[Tensor]]
 
 
 class RowPiece(NamedTuple):
@@ -202,6 +204,16 @@ class RowStream:
                 row.queue = None if row.queue is None else row.queue.detach()
                 changes[name] = row
             self._commit(changes, self._signal)
+
+    def standing(self, ids: Iterable[Hashable]) -> "Standing":
+        """How some signals stand, for `back_to`, if a step of theirs here is part of something larger that may fail."""
+        rows = self._table.rows
+        return {id: rows.get(id) for id in ids}, self._signal
+
+    def back_to(self, standing: "Standing") -> None:
+        """Let signals stand as they did when `standing` was called; no other call may have changed them."""
+        with self._at_work():
+            self._commit(*standing)
 
     # ------------------------------------------------------------------ the rows
 
