@@ -199,8 +199,8 @@ class RowStream:
                 batch = row.batch
                 if batch is not None and any(tensor.requires_grad for tensor in batch.tensors):
                     # Copies, as a row of a batch keeps all of it.
-                    cut = [tensor[row.slot : row.slot + 1].detach().clone() for tensor in batch.tensors]
-                    row.batch, row.slot = Batch(batch.phase, cut, batch.known, [name]), 0
+                    cut = [tensor[row.slot : row.slot + 1].detach().clone() for tensor in batch.packed]
+                    row.batch, row.slot = Batch(batch.form, [], batch.known, [name], cut), 0
                 row.queue = None if row.queue is None else row.queue.detach()
                 changes[name] = row
             self._commit(changes, self._signal)
@@ -237,7 +237,7 @@ class RowStream:
                 self._state.go_on(*self._new)
             else:
                 _, tensors, known = gather([row])
-                self._state.go_on(row.batch.phase[0], tensors, known)
+                self._state.go_on(row.batch.form.phase, tensors, known)
             state = self.stream.get_state()
             if row.queue is not None:
                 state["@queue"] = row.queue.detach()[None].clone()
@@ -425,7 +425,7 @@ class RowStream:
             for each in parts[kind, negative]:
                 batch = each.row.batch
                 if kind != _END or batch is not None:
-                    groups.setdefault(0 if batch is None else id(batch.phase), []).append(each)
+                    groups.setdefault(0 if batch is None else id(batch.form), []).append(each)
             for group in groups.values():
                 self._run_group(group, -negative, kind)
 
@@ -460,7 +460,7 @@ class RowStream:
             batch, tensors, known = gather([each.row for each in group])
             self._dirty = True
             if batch is None or batch is not self._resident:
-                self._state.go_on(first.phase[0], tensors, known)
+                self._state.go_on(first.form.phase, tensors, known)
         self._resident = None
         y = self.stream(x, ends)
         if not ends:
@@ -475,8 +475,7 @@ class RowStream:
     def _store(self, group: List[_Going]) -> None:
         batch = self._batch([each.id for each in group])
         if any([tensor.requires_grad for tensor in batch.tensors]):
-            apart = rows_apart(batch.phase, batch.tensors, batch.known, batch.ids)
-            for each, one in zip(group, apart, strict=True):
+            for each, one in zip(group, rows_apart(batch), strict=True):
                 each.row.batch, each.row.slot = one, 0
         else:
             for slot, each in enumerate(group):
@@ -486,7 +485,7 @@ class RowStream:
     def _batch(self, ids: List[Hashable]) -> Batch:
         # Of what the stream holds now.
         tensors = self._state.rows()
-        return Batch(self._table.phase(self._state.phase(), tensors), tensors, self._state.known(), ids)
+        return Batch(self._table.form(self._state.phase(), tensors), tensors, self._state.known(), ids)
 
     def _commit(self, changes: Dict[Hashable, Optional[Row]], signal: Optional[Tensor]) -> None:
         self._table.commit(changes)
