@@ -2,7 +2,9 @@
 
 import math
 import random
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from torch import nn
 
 import torchstreamer as pts
 from torchstreamer.core.row_state import RowState
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from zoo import ZOO
 
 
 def nets():
@@ -199,6 +204,43 @@ def test_a_model_that_does_not_treat_rows_apart_gets_one_at_a_time():
     rows = pts.RowStream(net, example=torch.randn(1, 2, 20, dtype=torch.float64))
     xs = signals(5, 40)
     compare(net, xs, live(rows, xs, 6))
+
+
+MODELS = [entry for entry in ZOO if not entry.refused and len(entry.inputs()) == 1]
+
+
+@pytest.mark.sample("subpixel_upsampler", rest=1)
+@pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
+@torch.no_grad()
+def test_published_models(entry):
+    (example,) = entry.inputs()
+    net, multiple, time = entry.make(), entry.length_multiple, entry.time_dim % example.dim() - 1
+    options = {"example": example, "time_dim": entry.time_dim, "length_multiple": multiple}
+    rows = pts.RowStream(net, **options)
+    draw = random.Random(0)
+    base = max(example.shape[time + 1], entry.shortest)
+    xs, found = {}, {}
+    for i in range(5):
+        n = max((base // 2 + draw.randint(0, base)) // multiple, 1) * multiple
+        xs[i], found[i] = entry.inputs(n, 1)[0][0], []
+    place, begun, alive = dict.fromkeys(xs, 0), set(), set(xs)
+    while alive:
+        given = []
+        for i in sorted(alive):
+            if draw.random() < 0.75:
+                n = min(draw.randint(0, base // 4 + 2), xs[i].shape[time] - place[i])
+                piece = xs[i].narrow(time, place[i], n)
+                place[i] += n
+                given.append((i, piece, i not in begun, place[i] == xs[i].shape[time]))
+                begun.add(i)
+        for piece in rows.step(given):
+            found[piece.id] += [] if piece.output is None else [piece.output]
+            alive -= {piece.id} if piece.last else set()
+    for i, x in xs.items():
+        y = net(x[None])[0]
+        joined = torch.cat(found[i], entry.output_time_dim % (y.dim() + 1) - 1)
+        torch.testing.assert_close(joined, y, rtol=0, atol=1e-5 * float(y.abs().max()))
+    assert_empty(rows)
 
 
 # --------------------------------------------------------------------------- starts, ends, ids

@@ -82,8 +82,8 @@ class RowStream:
         calls: batches run so far
 
     Shape:
-        - piece: ``[C, t]``, ``t`` from 0 on
-        - output: ``[C', t']``
+        - piece: ``[C, t]``, ``t`` from 0 on; of a captured model what its example is without the axis of rows
+        - output: ``[C', t']``, likewise
 
     Raises:
         UnsupportedModuleError: the network cannot be streamed, or has several inputs or outputs
@@ -112,12 +112,14 @@ class RowStream:
             stream: Any = net
         else:
             stream = create_stream(net, **options)
-        if hasattr(stream, "ports"):
+        layout = stream._row_layout()
+        if layout is None:
             raise UnsupportedModuleError(
                 "several_signals",
                 stream,
-                "its inputs and outputs are not one signal [B, C, T] each, so there is no piece [C, t] for a row",
-                "give the model one input [B, C, T] and one output; or stream every signal with a stream of its own",
+                "it takes or gives several signals, or none with rows, so a row has no one piece",
+                "give the model one input and one output, for instance side by side in the channels; or stream every "
+                "signal with a stream of its own",
             )
         if any(getattr(module, "_elsewhere", False) for module in stream.modules()):
             raise UnsupportedModuleError(
@@ -134,6 +136,10 @@ class RowStream:
         self.prompt = prompt
         self.calls = 0
         self._hop = stream.hop
+        # Axes of rows, and of time in a piece and in an output.
+        self._rows_in, time_in, self._rows_out, self._time_out = layout
+        self._time = time_in - (self._rows_in < time_in)
+        self._given = self._time_out - (self._rows_out < self._time_out)
         # A model that does not treat the rows of a batch apart gets one at a time.
         self._apart = getattr(stream, "rows", -1) == 1 and hasattr(stream, "beyond")
         self._state = RowState(stream)
@@ -176,12 +182,14 @@ class RowStream:
                     changes[each.id] = None
                 else:
                     samples = each.samples
-                    waits = samples is not None and each.at < samples.shape[1]
-                    # Of its own, since the caller's memory may change, and a long piece need not stay.
-                    row.queue = samples[:, each.at :].clone() if waits and samples is not None else None
+                    left = 0 if samples is None else samples.shape[self._time] - each.at
+                    row.queue = None
+                    if samples is not None and left:
+                        # Of its own, since the caller's memory may change, and a long piece need not stay.
+                        row.queue = samples.narrow(self._time, each.at, left).clone()
                     changes[each.id] = row
                 outputs = each.outputs
-                y = None if not outputs else outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+                y = None if not outputs else outputs[0] if len(outputs) == 1 else torch.cat(outputs, self._given)
                 pieces.append(RowPiece(each.id, y, each.first, each.last, each.start if each.start >= 0 else None))
             self._commit(changes, signal)
             return pieces
@@ -262,7 +270,7 @@ class RowStream:
             queue, came = own.pop("@queue", None), own.pop("@came", None)
             count = own["@signal"].shape[0] if "@signal" in own and own["@signal"].dim() == 3 else 1
             fits = came is None or (came.dim() == 0 and not came.is_floating_point())
-            if count != 1 or not fits or (queue is not None and (queue.dim() != 3 or queue.shape[0] != 1)):
+            if count != 1 or not fits or (queue is not None and (queue.dim() == 0 or queue.shape[0] != 1)):
                 raise StreamInputError(
                     f"invalid_state: a state of {count} rows came, '@queue' with "
                     f"{'none' if queue is None else describe(queue)}; one row was expected, and [1, C, n]; split it "
@@ -273,13 +281,14 @@ class RowStream:
             self.stream.set_state(stack_states([own]))
             like = self.stream._like
             signal = self._signal
-            for came_here in [like[0] if like.dim() == 3 else None, None if queue is None else queue[0]]:
+            plain = like.dim() == 3 and self.stream._row_layout() == (0, 2, 0, 2)
+            for came_here in [like[0] if plain else None, None if queue is None else queue[0]]:
                 if came_here is not None:
                     signal = self._fitting(came_here, signal)
             row = Row(came=0 if came is None else int(came), given=-1 if start is None else start)
             if like.dim() == 3:
                 row.batch = self._batch([id])
-            if queue is not None and queue.shape[2] > 0:
+            if queue is not None and queue.numel() > 0:
                 row.queue = queue[0].clone()
             self._commit({id: row}, signal)
 
@@ -356,6 +365,7 @@ class RowStream:
     def _accepted(self, rows: Iterable[RowInput]) -> Tuple[Optional[Tensor], List[_Going]]:
         # What every piece is like, and the rows; nothing is changed.
         signal = self._signal
+        time = self._time
         going: List[_Going] = []
         seen = set()
         for entry in rows:
@@ -374,18 +384,10 @@ class RowStream:
                 )
             row = Row() if first else self._known(id).copy()
             if piece is not None:
-                if (
-                    signal is None
-                    or type(piece) is not Tensor
-                    or piece.dtype is not signal.dtype
-                    or piece.device != signal.device
-                    or piece.dim() != 2
-                    or piece.shape[0] != signal.shape[0]
-                    or not is_plain(piece)
-                ):
+                if signal is None or type(piece) is not Tensor or not self._fits(piece, signal):
                     signal = self._fitting(piece, signal)
                 if row.queue is not None:
-                    piece = torch.cat([row.queue, piece], 1)
+                    piece = torch.cat([row.queue, piece], time)
             else:
                 piece = row.queue
             going.append(_Going(id, row, piece, bool(first), bool(last)))
@@ -398,26 +400,33 @@ class RowStream:
                 f"invalid_chunk: a piece is a {type(piece).__name__}; a tensor [C, t], or None, was expected; convert "
                 "it with torch.as_tensor"
             )
-        if not is_plain(piece) or piece.dim() != 2:
+        if not is_plain(piece):
             raise StreamInputError(
-                f"invalid_chunk: a piece came with {describe(piece)}; a dense tensor [C, t] was expected; give every "
-                "row a piece of its own, without a batch axis"
+                f"invalid_chunk: a piece came with {describe(piece)}; a dense tensor was expected; convert it with "
+                ".to_dense()"
             )
         if signal is None:
-            self.stream._check_signal(piece[None])
-            return piece.detach().new_empty([piece.shape[0], 0])
-        if piece.shape[0] != signal.shape[0] or piece.dtype != signal.dtype or piece.device != signal.device:
+            self.stream._check_piece(piece)
+            return piece.detach().narrow(self._time, 0, 0).clone()
+        if not self._fits(piece, signal):
+            shape = [str(n) for n in signal.shape]
+            shape[self._time] = "t"
             raise StreamInputError(
-                f"invalid_chunk: a piece came with {describe(piece)}; all signals are [{signal.shape[0]}, t], "
+                f"invalid_chunk: a piece came with {describe(piece)}; all signals are [{', '.join(shape)}], "
                 f"{dtype_name(signal)}, on {signal.device}; convert it"
             )
         return signal
+
+    def _fits(self, piece: Tensor, signal: Tensor) -> bool:
+        shape, other, time = piece.shape, signal.shape, self._time
+        fits = len(shape) == len(other) and shape[:time] == other[:time] and shape[time + 1 :] == other[time + 1 :]
+        return fits and piece.dtype == signal.dtype and piece.device == signal.device and is_plain(piece)
 
     def _advance(self, going: Sequence[_Going]) -> None:
         # All pieces, part by part; the longest first, so that those of a length meet.
         parts: Dict[Tuple[int, int], List[_Going]] = {}
         for each in going:
-            n = 0 if each.samples is None else each.samples.shape[1]
+            n = 0 if each.samples is None else each.samples.shape[self._time]
             for part in _parts(n, each.row.came % self._hop, self._hop, self.prompt, each.last):
                 parts.setdefault(part, []).append(each)
         for kind, negative in sorted(parts):
@@ -429,9 +438,12 @@ class RowStream:
             for group in groups.values():
                 self._run_group(group, -negative, kind)
 
+    def _rest(self, each: _Going) -> int:
+        return 0 if each.samples is None else each.samples.shape[self._time] - each.at
+
     def _run_group(self, group: List[_Going], length: int, kind: int) -> None:
         # An end that comes at once for all of them takes no run of its own.
-        ends = kind == _END or all(each.last and _rest(each) == length for each in group)
+        ends = kind == _END or all(each.last and self._rest(each) == length for each in group)
         if len(group) > 1 and group[0].row.batch is not None:
             group.sort(key=_place)
         for one in [[each] for each in group] if self._apart else [group]:
@@ -444,14 +456,16 @@ class RowStream:
         self.calls += 1
         x: Optional[Tensor] = None
         if length:
-            pieces = []
+            pieces, time = [], self._time
             for each in group:
                 samples = each.samples
                 assert samples is not None
-                pieces.append(samples if samples.shape[1] == length else samples[:, each.at : each.at + length])
+                whole = samples.shape[time] == length
+                pieces.append(samples if whole else samples.narrow(time, each.at, length))
                 each.at += length
                 each.row.came += length
-            x = torch.stack(pieces) if len(pieces) > 1 else pieces[0][None]
+            axis = self._rows_in
+            x = torch.stack(pieces, axis) if len(pieces) > 1 else pieces[0].unsqueeze(axis)
         first = group[0].row.batch
         if first is None:
             self._dirty = True
@@ -462,12 +476,12 @@ class RowStream:
             if batch is None or batch is not self._resident:
                 self._state.go_on(first.form.phase, tensors, known)
         self._resident = None
-        y = self.stream(x, ends)
+        y = self.stream(x, final=ends)
         if not ends:
             self._store(group)
         if y is not None:
-            n = y.shape[2]
-            for each, row in zip(group, y.unbind(0), strict=True):
+            n = y.shape[self._time_out]
+            for each, row in zip(group, y.unbind(self._rows_out), strict=True):
                 each.outputs.append(row)
                 if each.row.given >= 0:
                     each.row.given += n
@@ -522,10 +536,6 @@ def _parts(n: int, offset: int, hop: int, prompt: bool, last: bool) -> Iterator[
         yield _TAIL, -(n % hop)
     if last:
         yield _END, 0
-
-
-def _rest(each: _Going) -> int:
-    return 0 if each.samples is None else each.samples.shape[1] - each.at
 
 
 def _place(each: _Going) -> Tuple[int, int]:
