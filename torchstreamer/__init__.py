@@ -71,6 +71,10 @@ from .layers.recurrent import RecurrentStream
 from .layers.rnn import GRUStream, LSTMStream, RNNStream
 from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
+from .ragged.collector import StreamCollector
+from .ragged.inputs import Batch, Input
+from .ragged.making import as_stream_tensor, collate, stream_tensor
+from .ragged.tensor import StreamTensor
 
 __version__ = "0.1.0"
 
@@ -79,6 +83,7 @@ __all__ = [
     "AudioStreamDataset",
     "Axes",
     "BaseStream",
+    "Batch",
     "BatchNorm1dStream",
     "Cell",
     "Chunked1d",
@@ -101,6 +106,7 @@ __all__ = [
     "GRUStream",
     "GraphStream",
     "GroupedQueryAttention",
+    "Input",
     "LSTMStream",
     "LayerNorm1d",
     "LinearRecurrence",
@@ -126,6 +132,7 @@ __all__ = [
     "ShawBias",
     "StaticStream",
     "StreamBatch",
+    "StreamCollector",
     "StreamDataLoader",
     "StreamDataset",
     "StreamError",
@@ -133,6 +140,7 @@ __all__ = [
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",
+    "StreamTensor",
     "T5Bias",
     "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
@@ -140,8 +148,10 @@ __all__ = [
     "UnsupportedModuleError",
     "UpsampleStream",
     "WorkerError",
+    "as_stream_tensor",
     "band_mask",
     "chunk_mask",
+    "collate",
     "compile",
     "create_stream",
     "export",
@@ -151,6 +161,7 @@ __all__ = [
     "register_streamer",
     "save_state",
     "stack_states",
+    "stream_tensor",
     "unstack_state",
     "without_padding",
 ]
