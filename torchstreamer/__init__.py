@@ -72,6 +72,10 @@ from .layers.recurrent import RecurrentStream
 from .layers.rnn import GRUStream, LSTMStream, RNNStream
 from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
+from .ragged.collector import StreamCollector
+from .ragged.inputs import Batch, Input
+from .ragged.making import as_stream_tensor, collate, stream_tensor
+from .ragged.tensor import StreamTensor
 
 __version__ = "0.1.0"
 
@@ -80,6 +84,7 @@ __all__ = [
     "AudioStreamDataset",
     "Axes",
     "BaseStream",
+    "Batch",
     "BatchNorm1dStream",
     "Cell",
     "Chunked1d",
@@ -102,6 +107,7 @@ __all__ = [
     "GRUStream",
     "GraphStream",
     "GroupedQueryAttention",
+    "Input",
     "LSTMStream",
     "LayerNorm1d",
     "LinearRecurrence",
@@ -129,6 +135,7 @@ __all__ = [
     "ShawBias",
     "StaticStream",
     "StreamBatch",
+    "StreamCollector",
     "StreamDataLoader",
     "StreamDataset",
     "StreamError",
@@ -136,6 +143,7 @@ __all__ = [
     "StreamInputError",
     "StreamReadError",
     "StreamStateError",
+    "StreamTensor",
     "T5Bias",
     "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
@@ -143,8 +151,10 @@ __all__ = [
     "UnsupportedModuleError",
     "UpsampleStream",
     "WorkerError",
+    "as_stream_tensor",
     "band_mask",
     "chunk_mask",
+    "collate",
     "compile",
     "create_stream",
     "export",
@@ -154,6 +164,7 @@ __all__ = [
     "register_streamer",
     "save_state",
     "stack_states",
+    "stream_tensor",
     "unstack_state",
     "without_padding",
 ]
