@@ -37,6 +37,7 @@ from .errors import (
     StreamError,
     StreamFileError,
     StreamInputError,
+    StreamOnlineError,
     StreamReadError,
     StreamStateError,
     UnsupportedModuleError,
@@ -75,6 +76,9 @@ from .layers.upsampling import UpsampleStream
 from .ragged.collector import StreamCollector
 from .ragged.inputs import Batch, Input
 from .ragged.making import as_stream_tensor, collate, stream_tensor
+from .ragged.online import is_online, patch_module, unpatch_module
+from .ragged.stream_module import StreamModule
+from .ragged.stream_state import StreamState, stream_state
 from .ragged.tensor import StreamTensor
 
 __version__ = "0.1.0"
@@ -141,7 +145,10 @@ __all__ = [
     "StreamError",
     "StreamFileError",
     "StreamInputError",
+    "StreamModule",
+    "StreamOnlineError",
     "StreamReadError",
+    "StreamState",
     "StreamStateError",
     "StreamTensor",
     "T5Bias",
@@ -158,13 +165,17 @@ __all__ = [
     "compile",
     "create_stream",
     "export",
+    "is_online",
     "is_streamable",
     "load",
     "load_state",
+    "patch_module",
     "register_streamer",
     "save_state",
     "stack_states",
+    "stream_state",
     "stream_tensor",
+    "unpatch_module",
     "unstack_state",
     "without_padding",
 ]

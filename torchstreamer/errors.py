@@ -4,7 +4,7 @@
     ├── UnsupportedModuleError (ValueError)    raised when a stream is made
     ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
     ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``, or is in use
-    ├── StreamOnlineError      (RuntimeError)  a patched model was called otherwise than its mode allows, or cannot go on
+    ├── StreamOnlineError      (RuntimeError)  a patched model got what its mode does not take, or cannot stream
     ├── StreamFileError        (ValueError)    a file that is none of this package's, or damaged
     ├── PointwiseError         (RuntimeError)  a module taken as pointwise is not
     ├── StreamReadError        (RuntimeError)  a stream of a dataset failed while it was read

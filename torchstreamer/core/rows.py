@@ -292,6 +292,14 @@ class RowStream:
                 row.queue = queue[0].clone()
             self._commit({id: row}, signal)
 
+    def start_of(self, id: Hashable) -> int:
+        """Position of the next output sample of a signal, -1 where that is not known.
+
+        Raises:
+            StreamInputError: ``unknown_id``
+        """
+        return self._known(id).given
+
     def drop(self, id: Hashable) -> None:
         """Forget a signal; nothing more comes out of it.
 

@@ -3,6 +3,7 @@
 from typing import Any, Dict, Hashable, Optional, Sequence, Tuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from ..core.patched import twin
@@ -27,8 +28,8 @@ class _Layer(nn.Module):
 
     def __init__(self, net: nn.Module, rows: RowStream) -> None:
         super().__init__()
-        axes = (0, 2)
         self.recurrent = isinstance(net, nn.RNNBase)
+        axes = None
         if isinstance(net, nn.RNNBase):
             axes = (0, 1) if net.batch_first else (1, 0)
         self.net = net
@@ -76,8 +77,9 @@ class _LastState:
 
     def _refuse(self, *args: Any) -> Any:
         raise StreamOnlineError(
-            f"final_state: the forward uses the last state of {type(self._net).__name__}, which is that of the end of the "
-            "signal; its outputs alone were expected to be used; take the last sample of them when the signal has ended"
+            f"final_state: the forward uses the last state of {type(self._net).__name__}, which is that of the end "
+            "of the signal; its outputs alone were expected to be used; take the last sample of them when the signal "
+            "has ended"
         )
 
     __getitem__ = __iter__ = __len__ = __add__ = __mul__ = __sub__ = __bool__ = _refuse
@@ -86,8 +88,8 @@ class _LastState:
 
 def _refuse_last() -> Any:
     raise StreamOnlineError(
-        "final_state: the forward uses the last state of a recurrent layer, which is that of the end of the signal; its "
-        "outputs alone were expected to be used; take the last sample of them when the signal has ended"
+        "final_state: the forward uses the last state of a recurrent layer, which is that of the end of the signal; "
+        "its outputs alone were expected to be used; take the last sample of them when the signal has ended"
     )
 
 
@@ -132,6 +134,13 @@ class Layerwise:
         try:
             with Strict():
                 y = self.net.forward(*args, **kwargs)
+            for part in pytree.tree_leaves(y):
+                if isinstance(part, Tensor) and not isinstance(part, StreamTensor):
+                    raise StreamOnlineError(
+                        f"online_output: the forward gave a plain tensor of shape {list(part.shape)}; a StreamTensor "
+                        "was expected, so that it is known whose it is; give what is made of the input by operations "
+                        "that keep rows and time"
+                    )
         except BaseException:
             for runner, standing in before:
                 runner.back_to(standing)
@@ -196,4 +205,3 @@ class Layerwise:
             for id in layer.runner.rows.ids() if ids is None else ids:
                 if id in layer.runner.rows:
                     layer.runner.rows.detach_state(id)
-

@@ -1,25 +1,24 @@
 """`patch_module`: a model that keeps, online, the state of every signal whose pieces it is given."""
 
-from abc import ABCMeta
 from functools import partial
 from threading import RLock
-from typing import Any, Dict, Hashable, Iterator, NoReturn, Optional, Tuple, TypeVar, Union
+from typing import Any, Dict, Hashable, NoReturn, Optional, Tuple, TypeVar, Union
 
-import torch
 from torch import Tensor, nn
 
 from ..core.example import Example, TimeDim
-from ..core.patched import PATCH, is_patched, twin
+from ..core.patched import PATCH, twin
 from ..core.registry import create_stream
 from ..core.rows import RowStream
 from ..core.turns import in_use
 from ..errors import StreamInputError, StreamOnlineError, UnsupportedModuleError
+from ..layers.elementwise import MODES
 from .inputs import Batch
 from .layerwise import Layerwise
 from .running import Runner
 from .tensor import StreamTensor
 
-__all__ = ["StreamModule", "StreamState", "is_online", "patch_module", "stream_state", "unpatch_module"]
+__all__ = ["Patch", "is_online", "patch_module", "put_patch", "set_online", "unpatch_module"]
 
 Net = TypeVar("Net", bound=nn.Module)
 _ADDED = ("forward", "online", "offline", "__prepare_scriptable__")
@@ -78,14 +77,14 @@ def patch_module(
         options.update(prompt=True)
     if training is not None:
         options.update(training=training)
-    patch: Optional[_Patch] = model.__dict__.get(PATCH)
+    patch: Optional[Patch] = model.__dict__.get(PATCH)
     if patch is not None:
         if not options:
             return model
         _require_none_live(patch, "patched anew")
         patch.options, patch.executor = options, None
     else:
-        patch = _put(model, options)
+        patch = put_patch(model, options)
     try:
         patch.ready(model)
     except BaseException:
@@ -106,7 +105,7 @@ def unpatch_module(model: Net) -> Net:
     Raises:
         StreamOnlineError: ``signals_live``, signals have begun and not ended; drop them first, or end them
     """
-    patch: Optional[_Patch] = model.__dict__.get(PATCH)
+    patch: Optional[Patch] = model.__dict__.get(PATCH)
     if patch is not None:
         _require_none_live(patch, "unpatched")
         for name in patch.added:
@@ -120,153 +119,6 @@ def is_online(model: nn.Module) -> bool:
     """Whether a model is patched and in its online mode."""
     patch = model.__dict__.get(PATCH)
     return patch is not None and patch.online
-
-
-def stream_state(model: nn.Module) -> "StreamState":
-    """What a patched model remembers of its signals.
-
-    Args:
-        model: patched
-
-    Raises:
-        StreamOnlineError: ``not_patched``
-    """
-    return StreamState(model)
-
-
-class StreamState:
-    """What a patched model remembers of its signals; it is always what it is now.
-
-    Args:
-        model: patched
-
-    Example:
-        >>> import torch, torchstreamer as pts
-        >>> model = pts.patch_module(torch.nn.Conv1d(1, 1, 3)).online()
-        >>> _ = model(pts.stream_tensor([torch.ones(1, 5)], ids=["a"], first=True))
-        >>> state = pts.stream_state(model)
-        >>> state.ids(), state.nbytes
-        (('a',), 8)
-        >>> state.drop("a")
-        >>> len(state)
-        0
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        if not is_patched(model):
-            raise StreamOnlineError(
-                f"not_patched: a {type(model).__name__} came that is not patched; a model that pts.patch_module was "
-                "called on was expected; call it"
-            )
-        self._model = model
-
-    @property
-    def _patch(self) -> "_Patch":
-        patch: _Patch = self._model.__dict__[PATCH]
-        return patch
-
-    def ids(self) -> Tuple[Hashable, ...]:
-        """The ids of all signals that have begun and not ended."""
-        return self._patch.ids()
-
-    def get(self, id: Hashable) -> Dict[str, Tensor]:
-        """The state of a signal: named tensors, which ``torch.save`` takes.
-
-        Raises:
-            StreamInputError: ``unknown_id``
-        """
-        with self._patch.turn():
-            return self._patch.known(id).get(id)
-
-    def set(self, id: Hashable, state: Dict[str, Tensor]) -> None:
-        """Let a signal, new or not, go on from a state of the same model.
-
-        Raises:
-            StreamInputError: ``invalid_state``
-        """
-        with self._patch.turn():
-            self._patch.ready(self._model).set(id, state)
-
-    def drop(self, id: Hashable) -> None:
-        """Forget a signal.
-
-        Raises:
-            StreamInputError: ``unknown_id``
-        """
-        with self._patch.turn():
-            self._patch.known(id).drop(id)
-
-    def detach(self, *ids: Hashable) -> None:
-        """Cut the gradient's path into earlier pieces, of these signals or of all.
-
-        Raises:
-            StreamInputError: ``unknown_id``
-        """
-        with self._patch.turn():
-            for id in ids or self._patch.ids():
-                self._patch.known(id).detach([id])
-
-    def nbytes_of(self, id: Hashable) -> int:
-        """Bytes of the state of a signal.
-
-        Raises:
-            StreamInputError: ``unknown_id``
-        """
-        return self._patch.known(id).nbytes_of(id)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the states of all signals."""
-        return sum(map(self.nbytes_of, self.ids()))
-
-    def __len__(self) -> int:
-        return len(self.ids())
-
-    def __contains__(self, id: Hashable) -> bool:
-        return id in self.ids()
-
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self.ids())
-
-    def __repr__(self) -> str:
-        return f"StreamState({type(self._model).__name__}, {len(self)} signals, {self.nbytes} bytes)"
-
-
-class _Patching(ABCMeta):
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = super().__call__(*args, **kwargs)
-        if isinstance(made, nn.Module) and not is_patched(made):
-            _put(made, {})
-        return made
-
-
-class StreamModule(nn.Module, metaclass=_Patching):
-    """A module that is patched as soon as it has been made, after the outermost ``__init__``.
-
-    Its stream is made when it is first needed. Where that takes an example of the input, call
-    `pts.patch_module(model, example=…)` once it is made.
-
-    Example:
-        >>> import torch, torchstreamer as pts
-        >>> class Smooth(pts.StreamModule):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.conv = torch.nn.Conv1d(1, 1, 3, padding=1)
-        ...     def forward(self, x):
-        ...         return x + self.conv(x)
-        >>> model = Smooth().eval().online()
-        >>> y = model(pts.stream_tensor([torch.ones(1, 5)], ids=["a"], first=True, last=True))
-        >>> y.shape
-        torch.Size([1, 1, 5])
-    """
-
-    def online(self) -> "StreamModule":
-        """Take pieces of signals from now on."""
-        return _online(self)
-
-    def offline(self) -> "StreamModule":
-        """Take plain tensors from now on; live signals wait."""
-        return _offline(self)
 
 
 # --------------------------------------------------------------------------- what a patched model does
@@ -306,8 +158,8 @@ class _Whole:
             self.runner.rows.detach_state(id)
 
 
-class _Patch:
-    # What a patched model keeps of its patch. Copies and pickles begin without signals.
+class Patch:
+    """What a patched model keeps of its patch. Copies and pickles begin without signals."""
 
     def __init__(self, options: Dict[str, Any], own: Dict[str, Any], online: bool = False) -> None:
         self.options = options
@@ -319,10 +171,11 @@ class _Patch:
         self._lock = RLock()
 
     def turn(self) -> "_Turn":
+        """For ``with``: one call at a time."""
         return _Turn(self._lock)
 
     def ready(self, model: nn.Module) -> Union[_Whole, Layerwise]:
-        # The executor, made when it is first needed, and anew when the model has moved.
+        """What runs, made when it is first needed, and anew when the model has moved."""
         place = _place(model)
         if self.executor is not None and place != self.place:
             _require_none_live(self, f"moved from {self.place} to {place}")
@@ -333,9 +186,15 @@ class _Patch:
         return self.executor
 
     def ids(self) -> Tuple[Hashable, ...]:
+        """Of the signals that have begun and not ended."""
         return () if self.executor is None else self.executor.ids()
 
     def known(self, id: Hashable) -> Union[_Whole, Layerwise]:
+        """What runs a signal.
+
+        Raises:
+            StreamInputError: ``unknown_id``
+        """
         if self.executor is None or id not in self.executor.ids():
             raise StreamInputError(
                 f"unknown_id: {id!r} came; the id of a signal that has begun and not ended was expected; see "
@@ -343,11 +202,11 @@ class _Patch:
             )
         return self.executor
 
-    def __deepcopy__(self, memo: Any) -> "_Patch":
-        return _Patch(dict(self.options), dict(self.own), self.online)
+    def __deepcopy__(self, memo: Any) -> "Patch":
+        return Patch(dict(self.options), dict(self.own), self.online)
 
     def __reduce__(self) -> Any:
-        return _Patch, (self.options, self.own, self.online)
+        return Patch, (self.options, self.own, self.online)
 
 
 class _Turn:
@@ -362,13 +221,14 @@ class _Turn:
         self._lock.release()
 
 
-def _put(model: nn.Module, options: Dict[str, Any]) -> _Patch:
+def put_patch(model: nn.Module, options: Dict[str, Any]) -> Patch:
+    """Patch a model; its stream is made when it is first needed."""
     own = {name: model.__dict__[name] for name in _ADDED if name in model.__dict__}
-    patch = _Patch(options, own)
+    patch = Patch(options, own)
     model.__dict__[PATCH] = patch
     model.__dict__["forward"] = partial(_forward, model)
-    model.__dict__["online"] = partial(_online, model)
-    model.__dict__["offline"] = partial(_offline, model)
+    model.__dict__["online"] = partial(set_online, model, True)
+    model.__dict__["offline"] = partial(set_online, model, False)
     model.__dict__["__prepare_scriptable__"] = partial(_refuse_script, model)
     return patch
 
@@ -389,28 +249,29 @@ def _executor(model: nn.Module, options: Dict[str, Any]) -> Union[_Whole, Layerw
 
 
 def _forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    patch: _Patch = model.__dict__[PATCH]
+    patch: Patch = model.__dict__[PATCH]
     args = tuple([value.data if isinstance(value, Batch) else value for value in args])
     x = next((value for value in (*args, *kwargs.values()) if isinstance(value, StreamTensor)), None)
     if not patch.online:
         if x is not None:
             raise StreamOnlineError(
-                f"offline: a StreamTensor came to a {type(model).__name__} that is offline; a plain tensor was expected; "
-                "call model.online(), or pass x.tensor()"
+                f"offline: a StreamTensor came to a {type(model).__name__} that is offline; a plain tensor was "
+                "expected; call model.online(), or pass x.tensor()"
             )
         own = patch.own.get("forward")
         return own(*args, **kwargs) if own is not None else type(model).forward(model, *args, **kwargs)
     if x is None:
         raise StreamOnlineError(
-            f"online: {', '.join(type(value).__name__ for value in args) or 'nothing'} came to a {type(model).__name__} "
-            "that is online; a StreamTensor was expected; make it with pts.stream_tensor, or call model.offline()"
+            f"online: {', '.join(type(value).__name__ for value in args) or 'nothing'} came to a "
+            f"{type(model).__name__} that is online; a StreamTensor was expected; make it with pts.stream_tensor, or "
+            "call model.offline()"
         )
     with patch.turn():
         executor = patch.ready(model)
         if model.training and "training" not in patch.options and _random(model):
             raise StreamOnlineError(
-                f"training_mode: the {type(model).__name__} is in training mode, in which it depends on the batch or on "
-                "chance; its eval form was expected; call model.eval(), or patch it with training='frozen'"
+                f"training_mode: the {type(model).__name__} is in training mode, in which it depends on the batch or "
+                "on chance; its eval form was expected; call model.eval(), or patch it with training='frozen'"
             )
         _require_known(executor.ids(), x)
         return executor.step(args, kwargs, x)
@@ -433,13 +294,12 @@ def _require_known(known: Any, x: StreamTensor) -> None:
 
 
 def _random(model: nn.Module) -> bool:
-    from ..layers.elementwise import MODES
-
     return any(isinstance(module, MODES) and module.training for module in model.modules())
 
 
-def _online(model: Net, mode: bool = True) -> Net:
-    patch: _Patch = model.__dict__[PATCH]
+def set_online(model: Net, mode: bool) -> Net:
+    """Put a patched model into its online mode, or out of it."""
+    patch: Patch = model.__dict__[PATCH]
     if mode:
         with patch.turn():
             patch.ready(model)
@@ -447,30 +307,23 @@ def _online(model: Net, mode: bool = True) -> Net:
     return model
 
 
-def _offline(model: Net) -> Net:
-    return _online(model, False)
-
-
 def _refuse_script(model: nn.Module) -> NoReturn:
     raise StreamOnlineError(
-        f"patched: a patched {type(model).__name__} came to torch.jit.script; one that is not patched was expected; call "
-        "pts.unpatch_module(model) first, and script the model, or its stream from pts.create_stream(model)"
+        f"patched: a patched {type(model).__name__} came to torch.jit.script; one that is not patched was expected; "
+        "call pts.unpatch_module(model) first, and script the model, or its stream from pts.create_stream(model)"
     )
 
 
 def _place(model: nn.Module) -> Any:
-    tensor = next(iter(model.parameters()), None)
+    tensor: Optional[Tensor] = next(iter(model.parameters()), None)
     tensor = next(iter(model.buffers()), None) if tensor is None else tensor
     return None if tensor is None else (tensor.device, tensor.dtype)
 
 
-def _require_none_live(patch: _Patch, what: str) -> None:
+def _require_none_live(patch: Patch, what: str) -> None:
     live = patch.ids()
     if live:
         raise StreamOnlineError(
             f"signals_live: the model was {what} while {len(live)} signals are live, {live[0]!r} among them; none was "
             "expected, as their states would be lost; end them, or stream_state(model).drop(id) them"
         )
-
-
-_ = torch

@@ -10,7 +10,7 @@ from .row_data import Layout
 from .table import attach, functions, getter, plainly, require_same, rule
 from .tensor import StreamTensor
 
-__all__ = ["POINTWISE", "pointwise"]
+__all__ = ["OPERATORS", "POINTWISE", "pointwise"]
 
 # What torch tags as pointwise, by its names; in place too where that exists.
 _MATHEMATICS = """
@@ -39,7 +39,7 @@ bool byte char clone contiguous copy cpu cuda detach double fill float half int 
 bfloat16 cdouble cfloat chalf pin_memory requires_grad share_memory zero
 empty_like full_like ones_like rand_like randint_like randn_like zeros_like
 """
-_OPERATORS = """
+OPERATORS = """
 add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv div rdiv idiv floordiv rfloordiv ifloordiv mod rmod
 imod pow rpow ipow and rand iand or ror ior xor rxor ixor lshift rlshift ilshift rshift rrshift irshift eq ne lt le gt
 ge neg pos abs invert
@@ -129,7 +129,7 @@ def _repeated(y: Tensor, args: Tuple[Any, ...], kwargs: Dict[str, Any], layout: 
 
 
 rule(*functions(*POINTWISE), *getter("data", "real", "imag"))(pointwise)
-rule(*(getattr(Tensor, f"__{name}__") for name in _OPERATORS.split() if hasattr(Tensor, f"__{name}__")))(pointwise)
+rule(*(getattr(Tensor, f"__{name}__") for name in OPERATORS.split() if hasattr(Tensor, f"__{name}__")))(pointwise)
 
 
 def _set_data(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:

@@ -1,12 +1,13 @@
 """Rows of a `StreamTensor` through a `RowStream`."""
 
-from typing import Any, Dict, Hashable, List, Optional, Sequence
+from typing import Any, Dict, Hashable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from ..core.rows import RowPiece, RowStream
 from ..errors import StreamOnlineError
+from .making import pad
 from .row_data import Layout, RowData
 from .tensor import StreamTensor, bare, with_layout
 
@@ -18,14 +19,18 @@ class Runner:
 
     Args:
         rows: what runs
-        axes: those of rows and time, of three, in what comes and goes
+        axes: those of rows and time, of three, in what comes and goes, if they are others than the stream's own
     """
 
-    def __init__(self, rows: RowStream, axes: "tuple[int, int]" = (0, 2)) -> None:
+    def __init__(self, rows: RowStream, axes: Optional[Tuple[int, int]] = None) -> None:
         self.rows = rows
-        self.batch, self.time = axes
+        layout = rows.stream._row_layout()
+        assert layout is not None  # else there were no rows
+        self._own = layout
+        self._takes, self._gives = (layout[:2], layout[2:]) if axes is None else (axes, axes)
+        self._turned = axes is not None
         self.came: Dict[Hashable, Optional[int]] = {}  # samples of each signal, None where nobody told
-        self._channels = -1
+        self._shape: List[int] = []  # of an output row of no samples, once one came
 
     def step(self, x: StreamTensor) -> StreamTensor:
         """The pieces that come out of these.
@@ -34,12 +39,17 @@ class Runner:
             StreamOnlineError: other axes came, or a piece does not begin where its signal stands
             StreamError: what the rows refuse; no row has changed
         """
-        if (x.batch_axis, x.time_axis, x._layout.rank) != (self.batch, self.time, 3):
+        if (x.batch_axis, x.time_axis) != self._takes or (self._turned and x._layout.rank != 3):
             raise StreamOnlineError(
-                f"online_layout: a StreamTensor of {x._layout.rank} axes came, rows at {x.batch_axis} and time at "
-                f"{x.time_axis}; three axes, rows at {self.batch} and time at {self.time}, were expected; permute it"
+                f"online_layout: a StreamTensor came with rows at axis {x.batch_axis} and time at axis {x.time_axis} "
+                f"of {x._layout.rank}; rows at axis {self._takes[0]} and time at axis {self._takes[1]} were expected; "
+                "permute it"
             )
-        pieces: Sequence[Tensor] = bare(x).movedim(self.time, 2).movedim(self.batch - (self.batch > self.time), 0)
+        rows_in, time_in, rows_out, time_out = self._own
+        pieces = bare(x)
+        if self._turned:  # to [B, C, T]
+            pieces = pieces.permute(*self._takes[:1], 2, *self._takes[1:])
+        time = time_in - (rows_in < time_in)
         came = []
         for id, first, length, start in zip(x.ids, x.first, x.lengths, x.start, strict=True):
             stands = 0 if first else self.came.get(id)
@@ -51,8 +61,10 @@ class Runner:
             came.append(None if stands is None else stands + length)
         given = self.rows.step(
             [
-                (id, piece[:, :length], first, last)
-                for id, piece, length, first, last in zip(x.ids, pieces, x.lengths, x.first, x.last, strict=True)
+                (id, piece.narrow(time, 0, length), first, last)
+                for id, piece, length, first, last in zip(
+                    x.ids, pieces.unbind(rows_in), x.lengths, x.first, x.last, strict=True
+                )
             ]
         )
         for id, last, count in zip(x.ids, x.last, came, strict=True):
@@ -62,27 +74,24 @@ class Runner:
                 self.came[id] = count
         return self._joined(given, pieces)
 
-    def _joined(self, given: List[RowPiece], pieces: Sequence[Tensor]) -> StreamTensor:
+    def _joined(self, given: List[RowPiece], pieces: Tensor) -> StreamTensor:
+        rows_out, time_out = self._own[2:]
+        time = time_out - (rows_out < time_out)
         outputs = [piece.output for piece in given]
-        lengths = tuple([0 if y is None else y.shape[1] for y in outputs])
+        lengths = tuple([0 if y is None else y.shape[time] for y in outputs])
         like = next((y for y in outputs if y is not None), None)
         if like is not None:
-            self._channels = like.shape[0]
-        elif self._channels < 0 and len(pieces):
-            self._channels = max(self.rows.stream.output_channels(pieces[0].shape[0]), 0)
-        longest = max(lengths, default=0)
-        if len(set(lengths)) == 1 and like is not None:
-            data = torch.stack([y for y in outputs if y is not None])
-        else:
-            like = pieces[0] if like is None else like
-            blank = like.new_zeros([self._channels, longest])
-            data = torch.stack(
-                [
-                    blank if y is None else torch.nn.functional.pad(y, [0, longest - y.shape[1]])
-                    for y in outputs
-                ]
-            )
-        data = data.movedim(0, self.batch - (self.batch > self.time)).movedim(2, self.time)
+            self._shape = list(like.shape)
+            self._shape[time] = 0
+        elif not self._shape:
+            channels = self.rows.stream.output_channels(pieces.shape[1]) if self._own == (0, 2, 0, 2) else 0
+            self._shape = [0] * (pieces.dim() - 1)
+            self._shape[0] = max(channels, 0)
+        none = pieces.new_empty([]) if like is None else like
+        rows = [none.new_empty(self._shape) if y is None else y for y in outputs]
+        data = pad(rows, time, rows_out) if rows else none.new_empty([0, *self._shape])
+        if self._turned:
+            data = data.movedim((0, 2), self._gives)
         names = RowData(
             tuple([piece.id for piece in given]),
             tuple([piece.first for piece in given]),
@@ -90,7 +99,7 @@ class Runner:
             lengths,
             tuple([piece.start for piece in given]),
         )
-        return with_layout(data, Layout(names, self.batch, self.time, 3))
+        return with_layout(data, Layout(names, *self._gives, data.dim()))
 
     # ------------------------------------------------------------------ how signals stand
 
@@ -111,11 +120,8 @@ class Runner:
         state = self.rows.get(id)
         came = self.came.get(id)
         if came is not None:
-            state["@position"] = torch.tensor([came, self._start(id)])
+            state["@position"] = torch.tensor([came, self.rows.start_of(id)])
         return state
-
-    def _start(self, id: Hashable) -> int:
-        return self.rows.start_of(id)
 
     def set(self, id: Hashable, state: Dict[str, Tensor]) -> None:
         """Let a signal go on from a state."""

@@ -1,16 +1,16 @@
-"""What a forward may do to pieces while it was written for whole signals: what is proved to come out the same."""
+"""What a forward that was written for whole signals may do to pieces: what comes out the same for every sample."""
 
 from typing import Any, Dict, Hashable, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..errors import StreamError, StreamInputError, StreamOnlineError
+from ..errors import StreamInputError, StreamOnlineError
 from .pointwise import OPERATORS, POINTWISE
+from .row_data import Layout
 from .table import functions, getter
-from .tensor import StreamTensor, bare
+from .tensor import StreamTensor, bare, with_layout
 
 __all__ = ["PieceLength", "Strict", "rows_of_packed"]
 
@@ -26,7 +26,7 @@ _REDUCTIONS = "sum mean amax amin prod any all var std logsumexp argmax argmin m
 _LAYERS = "linear matmul layer_norm rms_norm embedding one_hot batch_norm glu normalize"
 _ALONG = "cumsum cumprod logcumsumexp cummax cummin softmax log_softmax softmin"
 _ASKED = """
-dim ndimension numel stride is_contiguous is_floating_point is_complex is_nonzero get_device element_size data_ptr
+dim ndimension stride is_contiguous is_floating_point is_complex is_nonzero get_device element_size data_ptr
 is_inference is_pinned
 """
 
@@ -35,7 +35,7 @@ _POINTWISE = {
     *(getattr(Tensor, f"__{name}__") for name in OPERATORS.split() if hasattr(Tensor, f"__{name}__")),
 }
 _SAMPLE_BY_SAMPLE = _POINTWISE | {
-    *functions(*(_AXES + _ROWS + _JOINS + _REDUCTIONS + _LAYERS).split()),
+    *functions(*" ".join([_AXES, _ROWS, _JOINS, _REDUCTIONS, _LAYERS]).split()),
     *getter("T", "mT", "data"),
     Tensor.__getitem__,
     Tensor.__matmul__,
@@ -48,8 +48,9 @@ _QUESTIONS = {
 }
 _SHAPE = set(getter("shape"))
 _SIZE = {*functions("size")}
-_PACK = torch._C._VariableFunctions._pack_padded_sequence  # type: ignore[attr-defined]
-_UNPACK = torch._C._VariableFunctions._pad_packed_sequence  # type: ignore[attr-defined]
+_COUNT = {*functions("numel", "nelement")}
+_PACK = torch._C._VariableFunctions._pack_padded_sequence
+_UNPACK = torch._C._VariableFunctions._pad_packed_sequence
 
 
 class PieceLength(int):
@@ -58,13 +59,13 @@ class PieceLength(int):
     def _refuse(self, *args: Any) -> NoReturn:
         raise StreamOnlineError(
             "online_length: the forward computes with the length of its input, and here that is the length of a piece, "
-            f"{int(self)}; a forward in which no number depends on it was expected; {_REMEDY}"
+            f"{int.__repr__(self)}; a forward in which no number depends on it was expected; {_REMEDY}"
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _refuse  # type: ignore[assignment]
-    __truediv__ = __rtruediv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __divmod__ = __rdivmod__ = _refuse  # type: ignore[assignment]
-    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __float__ = __bool__ = __invert__ = _refuse  # type: ignore[assignment]
-    __lshift__ = __rshift__ = __and__ = __or__ = __xor__ = __round__ = _refuse  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _refuse
+    __truediv__ = __rtruediv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __divmod__ = __rdivmod__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __float__ = __int__ = __bool__ = __invert__ = _refuse
+    __lshift__ = __rshift__ = __and__ = __or__ = __xor__ = __round__ = _refuse
 
 
 class Strict(TorchFunctionMode):
@@ -79,7 +80,8 @@ class Strict(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         came = list(_operands((*args, *named.values())))
-        if any(isinstance(value, PieceLength) for value in came) and func not in _SHAPED:
+        counted = any(isinstance(value, PieceLength) for value in came)
+        if counted and func not in _SHAPED:
             _refuse(func, "it takes the length of a piece, and a signal has another one")
         rows = [value for value in came if isinstance(value, StreamTensor)]
         if not rows:
@@ -88,6 +90,8 @@ class Strict(TorchFunctionMode):
             return func(*args, **named)
         if func in _SHAPE:
             return _poisoned(rows[0], func(*args, **named))
+        if func in _COUNT:
+            return PieceLength(func(*args, **named))
         if func in _SIZE:
             dims = args[1:] or tuple(named.values())
             size = func(*args, **named)
@@ -110,6 +114,10 @@ class Strict(TorchFunctionMode):
             result = func(*args, **named)
         except StreamInputError as error:
             _refuse(func, str(error))
+        except RuntimeError as error:
+            if counted:  # it has the length of another tensor
+                _refuse(func, str(error))
+            raise
         _require_spans(func, rows, result)
         return result
 
@@ -129,7 +137,7 @@ def rows_of_packed(packed: Any) -> StreamTensor:
             "online_packed: a PackedSequence came whose data is not what pack_padded_sequence made of a StreamTensor; "
             "that was expected; compute with the padded tensor, and pack it right before the layer"
         )
-    return rows  # type: ignore[no-any-return]
+    return rows
 
 
 def packed_like(packed: Any, rows: StreamTensor) -> Any:
@@ -173,8 +181,7 @@ Span = Tuple[Optional[int], int]
 
 
 def _spans(x: StreamTensor) -> Iterator[Tuple[Hashable, Span]]:
-    _, ids, lengths, starts = None, x.ids, x.lengths, x.start
-    yield from zip(ids, zip(starts, lengths, strict=True), strict=True)
+    yield from zip(x.ids, zip(x.start, x.lengths, strict=True), strict=True)
 
 
 def _require_spans(func: Any, rows: List[StreamTensor], result: Any) -> None:
@@ -207,8 +214,8 @@ def _refuse(func: Any, reason: str) -> NoReturn:
 def _packed(x: StreamTensor, lengths: Optional[Tensor], batch_first: bool) -> Tuple[Tensor, Tensor]:
     if lengths is not None and lengths.tolist() != list(x.lengths):
         raise StreamOnlineError(
-            f"online_packed: rows of {list(x.lengths)} samples were packed with the lengths {lengths.tolist()}; their own "
-            "were expected; pass x.lengths"
+            f"online_packed: rows of {list(x.lengths)} samples were packed with the lengths {lengths.tolist()}; "
+            "their own were expected; pass x.lengths"
         )
     if (x.batch_axis, x.time_axis) != ((0, 1) if batch_first else (1, 0)):
         raise StreamOnlineError(
@@ -231,12 +238,6 @@ def _unpacked(data: Tensor, sizes: Tensor, batch_first: bool, padding: float, to
     if (x.batch_axis == 0) != batch_first:
         with torch._C.DisableTorchFunctionSubclass():
             moved = bare(x).transpose(0, 1)
-        from .row_data import Layout
-        from .tensor import with_layout
-
         layout = x._layout
         x = with_layout(moved, Layout(layout.rows, layout.time, 0 if layout.batch else 1, layout.rank))
     return x, torch.tensor(x.lengths)
-
-
-_ = F, StreamError
