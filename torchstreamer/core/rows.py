@@ -137,7 +137,7 @@ class RowStream:
         # Axes of rows, and of time in a piece and in an output.
         self._rows_in, time_in, self._rows_out, self._time_out = layout
         self._time = time_in - (self._rows_in < time_in)
-        self._given = self._time_out - (self._rows_out < self._time_out)
+        self._given = self._time_out - (0 <= self._rows_out < self._time_out)
         # A model that does not treat the rows of a batch apart gets one at a time.
         self._apart = getattr(stream, "rows", -1) == 1 and hasattr(stream, "beyond")
         self._state = RowState(stream)
@@ -269,7 +269,7 @@ class RowStream:
             self.stream.set_state(stack_states([own]))
             like = self.stream._like
             signal = self._signal
-            plain = like.dim() == 3 and self.stream._row_layout() == (0, 2, 0, 2)
+            plain = like.dim() == 3 and self._time_out == -1  # others have no chunk as their signal
             for came_here in [like[0] if plain else None, None if queue is None else queue[0]]:
                 if came_here is not None:
                     signal = self._fitting(came_here, signal)
@@ -354,6 +354,8 @@ class RowStream:
         # What every piece is like, and the rows; nothing is changed.
         signal = self._signal
         time = self._time
+        shape, dtype, device = None, None, None  # of the last piece that was looked at
+        known = self._table.rows
         going: List[_Going] = []
         seen = set()
         for entry in rows:
@@ -370,10 +372,13 @@ class RowStream:
                     f"doubled_id: {id!r} came twice in one step; one piece of each signal was expected; join the "
                     "pieces, or take two steps"
                 )
-            row = Row() if first else self._known(id).copy()
+            row = Row() if first else (known.get(id) or self._known(id)).copy()
             if piece is not None:
-                if signal is None or type(piece) is not Tensor or not self._fits(piece, signal):
+                if type(piece) is not Tensor or piece.layout is not torch.strided or piece.is_nested:
                     signal = self._fitting(piece, signal)
+                elif piece.shape != shape or piece.dtype is not dtype or piece.device != device:
+                    signal = self._fitting(piece, signal)
+                    shape, dtype, device = piece.shape, signal.dtype, signal.device
                 if row.queue is not None:
                     piece = torch.cat([row.queue, piece], time)
             else:
@@ -408,15 +413,19 @@ class RowStream:
     def _fits(self, piece: Tensor, signal: Tensor) -> bool:
         shape, other, time = piece.shape, signal.shape, self._time
         fits = len(shape) == len(other) and shape[:time] == other[:time] and shape[time + 1 :] == other[time + 1 :]
-        return fits and piece.dtype == signal.dtype and piece.device == signal.device and is_plain(piece)
+        return fits and piece.dtype == signal.dtype and piece.device == signal.device
 
     def _advance(self, going: Sequence[_Going]) -> None:
         # All pieces, part by part; the longest first, so that those of a length meet.
-        parts: Dict[Tuple[int, int], List[_Going]] = {}
+        alike: Dict[Tuple[int, int, bool], List[_Going]] = {}
+        time, hop = self._time, self._hop
         for each in going:
-            n = 0 if each.samples is None else each.samples.shape[self._time]
-            for part in _parts(n, each.row.came % self._hop, self._hop, self.prompt, each.last):
-                parts.setdefault(part, []).append(each)
+            n = 0 if each.samples is None else each.samples.shape[time]
+            alike.setdefault((n, each.row.came % hop, each.last), []).append(each)
+        parts: Dict[Tuple[int, int], List[_Going]] = {}
+        for (n, offset, last), these in alike.items():
+            for part in _parts(n, offset, hop, self.prompt, last):
+                parts.setdefault(part, []).extend(these)
         for kind, negative in sorted(parts):
             groups: Dict[int, List[_Going]] = {}
             for each in parts[kind, negative]:
