@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
+from torchstreamer.core import row_table
 from torchstreamer.core.row_state import RowState
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -144,6 +145,16 @@ def test_prompt_rows_give_what_a_stream_has_given_by_then(name):
         came += n
         given += 0 if piece.output is None else piece.output.shape[1]
         assert given == stream.output_length(came, False)
+
+
+@pytest.mark.parametrize("name", ["strided", "recurrent", "attention"])
+@torch.no_grad()
+def test_large_states_are_not_packed(name, monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+    rows = pts.RowStream(NETS[name])
+    xs = signals(12, 80)
+    compare(NETS[name], xs, live(rows, xs, 25))
+    assert_empty(rows)
 
 
 @pytest.mark.parametrize("name", ["strided", "recurrent", "attention"])
@@ -556,7 +567,9 @@ def test_detach_cuts_the_path_of_one_row_or_of_all():
     piece.output.sum().backward()
 
 
-def test_modes_may_change_from_step_to_step():
+@pytest.mark.parametrize("large", [1 << 14, 0], ids=["packed", "large"])
+def test_modes_may_change_from_step_to_step(large, monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", large)
     net = NETS["attention"]
     rows = pts.RowStream(net)
     xs = signals(4, 60, shortest=60)

@@ -6,6 +6,7 @@ from typing import Any, Dict, Hashable, Iterator, List, Optional, Sequence, Set,
 import torch
 from torch import Tensor
 
+from ..errors import StreamInputError
 from .row_state import Phase
 
 __all__ = ["Batch", "Form", "Row", "RowTable", "gather", "rows_apart"]
@@ -186,6 +187,20 @@ class RowTable:
         smaller.live = len(here)
         for slot, (_, row) in enumerate(here):
             row.batch, row.slot = smaller, slot
+
+    def known(self, id: Hashable) -> Row:
+        """The row of an id.
+
+        Raises:
+            StreamInputError: ``unknown_id``
+        """
+        row = self.rows.get(id)
+        if row is None:
+            raise StreamInputError(
+                f"unknown_id: {id!r} came; the id of a signal that has begun and not ended was expected; begin it with "
+                "first=True"
+            )
+        return row
 
     def __iter__(self) -> Iterator[Hashable]:
         return iter(self.rows)

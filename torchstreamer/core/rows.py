@@ -1,14 +1,14 @@
 """`RowStream`: many live signals of any age, whose pieces of any length run in few batches."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import StreamInputError, StreamStateError, UnsupportedModuleError
-from .describe import describe, dtype_name, is_plain
-from .registry import create_stream
+from ..errors import StreamInputError, StreamStateError
+from .describe import describe
+from .row_pieces import END, Going, PieceLayout, RowInput, RowPiece, parts_of, stream_for_rows
 from .row_state import RowState
 from .row_table import Batch, Row, RowTable, gather, rows_apart
 from .state import require_named_tensors, stack_states
@@ -17,47 +17,8 @@ from .turns import Turn, refuse_shallow_copy
 
 __all__ = ["RowPiece", "RowStream"]
 
-# In which order the parts of a piece run.
-_ALIGN, _WHOLE, _TAIL, _END = range(4)
-
-RowInput = Tuple[Hashable, Optional[Tensor], bool, bool]
 # Signals as they stood, and what all their pieces are like.
 Standing = Tuple[Dict[Hashable, Optional[Row]], Optional[Tensor]]
-
-
-class RowPiece(NamedTuple):
-    """What came out of one row in one step.
-
-    Attributes:
-        id: of the signal
-        output: the new output samples, ``[C', t']``, or ``None`` if there are none; a row of a batch
-        first: whether the signal began in this step
-        last: whether it ended
-        start: position of the first of them in the output of the whole signal; ``None`` if the row began with a state
-            of which nobody told where it stands
-    """
-
-    id: Hashable
-    output: Optional[Tensor]
-    first: bool
-    last: bool
-    start: Optional[int]
-
-
-class _Going:
-    # A row in a step: where it stands, what came, and what came out.
-
-    __slots__ = ("at", "first", "id", "last", "outputs", "row", "samples", "start")
-
-    def __init__(self, id: Hashable, row: Row, samples: Optional[Tensor], first: bool, last: bool) -> None:
-        self.id = id
-        self.row = row
-        self.samples = samples
-        self.first = first
-        self.last = last
-        self.at = 0  # of the samples, as many are through
-        self.start = row.given
-        self.outputs: List[Tensor] = []
 
 
 class RowStream:
@@ -103,43 +64,12 @@ class RowStream:
     """
 
     def __init__(self, net: nn.Module, prompt: bool = False, **options: Any) -> None:
-        if isinstance(net, BaseStream):
-            if options:
-                raise ValueError(
-                    f"invalid_options: a stream came with {', '.join(sorted(options))}; a stream, or a network and "
-                    "options of create_stream were expected; pass them to create_stream"
-                )
-            stream: Any = net
-        else:
-            stream = create_stream(net, **options)
-        layout = stream._row_layout()
-        if layout is None:
-            raise UnsupportedModuleError(
-                "several_signals",
-                stream,
-                "it takes or gives several signals, or none with rows, so a row has no one piece",
-                "give the model one input and one output, for instance side by side in the channels; or stream every "
-                "signal with a stream of its own",
-            )
-        if any(getattr(module, "_elsewhere", False) for module in stream.modules()):
-            raise UnsupportedModuleError(
-                "compiled_stream",
-                stream,
-                "it is compiled for batches and chunks of one size, and rows come in any",
-                "pass the stream that it was made of, or its network",
-            )
-        stream.reset()
-        for module in stream.modules():
-            if hasattr(module, "again"):
-                module.again = False  # what a step overwrote could not be put back if it fails
+        stream = stream_for_rows(net, options)
         self.stream: BaseStream = stream
         self.prompt = prompt
         self.calls = 0
         self._hop = stream.hop
-        # Axes of rows, and of time in a piece and in an output.
-        self._rows_in, time_in, self._rows_out, self._time_out = layout
-        self._time = time_in - (self._rows_in < time_in)
-        self._given = self._time_out - (self._rows_out < self._time_out)
+        self._layout = PieceLayout(stream)
         # A model that does not treat the rows of a batch apart gets one at a time.
         self._apart = getattr(stream, "rows", -1) == 1 and hasattr(stream, "beyond")
         self._state = RowState(stream)
@@ -172,7 +102,7 @@ class RowStream:
         After any error all rows are as they were.
         """
         with self._at_work():
-            signal, going = self._accepted(rows)
+            signal, going = self._layout.accepted(rows, self._table, self._signal)
             self._advance(going)
             changes: Dict[Hashable, Optional[Row]] = {}
             pieces = []
@@ -182,14 +112,14 @@ class RowStream:
                     changes[each.id] = None
                 else:
                     samples = each.samples
-                    left = 0 if samples is None else samples.shape[self._time] - each.at
+                    left = each.n - each.at
                     row.queue = None
                     if samples is not None and left:
                         # Of its own, since the caller's memory may change, and a long piece need not stay.
-                        row.queue = samples.narrow(self._time, each.at, left).clone()
+                        row.queue = samples.narrow(self._layout.time, each.at, left).clone()
                     changes[each.id] = row
                 outputs = each.outputs
-                y = None if not outputs else outputs[0] if len(outputs) == 1 else torch.cat(outputs, self._given)
+                y = None if not outputs else outputs[0] if len(outputs) == 1 else torch.cat(outputs, self._layout.given)
                 pieces.append(RowPiece(each.id, y, each.first, each.last, each.start if each.start >= 0 else None))
             self._commit(changes, signal)
             return pieces
@@ -203,7 +133,7 @@ class RowStream:
         with self._at_work():
             changes: Dict[Hashable, Optional[Row]] = {}
             for name in list(self._table) if id is None else [id]:
-                row = self._known(name).copy()
+                row = self._table.known(name).copy()
                 batch = row.batch
                 if batch is not None and any(tensor.requires_grad for tensor in batch.tensors):
                     # Copies, as a row of a batch keeps all of it.
@@ -213,12 +143,12 @@ class RowStream:
                 changes[name] = row
             self._commit(changes, self._signal)
 
-    def standing(self, ids: Iterable[Hashable]) -> "Standing":
+    def standing(self, ids: Iterable[Hashable]) -> Standing:
         """How some signals stand, for `back_to`, if a step of theirs here is part of something larger that may fail."""
         rows = self._table.rows
         return {id: rows.get(id) for id in ids}, self._signal
 
-    def back_to(self, standing: "Standing") -> None:
+    def back_to(self, standing: Standing) -> None:
         """Let signals stand as they did when `standing` was called; no other call may have changed them."""
         with self._at_work():
             self._commit(*standing)
@@ -239,7 +169,7 @@ class RowStream:
             StreamInputError: ``unknown_id``
         """
         with self._at_work():
-            row = self._known(id)
+            row = self._table.known(id)
             self._resident, self._dirty = None, True
             if row.batch is None:
                 self._state.go_on(*self._new)
@@ -281,10 +211,10 @@ class RowStream:
             self.stream.set_state(stack_states([own]))
             like = self.stream._like
             signal = self._signal
-            plain = like.dim() == 3 and self.stream._row_layout() == (0, 2, 0, 2)
+            plain = like.dim() == 3 and self._layout.plain  # others have no chunk as their signal
             for came_here in [like[0] if plain else None, None if queue is None else queue[0]]:
                 if came_here is not None:
-                    signal = self._fitting(came_here, signal)
+                    signal = self._layout.fitting(came_here, signal)
             row = Row(came=0 if came is None else int(came), given=-1 if start is None else start)
             if like.dim() == 3:
                 row.batch = self._batch([id])
@@ -307,7 +237,7 @@ class RowStream:
             StreamInputError: ``unknown_id``
         """
         with self._at_work():
-            self._known(id)
+            self._table.known(id)
             self._commit({id: None}, self._signal)
 
     def reset(self) -> None:
@@ -321,7 +251,7 @@ class RowStream:
         Raises:
             StreamInputError: ``unknown_id``
         """
-        return self._known(id).nbytes()
+        return self._table.known(id).nbytes()
 
     @property
     def nbytes(self) -> int:
@@ -361,97 +291,28 @@ class RowStream:
             finally:
                 self._busy = False
 
-    def _known(self, id: Hashable) -> Row:
-        row = self._table.rows.get(id)
-        if row is None:
-            raise StreamInputError(
-                f"unknown_id: {id!r} came; the id of a signal that has begun and not ended was expected; begin it with "
-                "first=True"
-            )
-        return row
-
-    def _accepted(self, rows: Iterable[RowInput]) -> Tuple[Optional[Tensor], List[_Going]]:
-        # What every piece is like, and the rows; nothing is changed.
-        signal = self._signal
-        time = self._time
-        going: List[_Going] = []
-        seen = set()
-        for entry in rows:
-            try:
-                id, piece, first, last = entry
-                seen.add(id)
-            except (TypeError, ValueError) as error:
-                raise StreamInputError(
-                    f"invalid_row: a {type(entry).__name__} came as a row; a tuple of a hashable id, a piece, first "
-                    "and last was expected; make it of them"
-                ) from error
-            if len(seen) == len(going):
-                raise StreamInputError(
-                    f"doubled_id: {id!r} came twice in one step; one piece of each signal was expected; join the "
-                    "pieces, or take two steps"
-                )
-            row = Row() if first else self._known(id).copy()
-            if piece is not None:
-                if signal is None or type(piece) is not Tensor or not self._fits(piece, signal):
-                    signal = self._fitting(piece, signal)
-                if row.queue is not None:
-                    piece = torch.cat([row.queue, piece], time)
-            else:
-                piece = row.queue
-            going.append(_Going(id, row, piece, bool(first), bool(last)))
-        return signal, going
-
-    def _fitting(self, piece: Any, signal: Optional[Tensor]) -> Tensor:
-        # What pieces are like, of which this one is; or an error.
-        if not isinstance(piece, Tensor):
-            raise StreamInputError(
-                f"invalid_chunk: a piece is a {type(piece).__name__}; a tensor [C, t], or None, was expected; convert "
-                "it with torch.as_tensor"
-            )
-        if not is_plain(piece):
-            raise StreamInputError(
-                f"invalid_chunk: a piece came with {describe(piece)}; a dense tensor was expected; convert it with "
-                ".to_dense()"
-            )
-        if signal is None:
-            self.stream._check_piece(piece)
-            return piece.detach().narrow(self._time, 0, 0).clone()
-        if not self._fits(piece, signal):
-            shape = [str(n) for n in signal.shape]
-            shape[self._time] = "t"
-            raise StreamInputError(
-                f"invalid_chunk: a piece came with {describe(piece)}; all signals are [{', '.join(shape)}], "
-                f"{dtype_name(signal)}, on {signal.device}; convert it"
-            )
-        return signal
-
-    def _fits(self, piece: Tensor, signal: Tensor) -> bool:
-        shape, other, time = piece.shape, signal.shape, self._time
-        fits = len(shape) == len(other) and shape[:time] == other[:time] and shape[time + 1 :] == other[time + 1 :]
-        return fits and piece.dtype == signal.dtype and piece.device == signal.device and is_plain(piece)
-
-    def _advance(self, going: Sequence[_Going]) -> None:
+    def _advance(self, going: Sequence[Going]) -> None:
         # All pieces, part by part; the longest first, so that those of a length meet.
-        parts: Dict[Tuple[int, int], List[_Going]] = {}
+        alike: Dict[Tuple[int, int, bool], List[Going]] = {}
+        hop = self._hop
         for each in going:
-            n = 0 if each.samples is None else each.samples.shape[self._time]
-            for part in _parts(n, each.row.came % self._hop, self._hop, self.prompt, each.last):
-                parts.setdefault(part, []).append(each)
+            alike.setdefault((each.n, each.row.came % hop, each.last), []).append(each)
+        parts: Dict[Tuple[int, int], List[Going]] = {}
+        for (n, offset, last), these in alike.items():
+            for part in parts_of(n, offset, hop, self.prompt, last):
+                parts.setdefault(part, []).extend(these)
         for kind, negative in sorted(parts):
-            groups: Dict[int, List[_Going]] = {}
+            groups: Dict[int, List[Going]] = {}
             for each in parts[kind, negative]:
                 batch = each.row.batch
-                if kind != _END or batch is not None:
+                if kind != END or batch is not None:
                     groups.setdefault(0 if batch is None else id(batch.form), []).append(each)
             for group in groups.values():
                 self._run_group(group, -negative, kind)
 
-    def _rest(self, each: _Going) -> int:
-        return 0 if each.samples is None else each.samples.shape[self._time] - each.at
-
-    def _run_group(self, group: List[_Going], length: int, kind: int) -> None:
+    def _run_group(self, group: List[Going], length: int, kind: int) -> None:
         # An end that comes at once for all of them takes no run of its own.
-        ends = kind == _END or all(each.last and self._rest(each) == length for each in group)
+        ends = kind == END or all(each.last and each.n - each.at == length for each in group)
         if len(group) > 1 and group[0].row.batch is not None:
             group.sort(key=_place)
         for one in [[each] for each in group] if self._apart else [group]:
@@ -460,19 +321,19 @@ class RowStream:
             for each in group:
                 each.row.batch = None
 
-    def _run(self, group: List[_Going], length: int, ends: bool) -> None:
+    def _run(self, group: List[Going], length: int, ends: bool) -> None:
         self.calls += 1
         x: Optional[Tensor] = None
         if length:
-            pieces, time = [], self._time
+            pieces, time = [], self._layout.time
             for each in group:
                 samples = each.samples
                 assert samples is not None
-                whole = samples.shape[time] == length
+                whole = each.n == length
                 pieces.append(samples if whole else samples.narrow(time, each.at, length))
                 each.at += length
                 each.row.came += length
-            axis = self._rows_in
+            axis = self._layout.rows
             x = torch.stack(pieces, axis) if len(pieces) > 1 else pieces[0].unsqueeze(axis)
         first = group[0].row.batch
         if first is None:
@@ -488,13 +349,13 @@ class RowStream:
         if not ends:
             self._store(group)
         if y is not None:
-            n = y.shape[self._time_out]
-            for each, row in zip(group, y.unbind(self._rows_out), strict=True):
+            n = y.shape[self._layout.time_out]
+            for each, row in zip(group, y.unbind(self._layout.rows_out), strict=True):
                 each.outputs.append(row)
                 if each.row.given >= 0:
                     each.row.given += n
 
-    def _store(self, group: List[_Going]) -> None:
+    def _store(self, group: List[Going]) -> None:
         batch = self._batch([each.id for each in group])
         if any([tensor.requires_grad for tensor in batch.tensors]):
             for each, one in zip(group, rows_apart(batch), strict=True):
@@ -517,34 +378,5 @@ class RowStream:
             self._state.go_on(*self._new)
 
 
-def _parts(n: int, offset: int, hop: int, prompt: bool, last: bool) -> Iterator[Tuple[int, int]]:
-    """In which parts so many samples run: the kind of each, and its length, negative.
-
-    Args:
-        n: samples that are there
-        offset: samples that came since a multiple of ``hop``
-        hop: whole ones are cut into powers of two
-        prompt: whether none may wait
-        last: whether the signal ends
-    """
-    if offset and n:
-        align = hop - offset
-        if n >= align or prompt or last:
-            align = min(n, align)
-            yield _ALIGN, -align
-            n -= align
-        else:
-            n = 0
-    whole = n // hop
-    while whole:
-        power = 1 << (whole.bit_length() - 1)
-        yield _WHOLE, -power * hop
-        whole -= power
-    if n % hop and (prompt or last):
-        yield _TAIL, -(n % hop)
-    if last:
-        yield _END, 0
-
-
-def _place(each: _Going) -> Tuple[int, int]:
+def _place(each: Going) -> Tuple[int, int]:
     return id(each.row.batch), each.row.slot

@@ -187,8 +187,9 @@ class BaseStream(Remembering):
     # ------------------------------------------------------------------ for rows, in Python only
 
     def _row_layout(self) -> Optional[Tuple[int, int, int, int]]:
-        # Axes of rows and of time of a chunk, and of the output; `None` if those are not one signal each.
-        return 0, 2, 0, 2
+        # Axes of rows and of time of a chunk, and of the output; `None` if those are not one signal each. A model may
+        # give more axes than it takes; then time is the last all the same.
+        return 0, 2, 0, -1
 
     def _check_piece(self, x: Tensor) -> None:
         # Refuse a piece of a row, which has no axis of rows.
