@@ -118,6 +118,11 @@ for _name, _forms in {
     "mean of rows": [lambda x, ax: x.mean(ax.b), lambda x, ax: torch.amax(x, ax.b)],
     "sort of rows": [lambda x, ax: x.sort(ax.b)[0], lambda x, ax: torch.cumsum(x, ax.b), lambda x, ax: x.softmax(ax.b)],
     "einsum": [lambda x, ax: torch.einsum("abc->cab", x)],
+    "where of a condition": [
+        lambda x, ax: torch.where(x.nan_to_num() > 0)[0],
+        lambda x, ax: x.nan_to_num().nonzero()[:, 0],
+    ],
+    "quantiles of all rows": [lambda x, ax: torch.quantile(x.nan_to_num(), torch.tensor([0.1, 0.9]).double(), ax.b)],
     "unfold": [lambda x, ax: x.unfold(ax.t, 1, 1)],
 }.items():
     OPERATIONS[f"{_name}, plain"] = lambda rng, rows, width, forms=_forms: Trial(forms)

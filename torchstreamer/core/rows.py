@@ -228,7 +228,7 @@ class RowStream:
         Raises:
             StreamInputError: ``unknown_id``
         """
-        return self._known(id).given
+        return self._table.known(id).given
 
     def drop(self, id: Hashable) -> None:
         """Forget a signal; nothing more comes out of it.

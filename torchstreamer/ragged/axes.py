@@ -44,7 +44,7 @@ def _moved(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
 
 @lru_cache(maxsize=512)
 def _places(func: Any, rank: int, args: Tuple[Any, ...], named: Tuple[Any, ...]) -> Tuple[Optional[int], ...]:
-    probe = torch.empty(_PRIMES[:rank], device="meta")
+    probe = torch.empty(1).expand(_PRIMES[:rank])
     shape = func(probe, *args, **dict(named)).shape
     return tuple(_PRIMES.index(size) if size in _PRIMES else None for size in shape)
 

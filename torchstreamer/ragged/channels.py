@@ -35,7 +35,7 @@ def _softmax(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     with _plain():
         if layout.axis(dim) == layout.time and layout.padded(x.shape):
             fill = inf if func is F.softmin else -inf
-            filled = x.masked_fill(~layout.mask(x.shape, x.device), fill)
+            filled = x.masked_fill(layout.padding(x.shape, x.device), fill)
             return attach(func(filled, *args[1:], **named), layout)
         return attach(func(*args, **kwargs), layout)
 

@@ -94,6 +94,16 @@ def _indexed(layout: Layout, shape: torch.Size, index: Any) -> Optional[Layout]:
                 rows = rows.pick([entry.__index__()])
             at += 1
             continue
+        if _numbers(entry):
+            lists += 1
+            if at == layout.time or lists > 1:
+                return None
+            if at == layout.batch:
+                rows = rows.pick(tuple(entry))
+                batch = out
+            at += 1
+            out += 1
+            continue
         chosen = entry if isinstance(entry, Tensor) else torch.as_tensor(entry)
         mask = chosen.dtype in (torch.bool, torch.uint8)
         if mask and chosen.dim() == 0:
@@ -117,11 +127,17 @@ def _indexed(layout: Layout, shape: torch.Size, index: Any) -> Optional[Layout]:
 
 def _width(entry: Any) -> int:
     # How many axes an index takes.
+    if isinstance(entry, (slice, int)) or _numbers(entry):
+        return 0 if isinstance(entry, bool) else 1
     if isinstance(entry, Tensor) or hasattr(entry, "dtype") or isinstance(entry, list):
         tensor = entry if isinstance(entry, Tensor) else torch.as_tensor(entry)
         if tensor.dtype in (torch.bool, torch.uint8):
             return tensor.dim()
-    return 0 if isinstance(entry, bool) else 1
+    return 1
+
+
+def _numbers(entry: Any) -> bool:
+    return type(entry) is list and all(type(each) is int for each in entry)
 
 
 def _with_numbers(entry: slice, size: int) -> slice:

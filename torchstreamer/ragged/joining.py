@@ -112,8 +112,8 @@ def _order(tensors: Sequence[Tensor], time: int) -> Optional[Tensor]:
     if not apart:
         return None
     cpu = torch.device("cpu")
-    kept = torch.cat([layout.mask([width] * layout.rank, cpu) for layout, width in parts], time)
-    return (~kept).to(torch.uint8).argsort(dim=time, stable=True)
+    padding = torch.cat([layout.padding([width] * layout.rank, cpu) for layout, width in parts], time)
+    return padding.to(torch.uint8).argsort(dim=time, stable=True)
 
 
 def _from_front(dims: Tuple[Any, ...], rank: int) -> int:

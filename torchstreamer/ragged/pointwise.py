@@ -88,7 +88,7 @@ def pointwise(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
                 y._layout = layout if y.shape == x.shape else _repeated(y, args, kwargs, layout, func)
             return y
         if isinstance(y, tuple):
-            return attach(y, layout)
+            return attach(y, [layout if part.shape == x.shape else None for part in y])
     return y
 
 
@@ -130,6 +130,14 @@ def _repeated(y: Tensor, args: Tuple[Any, ...], kwargs: Dict[str, Any], layout: 
 
 rule(*functions(*POINTWISE), *getter("data", "real", "imag"))(pointwise)
 rule(*(getattr(Tensor, f"__{name}__") for name in OPERATORS.split() if hasattr(Tensor, f"__{name}__")))(pointwise)
+
+
+def _where(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    # Of a condition alone it gives places, as nonzero does.
+    return (plainly if len(args) + len(kwargs) == 1 else pointwise)(func, args, kwargs)
+
+
+rule(torch.where)(_where)
 
 
 def _set_data(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:

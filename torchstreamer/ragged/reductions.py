@@ -85,7 +85,7 @@ def _filled_with(x: Tensor, layout: Layout, value: Any) -> Tensor:
         shape = list(x.shape)
         shape[layout.time] = 1
         return x.new_full(shape, value)
-    return x.masked_fill(~layout.mask(x.shape, x.device), value)
+    return x.masked_fill(layout.padding(x.shape, x.device), value)
 
 
 def _least(x: Tensor) -> Any:
@@ -210,28 +210,37 @@ def _by_rows(
     func: Any, x: Tensor, layout: Layout, axes: Sequence[int], args: Tuple[Any, ...], named: Dict[str, Any]
 ) -> Any:
     if layout.batch in axes or layout.batch is None and len(axes) > 1:
-        return func(x.masked_select(layout.mask(x.shape, x.device)), *args, **named)
-    sorts = "sort" in func.__name__
+        return func(x.masked_select(~layout.padding(x.shape, x.device)), *args, **named)
     results = []
     for row, length in enumerate(layout.rows.lengths):
         piece = x if layout.batch is None else x.narrow(layout.batch, row, 1)
         results.append(func(piece.narrow(layout.time, 0, length), *args, **named))
     if isinstance(results[0], Tensor):
-        return _below(results, layout, x, axes, sorts)
-    return type(results[0])(_below(list(part), layout, x, axes, sorts) for part in zip(*results, strict=True))
+        return _below(func, results, layout, x, axes, args, named)
+    parts = zip(*results, strict=True)
+    return type(results[0])(_below(func, list(part), layout, x, axes, args, named) for part in parts)
 
 
-def _below(parts: List[Tensor], layout: Layout, x: Tensor, axes: Sequence[int], sorts: bool) -> Tensor:
-    first = parts[0]
-    if layout.batch is None:
-        batch = 0
-    else:
-        batch = layout.batch - (sum(axis < layout.batch for axis in axes) if first.dim() < x.dim() else 0)
-        batch += max(first.dim() - x.dim(), 0)  # several quantiles stand in front
-    if sorts:  # rows of unequal lengths
+def _below(
+    func: Any,
+    parts: List[Tensor],
+    layout: Layout,
+    x: Tensor,
+    axes: Sequence[int],
+    args: Tuple[Any, ...],
+    named: Dict[str, Any],
+) -> Tensor:
+    # The results of rows as one, at the place where the axis of rows is now.
+    if "sort" in func.__name__:  # rows of unequal lengths
         after, width = [0, 0] * (x.dim() - 1 - layout.time), x.shape[layout.time]
         parts = [F.pad(part, [*after, 0, width - part.shape[layout.time]]) for part in parts]
-    return parts[0] if layout.batch is None else torch.cat(parts, batch)
+    if layout.batch is None:
+        return parts[0]
+    q = args[0] if args else named.get("q")
+    front = int("quantile" in func.__name__ and isinstance(q, Tensor) and q.dim() > 0)  # an axis of quantiles
+    kept = parts[0].dim() - front == x.dim()
+    gone = 0 if kept else sum(axis < layout.batch for axis in axes)
+    return torch.cat(parts, layout.batch - gone + front)
 
 
 _reduces(_by_rows, *functions("median", "nanmedian", "mode"))

@@ -190,19 +190,16 @@ class Layout:
             batch += count
         return Layout(self.rows, batch, self.time + count * (self.time >= axis), self.rank + count)
 
-    def mask(self, shape: Sequence[int], device: torch.device) -> Tensor:
-        """Which samples are no padding: bool, 1 along all axes but those of rows and time."""
+    def padding(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Which samples are padding: bool, 1 along all axes but those of rows and time."""
         lengths = torch.tensor(self.rows.lengths, device=device)
         view = [1] * self.rank
         if self.batch is not None:
             view[self.batch] = len(lengths)
         along = [1] * self.rank
         along[self.time] = shape[self.time]
-        return torch.arange(shape[self.time], device=device).view(along) < lengths.view(view)
+        return torch.arange(shape[self.time], device=device).view(along) >= lengths.view(view)
 
     def padded(self, shape: Sequence[int]) -> bool:
         """Whether any row is shorter than the tensor."""
         return any(length < shape[self.time] for length in self.rows.lengths)
-
-    def __reduce__(self) -> Any:
-        return Layout, (self.rows, self.batch, self.time, self.rank)

@@ -26,8 +26,8 @@ class Runner:
         self.rows = rows
         layout = rows.stream._row_layout()
         assert layout is not None  # else there were no rows
-        self._own = layout
-        self._takes, self._gives = (layout[:2], layout[2:]) if axes is None else (axes, axes)
+        self._own = layout  # the last two may count from the last axis, as outputs may have more axes than inputs
+        self._takes = layout[:2] if axes is None else axes
         self._turned = axes is not None
         self.came: Dict[Hashable, Optional[int]] = {}  # samples of each signal, None where nobody told
         self._shape: List[int] = []  # of an output row of no samples, once one came
@@ -45,7 +45,7 @@ class Runner:
                 f"of {x._layout.rank}; rows at axis {self._takes[0]} and time at axis {self._takes[1]} were expected; "
                 "permute it"
             )
-        rows_in, time_in, rows_out, time_out = self._own
+        rows_in, time_in = self._own[:2]
         pieces = bare(x)
         if self._turned:  # to [B, C, T]
             pieces = pieces.permute(*self._takes[:1], 2, *self._takes[1:])
@@ -75,23 +75,25 @@ class Runner:
         return self._joined(given, pieces)
 
     def _joined(self, given: List[RowPiece], pieces: Tensor) -> StreamTensor:
-        rows_out, time_out = self._own[2:]
-        time = time_out - (rows_out < time_out)
         outputs = [piece.output for piece in given]
-        lengths = tuple([0 if y is None else y.shape[time] for y in outputs])
         like = next((y for y in outputs if y is not None), None)
+        if like is None and not self._shape:
+            channels = self.rows.stream.output_channels(pieces.shape[1]) if self._own == (0, 2, 0, -1) else 0
+            self._shape = [0] * (pieces.dim() - 1)
+            self._shape[0] = max(channels, 0)
+        rank = (len(self._shape) if like is None else like.dim()) + 1
+        rows_out, time_out = (axis % rank for axis in self._own[2:])
+        time = time_out - (rows_out < time_out)
         if like is not None:
             self._shape = list(like.shape)
             self._shape[time] = 0
-        elif not self._shape:
-            channels = self.rows.stream.output_channels(pieces.shape[1]) if self._own == (0, 2, 0, 2) else 0
-            self._shape = [0] * (pieces.dim() - 1)
-            self._shape[0] = max(channels, 0)
+        lengths = tuple([0 if y is None else y.shape[time] for y in outputs])
         none = pieces.new_empty([]) if like is None else like
         rows = [none.new_empty(self._shape) if y is None else y for y in outputs]
         data = pad(rows, time, rows_out) if rows else none.new_empty([0, *self._shape])
+        gives = rows_out, time_out
         if self._turned:
-            data = data.movedim((0, 2), self._gives)
+            data, gives = data.movedim((0, 2), self._takes), self._takes
         names = RowData(
             tuple([piece.id for piece in given]),
             tuple([piece.first for piece in given]),
@@ -99,7 +101,7 @@ class Runner:
             lengths,
             tuple([piece.start for piece in given]),
         )
-        return with_layout(data, Layout(names, *self._gives, data.dim()))
+        return with_layout(data, Layout(names, *gives, data.dim()))
 
     # ------------------------------------------------------------------ how signals stand
 
