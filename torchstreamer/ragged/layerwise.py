@@ -50,8 +50,17 @@ class _Layer(nn.Module):
                 "give an example: pts.patch_module(model, example=x)",
             )
         self.used = True
+        rows = rows_of_packed(x) if packed else x
+        for id, first in zip(rows.ids, rows.first, strict=True):
+            if not first and id not in self.runner.rows:
+                self._refuse(
+                    "online_gap",
+                    f"a piece of {id!r} came, of which none came before",
+                    "every piece of a signal, from its first one on",
+                    "let the forward run all its layers on all rows",
+                )
         with torch._C.DisableTorchFunction():
-            y = self.runner.step(rows_of_packed(x) if packed else x)
+            y = self.runner.step(rows)
             if packed:
                 return packed_like(x, y), _LastState(self.net)
         return (y, _LastState(self.net)) if self.recurrent else y

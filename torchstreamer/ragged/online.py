@@ -280,17 +280,17 @@ def _forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
 def _require_known(known: Any, x: StreamTensor) -> None:
     known = set(known)
     ids = x.ids
+    if len(set(ids)) < len(ids):
+        double = next(id for id in ids if ids.count(id) > 1)
+        raise StreamInputError(
+            f"doubled_ids: {double!r} came twice; one row for each signal was expected; join its pieces, or call twice"
+        )
     for id, first in zip(ids, x.first, strict=True):
         if not first and id not in known:
             raise StreamInputError(
                 f"unknown_id: {id!r} came; the id of a signal that has begun and not ended was expected; begin it with "
                 "first=True"
             )
-    if len(set(ids)) < len(ids):
-        double = next(id for id in ids if ids.count(id) > 1)
-        raise StreamInputError(
-            f"doubled_ids: {double!r} came twice; one row for each signal was expected; join its pieces, or call twice"
-        )
 
 
 def _random(model: nn.Module) -> bool:
