@@ -91,7 +91,9 @@ def _(rng: Random, rows: list[Row], width: int) -> Trial:
             return doubled.unflatten(ax.c, (2, x.shape[ax.c]))
         return getattr(doubled, how)(shape if how == "view" else tuple(shape))
 
-    forms = [lambda x, ax, how=how: viewed(x, ax, how) for how in ("view", "reshape", "unflatten")]
+    # By its shape alone, one channel cannot be told from a single sample.
+    hows = ("unflatten",) if rows[0].data.shape[0] == 1 else ("view", "reshape", "unflatten")
+    forms = [lambda x, ax, how=how: viewed(x, ax, how) for how in hows]
     return Trial(forms, mapped(rows, lambda d: torch.stack([d, d])))
 
 

@@ -23,7 +23,8 @@ cat concat concatenate stack vstack hstack dstack permute transpose transpose_ s
 squeeze flatten unflatten ravel view reshape gather scatter scatter_ take_along_dim index_fill take masked_select where
 masked_fill frexp sum mean max min amax amin aminmax prod any all var std logsumexp argmax argmin norm
 linalg_vector_norm nansum nanmean count_nonzero median quantile sort topk kthvalue cumsum softmax log_softmax softmin
-linear matmul relu gelu dropout clamp clone detach contiguous to float type zeros_like lerp maximum diff pad einsum unfold
+linear matmul relu gelu dropout clamp clone detach contiguous to float type zeros_like lerp maximum diff pad einsum
+unfold
 """
 
 
