@@ -91,6 +91,7 @@ PUBLIC = {
     "chunk_mask",
     "compile",
     "create_stream",
+    "estimate_state_size",
     "export",
     "is_streamable",
     "load",
