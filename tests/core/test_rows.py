@@ -220,7 +220,7 @@ def test_a_model_that_does_not_treat_rows_apart_gets_one_at_a_time():
 MODELS = [entry for entry in ZOO if not entry.refused and len(entry.inputs()) == 1]
 
 
-@pytest.mark.sample("subpixel_upsampler", rest=1)
+@pytest.mark.sample("subpixel_upsampler", rest=6)
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
 @torch.no_grad()
 def test_published_models(entry):
