@@ -97,6 +97,7 @@ PUBLIC = {
     "collate",
     "compile",
     "create_stream",
+    "estimate_state_size",
     "export",
     "is_streamable",
     "load",

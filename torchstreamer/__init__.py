@@ -22,6 +22,7 @@ from .core.ring import RingBuffer
 from .core.rows import RowPiece, RowStream
 from .core.state import stack_states, unstack_state
 from .core.state_file import load_state, save_state
+from .core.state_size import estimate_state_size
 from .core.stream import BaseStream
 from .core.telling import ProgressCallback
 from .data.audio import AudioStreamDataset
@@ -164,6 +165,7 @@ __all__ = [
     "collate",
     "compile",
     "create_stream",
+    "estimate_state_size",
     "export",
     "is_online",
     "is_streamable",

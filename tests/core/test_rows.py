@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.core import row_table
+from torchstreamer.core import row_table, state_size
 from torchstreamer.core.row_state import RowState
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -220,7 +220,7 @@ def test_a_model_that_does_not_treat_rows_apart_gets_one_at_a_time():
 MODELS = [entry for entry in ZOO if not entry.refused and len(entry.inputs()) == 1]
 
 
-@pytest.mark.sample("subpixel_upsampler", rest=1)
+@pytest.mark.sample("subpixel_upsampler", rest=6)
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
 @torch.no_grad()
 def test_published_models(entry):
@@ -585,3 +585,38 @@ def test_modes_may_change_from_step_to_step(large, monkeypatch):
         for i, x in xs.items():
             y = torch.cat([y.detach() for _, y in found[i] if y is not None], 1)
             torch.testing.assert_close(y, net(x[None])[0][:, : y.shape[1]], rtol=0, atol=1e-10)
+
+
+# --------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize("name", list(NETS))
+@torch.no_grad()
+def test_the_size_of_a_row_is_known_before(name):
+    net = NETS[name]
+    example = torch.zeros(1, 2, 60, dtype=torch.float64)
+    stream = pts.create_stream(net)
+    hop = stream.hop
+    stream(torch.randn(1, 2, 40 * hop, dtype=torch.float64))
+    assert pts.estimate_state_size(net, example) == stream.state_nbytes()
+    lengths = [0, 1, hop, 7, 23, 1001]
+    found = pts.estimate_state_size(net, example, lengths)
+    rows = pts.RowStream(net)
+    rows.step([(i, torch.randn(2, n, dtype=torch.float64), True, False) for i, n in enumerate(lengths)])
+    assert found == [rows.nbytes_of(i) for i in range(len(lengths))]
+
+
+def test_a_state_that_grows_for_ever_has_no_size(monkeypatch):
+    class Growing(LastTwoStream):
+        def forward(self, x, final=False):
+            self.turn.value += 1
+            return x
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return x
+
+    monkeypatch.setattr(state_size, "_LONGEST", 1000)
+    pts.register_streamer(Net)(Growing)
+    with pytest.raises(pts.UnsupportedModuleError, match="^no_steady_state"):
+        pts.estimate_state_size(Net(), torch.zeros(1, 2, 10, dtype=torch.float64))

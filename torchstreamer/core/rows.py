@@ -313,13 +313,24 @@ class RowStream:
     def _run_group(self, group: List[Going], length: int, kind: int) -> None:
         # An end that comes at once for all of them takes no run of its own.
         ends = kind == END or all(each.last and each.n - each.at == length for each in group)
-        if len(group) > 1 and group[0].row.batch is not None:
+        if len(group) > 1 and group[0].row.batch is not None and not self._stays(group):
             group.sort(key=_place)
         for one in [[each] for each in group] if self._apart else [group]:
             self._run(one, length, ends)
         if ends:
             for each in group:
                 each.row.batch = None
+
+    def _stays(self, group: List[Going]) -> bool:
+        # Whether a group is what the stream holds, in its order.
+        resident = self._resident
+        if resident is None or len(group) != len(resident.ids):
+            return False
+        for slot, each in enumerate(group):
+            row = each.row
+            if row.slot != slot or row.batch is not resident:
+                return False
+        return True
 
     def _run(self, group: List[Going], length: int, ends: bool) -> None:
         self.calls += 1
