@@ -12,6 +12,7 @@ from ..errors import UnsupportedModuleError
 from .context import Context
 from .example import Example, TimeDim, ensure_works, inputs_of
 from .frozen import follow_modes, frozen_twin, is_twin
+from .patched import unpatched
 from .reports import ModuleReport, StreamabilityReport
 from .stream import BaseStream
 from .telling import ProgressCallback, Telling
@@ -248,6 +249,7 @@ def create_stream(
         )
     making = f"create_stream({type(net).__name__})"
     telling = Telling(making, progress)
+    net = unpatched(net)
     given = net
     try:
         if training is not None:
@@ -395,6 +397,7 @@ def is_streamable(
         >>> [module.path for module in report if module.handler is None]
         ['', '1']
     """
+    net = unpatched(net)
     modules = tuple(_reports(net, ""))
     if example is None:
         return StreamabilityReport(modules)
