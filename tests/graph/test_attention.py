@@ -19,8 +19,9 @@ from torchstreamer.testing.live_rows import LiveRows
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
-from streaming_conformers import ChunkConformer, FastConformer, SharedWeights
+from streaming_conformers import ChunkConformer, FastConformer
 from wenet_conformer import WeNetConformer
+from zipformer import Zipformer
 
 Places = Callable[[Tensor, Tensor], Tensor]
 
@@ -351,7 +352,8 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "SpeechBrain": (lambda: ChunkConformer(layers=1), 8, 40),
     "FastConformer": (lambda: FastConformer(layers=1), 5, 120),
     "FastConformer, regular": (lambda: FastConformer(layers=1, att_context_size=(4, 2), style="regular"), 5, 120),
-    "Zipformer": (SharedWeights, 8, 40),
+    "Zipformer": (Zipformer, 8, 40),
+    "FastConformer, absolute": (lambda: FastConformer(layers=1, rel_pos=False), 5, 120),
 }
 
 

@@ -179,13 +179,18 @@ class Masks:
             raise MaskError("mask_length", "it has no axis of time", node)
         return Proof(self.sizes, size, self._tensor, first)
 
-    def number(self, node: fx.Node) -> Any:
+    def number(self, node: fx.Node, length: Any = None) -> Any:
         """What is known of a tensor of positions.
+
+        Args:
+            node: what gives it
+            length: of the signal, as a size, if that is not how long the tensor is
 
         Raises:
             MaskError: nothing is
         """
-        return self._proof(node, None).of(node)
+        proof = self._proof(node, None) if length is None else Proof(self.sizes, length, self._tensor)
+        return proof.of(node)
 
     def _of(self, proof: Proof, node: fx.Node) -> Regular:
         found = regular(proof.of(node))
