@@ -420,6 +420,34 @@ def test_nan_of_an_earlier_signal_stays_behind() -> None:
         torch.testing.assert_close(y, joined(stream, x, 4)[..., : y.shape[-1]], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(("name", "bad"), [("by hand", math.nan), ("fused, added", math.inf), ("folded", -math.inf)])
+def test_what_is_not_finite_reaches_those_that_see_it(name: str, bad: float) -> None:
+    torch.manual_seed(0)
+    attend, seen = ATTENDS[name]
+    net = Attention(attend, seen).double().eval()
+    x = torch.randn(2, 4, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[:1, :, :30])
+    place = torch.arange(40)
+    sees = torch.zeros(2, 40, dtype=torch.bool)
+    sees[0] = seen(place[:, None], place[None])[:, 20]
+    with torch.no_grad():
+        x[0, :, 20] = 0.0
+        y = net(x)
+        x[0, 1, 20] = bad
+        static = pts.StaticStream(stream, 4, 2, dtype=torch.float64)
+        yes, no = torch.tensor([True] * 2), torch.tensor([False] * 2)
+        steps = [
+            static(part, torch.tensor([4, 4]), yes if k == 0 else no, no)[0] for k, part in enumerate(x.split(4, -1))
+        ]
+        found = {size: joined(stream, x, size) for size in (1, 7, 40)}
+        found[0] = torch.cat(steps, -1)[..., static.lag :]
+    for z in found.values():
+        n = z.shape[-1]
+        assert torch.equal(z.isfinite().all(1), ~sees[:, :n])
+        good = ~sees[:, None, :n].expand_as(z)
+        torch.testing.assert_close(z[good], y[..., :n][good], rtol=0, atol=1e-10)
+
+
 def test_field() -> None:
     x = torch.randn(1, 4, 30)
     field = receptive_field(pts.create_stream(Attention(by_hand, chunk).eval(), example=x))
