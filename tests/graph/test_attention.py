@@ -241,6 +241,29 @@ def test_layers_of_torch(kind: str, first: bool) -> None:
     check(net, x, pts.create_stream(net, example=x[:1, :, :30]), (3,))
 
 
+class Hinted(nn.Module):
+    """An attention whose mask comes with a hint."""
+
+    def __init__(self, seen: Places) -> None:
+        super().__init__()
+        self.inner, self.seen = nn.MultiheadAttention(8, 2, batch_first=True), seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mT
+        i = torch.arange(x.shape[1])
+        masked = ~self.seen(i[:, None], i[None])
+        return self.inner(x, x, x, attn_mask=masked, is_causal=True, need_weights=False)[0].mT
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"), [(causal, "mask_and_hint"), (band, "mask_and_hint"), (lambda i, j: j <= i, "unbounded_context")]
+)
+def test_a_hint_that_is_not_true(seen: Places, code: str) -> None:
+    with pytest.raises(pts.UnsupportedModuleError) as caught:
+        pts.create_stream(Hinted(seen).eval(), example=torch.randn(1, 8, 30))
+    assert caught.value.code == code, str(caught.value)
+
+
 class Returned(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -157,6 +157,8 @@ class Relating:
             "give create_stream(…, context=pts.Context(…))",
             "relative_positions": "shift products until entry [i, j] is that with the distance j - i, whatever the "
             "length, from a table that is cut in its middle or computed of torch.arange",
+            "mask_and_hint": "leave is_causal out: with it the module follows the mask without gradients, and the hint "
+            "with them",
             "mask_finite": "use -inf, or let every query see its own key",
         }[error.code]
         what = "positions" if error.code == "relative_positions" else "a mask"

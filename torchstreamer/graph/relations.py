@@ -105,8 +105,8 @@ class RelationNode(nn.Module):
         return self.layout_out.spoilt(y, (mask & ~finite.unsqueeze(1)).any(2))
 
     def _computed(self, chunks: List[Optional[Tensor]], faced: Faced, keys: Tensor) -> Tensor:
-        parts = list(faced.q.split(self.channels[: self.queries], 1))
-        parts += list(keys.split(self.channels[self.queries :], 1))
+        parts = list(torch.split(faced.q, self.channels[: self.queries], 1))
+        parts += list(torch.split(keys, self.channels[self.queries :], 1))
         xs: List[Tensor] = []
         for k, back in enumerate(self.layouts):
             xs.append(back.unpack(parts[k]))
