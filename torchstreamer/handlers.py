@@ -23,14 +23,7 @@ from .core.registry import (
 from .core.stream import BaseStream
 from .core.telling import Telling
 from .errors import UnsupportedModuleError
-from .layers.attention import (
-    ChannelNorm,
-    CrossAttention1d,
-    SelfAttention1d,
-    SelfAttentionStream,
-    TransformerEncoderLayer1d,
-    cross_attention_stream,
-)
+from .layers.attention import SelfAttention1d, SelfAttentionStream, TransformerEncoderLayer1d
 from .layers.chunked import Chunked1d, Chunked1dStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
@@ -49,6 +42,7 @@ from .layers.elementwise import (
     PReLUStream,
 )
 from .layers.emformer import Emformer1d, EmformerLayers, EmformerLayersStream
+from .layers.encoders import ChannelNorm, CrossAttention1d, cross_attention_stream
 from .layers.linear_recurrence import LinearRecurrence, LinearRecurrenceStream
 from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMovingAverage1dStream
 from .layers.normalization import BatchNorm1dStream, ChannelNormStream, LayerNorm1d, RMSNorm1d

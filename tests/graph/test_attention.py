@@ -19,8 +19,9 @@ from torchstreamer.testing.live_rows import LiveRows
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
-from streaming_conformers import ChunkConformer, FastConformer, SharedWeights
+from streaming_conformers import ChunkConformer, FastConformer
 from wenet_conformer import WeNetConformer
+from zipformer import Zipformer
 
 Places = Callable[[Tensor, Tensor], Tensor]
 
@@ -240,6 +241,29 @@ def test_layers_of_torch(kind: str, first: bool) -> None:
     check(net, x, pts.create_stream(net, example=x[:1, :, :30]), (3,))
 
 
+class Hinted(nn.Module):
+    """An attention whose mask comes with a hint."""
+
+    def __init__(self, seen: Places) -> None:
+        super().__init__()
+        self.inner, self.seen = nn.MultiheadAttention(8, 2, batch_first=True), seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mT
+        i = torch.arange(x.shape[1])
+        masked = ~self.seen(i[:, None], i[None])
+        return self.inner(x, x, x, attn_mask=masked, is_causal=True, need_weights=False)[0].mT
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"), [(causal, "mask_and_hint"), (band, "mask_and_hint"), (lambda i, j: j <= i, "unbounded_context")]
+)
+def test_a_hint_that_is_not_true(seen: Places, code: str) -> None:
+    with pytest.raises(pts.UnsupportedModuleError) as caught:
+        pts.create_stream(Hinted(seen).eval(), example=torch.randn(1, 8, 30))
+    assert caught.value.code == code, str(caught.value)
+
+
 class Returned(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -351,7 +375,8 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "SpeechBrain": (lambda: ChunkConformer(layers=1), 8, 40),
     "FastConformer": (lambda: FastConformer(layers=1), 5, 120),
     "FastConformer, regular": (lambda: FastConformer(layers=1, att_context_size=(4, 2), style="regular"), 5, 120),
-    "Zipformer": (SharedWeights, 8, 40),
+    "Zipformer": (Zipformer, 8, 40),
+    "FastConformer, absolute": (lambda: FastConformer(layers=1, rel_pos=False), 5, 120),
 }
 
 
@@ -416,6 +441,34 @@ def test_nan_of_an_earlier_signal_stays_behind() -> None:
         steps = [static(x[..., i : i + 4], four, yes if i == 0 else no, no)[0] for i in range(0, 12, 4)]
         y = torch.cat(steps, -1)[..., static.lag :]
         torch.testing.assert_close(y, joined(stream, x, 4)[..., : y.shape[-1]], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "bad"), [("by hand", math.nan), ("fused, added", math.inf), ("folded", -math.inf)])
+def test_what_is_not_finite_reaches_those_that_see_it(name: str, bad: float) -> None:
+    torch.manual_seed(0)
+    attend, seen = ATTENDS[name]
+    net = Attention(attend, seen).double().eval()
+    x = torch.randn(2, 4, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[:1, :, :30])
+    place = torch.arange(40)
+    sees = torch.zeros(2, 40, dtype=torch.bool)
+    sees[0] = seen(place[:, None], place[None])[:, 20]
+    with torch.no_grad():
+        x[0, :, 20] = 0.0
+        y = net(x)
+        x[0, 1, 20] = bad
+        static = pts.StaticStream(stream, 4, 2, dtype=torch.float64)
+        yes, no = torch.tensor([True] * 2), torch.tensor([False] * 2)
+        steps = [
+            static(part, torch.tensor([4, 4]), yes if k == 0 else no, no)[0] for k, part in enumerate(x.split(4, -1))
+        ]
+        found = {size: joined(stream, x, size) for size in (1, 7, 40)}
+        found[0] = torch.cat(steps, -1)[..., static.lag :]
+    for z in found.values():
+        n = z.shape[-1]
+        assert torch.equal(z.isfinite().all(1), ~sees[:, :n])
+        good = ~sees[:, None, :n].expand_as(z)
+        torch.testing.assert_close(z[good], y[..., :n][good], rtol=0, atol=1e-10)
 
 
 def test_field() -> None:

@@ -14,6 +14,7 @@ from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
 from . import (  # noqa: F401  (they register themselves)
+    rules_attention,
     rules_length,
     rules_padding,
     rules_position,

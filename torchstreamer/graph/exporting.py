@@ -17,6 +17,7 @@ from torch.nn.modules import transformer
 from ..core.telling import Telling
 from ..errors import StreamError, UnsupportedModuleError
 from .functional import made_functional
+from .hinted_masks import HintedMasks
 
 __all__ = ["exported"]
 
@@ -40,7 +41,7 @@ def exported(
     if names and names[0].kind is inspect.Parameter.VAR_POSITIONAL:
         dynamic = (shapes,)
     telling.begin("exporting it with torch.export")
-    with _exporting(net):
+    with _exporting(net), HintedMasks():
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
         whole = made_functional(program)
     if whole:

@@ -32,6 +32,7 @@ from .values import (
     Relation,
     Replay,
     Rows,
+    Skew,
     Spread,
     Static,
     Unusable,
@@ -50,7 +51,7 @@ _remade: Dict[str, Callable[..., Replay]] = {}
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
 )
-_SEEN = (Value, Spread, EndSamples, Group, Relation, Board)  # what reports speak of
+_SEEN = (Value, Spread, EndSamples, Group, Relation, Skew, Board)  # what reports speak of
 _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
@@ -175,7 +176,7 @@ class Lowering:
                 self.operations.append(Operation(names[str(name)], "", found.error))
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
-            if isinstance(found, (Board, Relation, Unusable)):
+            if isinstance(found, (Board, Relation, Skew, Unusable)):
                 refusal = returned(self, names[str(name)], found)
                 if not self.collect:
                     raise refusal
@@ -200,10 +201,7 @@ class Lowering:
         found = self._env.get(node)
         if isinstance(found, Refused) and not isinstance(found, AtEnd):
             self.operations.append(Operation(node, "", found.error))
-        elif (
-            isinstance(found, (Value, Spread, EndSamples, Group, Relation, Board, list))
-            and node.target is not operator.getitem
-        ):
+        elif isinstance(found, (*_SEEN, list)) and node.target is not operator.getitem:
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -258,7 +256,7 @@ class Lowering:
             return unusable
         if is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
-        if any(isinstance(thing, Relation) for thing in things):
+        if any(isinstance(thing, (Relation, Skew)) for thing in things):
             from .rules_relation import related  # which knows this module
 
             try:

@@ -1,7 +1,7 @@
 """What stands for the values of a captured graph while it is lowered."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from torch import fx
@@ -24,6 +24,7 @@ __all__ = [
     "Replay",
     "Rows",
     "SettleCall",
+    "Skew",
     "Span",
     "Spread",
     "Static",
@@ -258,6 +259,23 @@ class Relation:
     gone: Optional[float]
     sides: Tuple["Value", "Value"]
     softened: bool = False
+
+
+@dataclass(eq=False)
+class Skew:
+    """A product of queries with rows that stand for distances, of which entries have been moved.
+
+    Attributes:
+        node: the operation that gives it
+        head: the product
+        moved: the operations since then, itself included
+        relation: what it is as a relation, once it has been asked for
+    """
+
+    node: fx.Node
+    head: Any
+    moved: FrozenSet[fx.Node] = frozenset()
+    relation: Optional[Relation] = None
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 TorchScript compiles the streams of this file, so it uses no postponed annotations.
 """
 
-from typing import Any, Iterator, List, Optional, Sequence, Union
+from typing import Any, Iterator, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,17 @@ from ..core.stream import BaseStream
 from ..core.tracing import in_place, plain_inference
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
-from .attention_body import AttentionBody, EncoderLayerBody, GroupedQueryAttention
+from .attention_body import AttentionBody
 from .attention_memory import AttentionMemory
-from .elementwise import PointwiseStream, refuse_training
+from .attention_positions import TransformerXLBias, WithSinks
+from .elementwise import refuse_training
+from .encoder_body import EncoderLayerBody
+from .grouped_queries import GroupedQueryAttention
 
 __all__ = [
-    "ChannelNorm",
-    "CrossAttention1d",
     "SelfAttention1d",
     "SelfAttentionStream",
-    "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
-    "cross_attention_stream",
 ]
 
 
@@ -56,6 +55,11 @@ class _Attends(nn.Module):
     def plain(self) -> bool:
         """Whether torch's own module computes it."""
         return self.rope is None and self.bias is None and not self.softcap and self.scale is None
+
+    def placed_bias(self) -> Optional[nn.Module]:
+        """The bias, for keys that follow each other, or that do so after the sinks."""
+        bias = self.bias
+        return WithSinks(bias, self.sinks) if self.sinks > 0 and isinstance(bias, TransformerXLBias) else bias
 
     def pattern(self) -> Pattern:
         """Which query sees which key."""
@@ -153,7 +157,7 @@ class SelfAttention1d(_Attends):
 
     def body(self) -> AttentionBody:
         """Its mathematics, with its parameters."""
-        return AttentionBody(self.attention, self.rope, self.bias, self.softcap, self.scale)
+        return AttentionBody(self.attention, self.rope, self.placed_bias(), self.softcap, self.scale)
 
 
 class TransformerEncoderLayer1d(_Attends):
@@ -195,78 +199,7 @@ class TransformerEncoderLayer1d(_Attends):
 
     def body(self) -> EncoderLayerBody:
         """Its mathematics, with its parameters."""
-        return EncoderLayerBody(self.layer, self.rope, self.bias, self.softcap, self.scale)
-
-
-class ChannelNorm(nn.Module):
-    """A norm over the last axis, on the channels of ``[B, C, T]``."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.transpose(1, 2)).transpose(1, 2)
-
-
-class TransformerEncoder1d(nn.Sequential):
-    """The layers of a `torch.nn.TransformerEncoder`, each with a context, and its last norm, one after the other.
-
-    Args:
-        encoder: the encoder
-        context: of all layers, or one for each. Look-ahead adds up over layers, but for chunks without a right context
-
-    Shape:
-        - input: ``[B, C, T]``
-        - output: ``[B, C, T]``
-    """
-
-    def __init__(self, encoder: nn.TransformerEncoder, context: Union[Context, Sequence[Context]]) -> None:
-        require_plain(encoder, nn.TransformerEncoder)
-        contexts = [context] * len(encoder.layers) if isinstance(context, Context) else list(context)
-        if len(contexts) != len(encoder.layers):
-            raise ValueError(
-                f"invalid_context: {len(contexts)} contexts came; one for each of {len(encoder.layers)} layers was "
-                "expected; pass as many, or one for all"
-            )
-        layers: List[nn.Module] = [
-            TransformerEncoderLayer1d(layer, each) for layer, each in zip(encoder.layers, contexts, strict=True)
-        ]
-        super().__init__(*layers, *([] if encoder.norm is None else [ChannelNorm(encoder.norm)]))
-
-    def __getitem__(self, index: Any) -> Any:
-        parts = list(self)[index]
-        return nn.Sequential(*parts) if isinstance(index, slice) else parts
-
-
-class CrossAttention1d(nn.Module):
-    """Attention of a signal to a fixed memory, such as an encoded text: each sample for itself.
-
-    Args:
-        attention: the attention
-        memory: what it looks at, ``[S, C']`` for all rows or ``[B, S, C']``; it is not copied
-
-    Shape:
-        - input: ``[B, C, T]``
-        - output: ``[B, C, T]``
-    """
-
-    memory: Tensor
-
-    def __init__(self, attention: nn.MultiheadAttention, memory: Tensor) -> None:
-        super().__init__()
-        self.attention = attention
-        self.register_buffer("memory", memory, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What each sample takes from the memory."""
-        memory = self.memory
-        if memory.dim() == 2:
-            memory = memory.unsqueeze(0).expand(x.size(0), -1, -1)
-        if self.attention.batch_first:
-            return self.attention(x.transpose(1, 2), memory, memory, need_weights=False)[0].transpose(1, 2)
-        memory = memory.transpose(0, 1)
-        return self.attention(x.permute(2, 0, 1), memory, memory, need_weights=False)[0].permute(1, 2, 0)
+        return EncoderLayerBody(self.layer, self.rope, self.placed_bias(), self.softcap, self.scale)
 
 
 # ---------------------------------------------------------------------- streams
@@ -434,14 +367,3 @@ class SelfAttentionStream(BaseStream):
         """Multiply-adds of one row: projections of the new samples, and the keys that each query sees."""
         seen = self.pattern_.hi[0] - self.pattern_.lo[0] + 1 + self.sinks
         return came * self.body.products_per_sample() + given * 2 * seen * self.body.products_per_pair()
-
-
-def cross_attention_stream(net: CrossAttention1d) -> BaseStream:
-    """The stream of a `CrossAttention1d`: every sample for itself."""
-    require_plain(net, CrossAttention1d)
-    require_plain(net.attention, nn.MultiheadAttention)
-    if net.attention.training and net.attention.dropout > 0:
-        raise UnsupportedModuleError(
-            "training_mode", net.attention, "in training mode its dropout is random", "call eval() first"
-        )
-    return PointwiseStream(net, net.attention.embed_dim)
