@@ -1,4 +1,4 @@
-"""All blocks with recurrences or attention as models of one signal, [B, C, T] to [B, D, T'], and edges of their contexts."""
+"""All blocks with recurrences or attention as models of one signal, [B, C, T] to [B, D, T'], and edges of contexts."""
 
 from dataclasses import dataclass
 from typing import Callable, Optional
