@@ -132,4 +132,4 @@ class RelationPart(Part):
         parts += torch.split(keys, self.channels[self.queries :], 1)
         given = [layout.unpack(part) for layout, part in zip(self.layouts, parts, strict=True)]  # type: ignore[operator]
         y = self.body([*given, mask, i, j])[0]
-        return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(states, kept, strict=True)]
+        return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(held, kept, strict=True)]
