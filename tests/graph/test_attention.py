@@ -430,17 +430,40 @@ def test_static_rows(name: str) -> None:
     LiveRows(stream, net, stream.hop, (4, 2), lengths=[1, 2, 3, 30], nan=0.0).run(60).compare()
 
 
-def test_nan_of_an_earlier_signal_stays_behind() -> None:
-    net = Attention(alibi, band).double().eval()
-    stream = pts.create_stream(net, example=torch.randn(1, 4, 30, dtype=torch.float64))
-    static = pts.StaticStream(stream, 4, 1, dtype=torch.float64)
-    x = torch.randn(1, 4, 12, dtype=torch.float64)
-    four, yes, no = torch.tensor([4]), torch.tensor([True]), torch.tensor([False])
+EARLIER: dict[str, Callable[[], nn.Module]] = {
+    "captured": lambda: Attention(alibi, band),
+    "captured, chunks": lambda: Attention(by_hand, chunk),
+    "captured, the first keys": lambda: Attention(by_hand, sinks),
+    "attention": lambda: pts.SelfAttention1d(nn.MultiheadAttention(4, 2, batch_first=True), pts.Context(4, 2)),
+    "recurrence": lambda: pts.Recurrent1d(nn.GRU(4, 4)),
+    "convolution": lambda: nn.Conv1d(4, 4, 5, padding=2, padding_mode="replicate"),
+    "transposed": lambda: nn.ConvTranspose1d(4, 4, 5),
+    "mean": lambda: pts.CumulativeLayerNorm1d(4),
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_nan_of_an_earlier_signal_stays_behind(name: str) -> None:
+    net = EARLIER[name]().double().eval()
+    example = torch.randn(1, 4, 32, dtype=torch.float64)
+    stream = pts.create_stream(net, example=example) if name.startswith("captured") else pts.create_stream(net)
+    static = pts.StaticStream(stream, 4, 1, channels=4, dtype=torch.float64)
+    x = torch.randn(1, 4, 32, dtype=torch.float64)
+    none, four, yes, no = torch.tensor([0]), torch.tensor([4]), torch.tensor([True]), torch.tensor([False])
     with torch.no_grad():
-        static(torch.full_like(x[..., :4], math.nan), four, yes, no)
-        steps = [static(x[..., i : i + 4], four, yes if i == 0 else no, no)[0] for i in range(0, 12, 4)]
-        y = torch.cat(steps, -1)[..., static.lag :]
-        torch.testing.assert_close(y, joined(stream, x, 4)[..., : y.shape[-1]], rtol=0, atol=1e-10)
+        expected = net(x)
+        # The next signal begins with samples, or in a step that has none.
+        for rests in (0, 1, 2):
+            for _ in range(3):
+                static(torch.full_like(x[..., :4], math.nan), four, yes, no)
+            for i in range(rests):
+                static(torch.full_like(x[..., :4], math.nan), none, yes if i == 0 else no, no)
+            begin = [yes if i == 0 and rests == 0 else no for i in range(8)]
+            y = torch.cat(
+                [static(part, four, first, no)[0] for part, first in zip(x.split(4, -1), begin, strict=True)], -1
+            )
+            y = y[..., static.lag :]
+            torch.testing.assert_close(y, expected[..., : y.shape[-1]], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("name", "bad"), [("by hand", math.nan), ("fused, added", math.inf), ("folded", -math.inf)])

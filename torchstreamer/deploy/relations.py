@@ -145,4 +145,4 @@ class RelationPart(Part):
         y = self.body([*given, mask, i, j])[0]
         if y.is_floating_point():
             y = self.layout_out.spoilt(y, (mask & (spoilt > 0)).any(2))
-        return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(states, kept, strict=True)]
+        return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(held, kept, strict=True)]
