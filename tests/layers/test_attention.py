@@ -444,6 +444,48 @@ def limited() -> Dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("kind", ["attention", "encoder", "grouped"])
+def test_the_steady_step_of_one_row(kind, chunk):
+    # It keeps views of memory and of a weight, over which weights, modes, memory and the stream itself may change.
+    torch.manual_seed(0)
+    if kind == "encoder":
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        net = pts.TransformerEncoderLayer1d(layer, pts.Context(5))
+    else:
+        grouped = kind == "grouped"
+        attention = pts.GroupedQueryAttention(8, 4, 2) if grouped else nn.MultiheadAttention(8, 2, bias=False)
+        net = pts.SelfAttention1d(attention, pts.Context(5))
+    net = net.double().eval()
+    plain, stream = copy.deepcopy(net), pts.create_stream(net)
+    x = torch.randn(1, 8, 40 * chunk, dtype=torch.float64)
+    mode, ys = torch.no_grad, []
+    for i, piece in enumerate(x.split(chunk, -1)):
+        if i == 20:
+            weight = next(iter(net.parameters()))
+            weight.data = weight.data.clone()  # where it lies changes, and nothing else
+        if i == 24:
+            stream = copy.deepcopy(stream)
+        mode = torch.inference_mode if 28 <= i < 34 else torch.no_grad
+        with mode():
+            ys.append(stream(piece))
+    assert len(stream.lane.views) > 1 or (kind == "grouped" and chunk > 1)
+    assert not copy.deepcopy(stream).lane.views
+    torch.testing.assert_close(torch.cat(ys, -1), plain(x), rtol=0, atol=1e-10)
+    x[..., 15 * chunk + 1] = float("nan")
+    with torch.no_grad():
+        y = torch.cat(pieces(pts.create_stream(net), x, [chunk]), -1)
+        torch.testing.assert_close(y, net(x), rtol=0, atol=1e-10, equal_nan=True)
+    # New values elsewhere in memory are seen at once: they do not reach the keys that are held, so compare two streams.
+    twin = copy.deepcopy(stream)
+    for weight, other in zip(stream.body.parameters(), twin.body.parameters(), strict=True):
+        weight.data = other.data.mul_(2).clone()
+    twin.lane = None
+    with torch.no_grad():
+        for piece in torch.randn(1, 8, 4 * chunk, dtype=torch.float64).split(chunk, -1):
+            torch.testing.assert_close(stream(piece), twin(piece), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("name", list(limited()))
 def test_signals_that_are_too_long(name, scripted):

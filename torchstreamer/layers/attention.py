@@ -6,17 +6,20 @@ TorchScript compiles the streams of this file, so it uses no postponed annotatio
 from typing import Any, Iterator, Optional, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_scripting
 
 from ..core.context import Context, Pattern
 from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
-from ..core.tracing import in_place, plain_inference
+from ..core.tracing import settled
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
 from .attention_body import AttentionBody
+from .attention_lane import Lane
 from .attention_memory import AttentionMemory
 from .attention_positions import TransformerXLBias, WithSinks
 from .elementwise import refuse_training
@@ -224,7 +227,7 @@ class SelfAttentionStream(BaseStream):
 
     memory = entry("_modules")
     body = entry("_modules")
-    added: Tensor
+    added: Tensor = entry("_buffers")
 
     def __init__(self, net: Union[SelfAttention1d, TransformerEncoderLayer1d]) -> None:
         require_plain(net, SelfAttention1d, TransformerEncoderLayer1d)
@@ -256,6 +259,9 @@ class SelfAttentionStream(BaseStream):
         self.sinks = net.sinks
         self.body = net.body()
         self.memory = AttentionMemory(pattern, net.rope is not None, self._limit)
+        self.memory.keys.lead = self.body.lead()
+        self.lane: Any = Lane() if self.body.lead() > 0 else None
+        self.bare = isinstance(self.body, AttentionBody)
         self.clocked = self.memory.clocked
         self.channels = self.body.channels
         self.kv_width = self.body.kv_channels()
@@ -264,7 +270,7 @@ class SelfAttentionStream(BaseStream):
         self.masked = False
         self.register_buffer("added", torch.empty(0), persistent=False)
 
-    __jit_ignored_attributes__ = ["reach", "_turn", "pattern_"]
+    __jit_ignored_attributes__ = [*BaseStream.__jit_ignored_attributes__, "pattern_", "lane"]
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         at: Optional[Tensor] = None
@@ -272,9 +278,15 @@ class SelfAttentionStream(BaseStream):
             faced = self.memory.take(None, None, final)
         else:
             t = x.size(2)
-            rows = x.transpose(1, 2)
             ring = self.memory.keys
-            if ring.period == t and not final and plain_inference() and in_place():
+            quick = ring.period == t and not final and settled()
+            if not is_scripting():
+                if quick and self.lane is not None:
+                    done = self._in_lane(x, t)
+                    if done is not None:
+                        return done
+            rows = x.transpose(1, 2)
+            if quick:
                 done = self._quick(rows, t)
                 if done is not None:
                     return done
@@ -310,6 +322,35 @@ class SelfAttentionStream(BaseStream):
             hidden = torch.zeros(memory.seen.size(), dtype=memory.keys.data.dtype, device=y.device)
             self.added = hidden.masked_fill(~memory.seen, float("-inf")).squeeze(0)
         memory.keys.expect(t)
+
+    @torch.jit.unused
+    def _in_lane(self, x: Tensor, t: int) -> Optional[Tensor]:
+        # The same for one row of a batch, with the fewest operations; samples are rows [t, C] here.
+        body, memory = self.body, self.memory
+        ring = memory.keys
+        attention = body if self.bare else body.attention
+        if x.size(0) > 1:
+            return None
+        rows = x.squeeze(2) if t == 1 else x.squeeze(0).t()
+        asking = body.norm1(rows) if not self.bare and body.norm_first else rows
+        if not self.lane.takes(ring, asking, attention.in_weight):
+            return None
+        mask = self.added if self.masked else None
+        width = attention.width
+        y = self.lane.attend(attention, ring, asking, t, mask)
+        y = y.reshape(1, width) if t == 1 else y.transpose(1, 2).reshape(t, width)
+        if mask is not None:
+            most = y.amax().item()  # the cheapest that shows nan
+            if most != most:
+                # What is behind the mask may not be finite.
+                y = self.lane.guarded(attention, ring, t, memory.steps, memory.slots, memory.seen)
+        bias = attention.out_bias
+        if self.bare and t > 1 and bias is not None:
+            return torch.addmm(bias.unsqueeze(1), attention.out_weight, y.t()).unsqueeze(0)  # channels first at once
+        y = F.linear(y, attention.out_weight, bias)
+        if not self.bare:
+            y = body.around(rows, y)
+        return y.unsqueeze(2) if t == 1 else y.t().unsqueeze(0)
 
     def _quick(self, rows: Tensor, t: int) -> Optional[Tensor]:
         # The steady state, in which the mask never changes: memory is written and read where it is.

@@ -124,6 +124,11 @@ class AttentionBody(nn.Module):
 
     # ------------------------------------------------------------------ the steady step, on memory as it stands
 
+    def lead(self) -> int:
+        """Channels of queries before those of keys and values, where a `Lane` may compute them in one; else 0."""
+        plain = self.rope is None and self.bias is None and self.softcap == 0.0 and self.extra == 0
+        return self.width if plain and type(self.in_weight) is nn.Parameter else 0
+
     def quick(self, t: int, masked: bool) -> bool:
         """Whether `seen` serves chunks of this length, with a mask or without."""
         plain = self.rope is None and self.bias is None and self.softcap == 0.0 and self.extra == 0
@@ -140,18 +145,18 @@ class AttentionBody(nn.Module):
 
         Args:
             fused: what `fused` gave
-            data: keys and values, ``[B, …, 2·H'·D]``, each row of the batch contiguous
+            data: keys and values, ``[B, …, 2·H'·D]``, each contiguous
             mask: what is added to scores, ``[t, n]``, or ``None``
 
         Returns:
             the output, or ``None`` where something behind the mask may not be finite
         """
         b, t, dim, heads = fused.size(0), fused.size(1), self.dim, self.kv_heads
-        width = self.kv_width
-        place = data.storage_offset() + first * width
-        size, stride = [b, heads, n, dim], [data.stride(0), dim, width, 1]
+        step = data.stride(1)
+        place = data.storage_offset() + first * step
+        size, stride = [b, heads, n, dim], [data.stride(0), dim, step, 1]
         keys = data.as_strided(size, stride, place)
-        values = data.as_strided(size, stride, place + width // 2)
+        values = data.as_strided(size, stride, place + self.kv_width // 2)
         if heads == self.heads:
             queries = fused.as_strided([b, heads, t, dim], [fused.stride(0), dim, fused.stride(1), 1])
         else:

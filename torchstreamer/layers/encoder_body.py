@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from .attention_body import AttentionBody
 
@@ -26,6 +27,8 @@ class EncoderLayerBody(nn.Module):
         softcap: bounds scores smoothly
         scale: of the scores
     """
+
+    attention = entry("_modules")
 
     def __init__(
         self,
@@ -65,6 +68,9 @@ class EncoderLayerBody(nn.Module):
 
     def attended(self, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
         return self.attention.attended(q, kv, i, j, mask)
+
+    def lead(self) -> int:
+        return self.attention.lead()
 
     def quick(self, t: int, masked: bool) -> bool:
         return self.attention.quick(t, masked)
