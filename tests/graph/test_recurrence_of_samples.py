@@ -18,11 +18,11 @@ BANDS = 3
 
 
 class PerSample(nn.Module):
-    """[B, 2·bands, T], or with a static input [B, 4]; a layer over the bands of every sample that begins with ``start``.
+    """[B, 2·bands, T], or with a static input [B, 4]; a layer over the bands of every sample.
 
     Args:
         rnn: takes 2 channels and gives 3 or, in both directions, 6
-        start: how the initial state is made
+        start: how its initial state is made
         by_sample: whether rows stand sample after sample
     """
 
