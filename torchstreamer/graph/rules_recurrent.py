@@ -208,7 +208,13 @@ def leaf(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
             f"the handler of {name} takes [B, C, T]; it got time on another axis",
             "transpose first",
         )
-    return low.stream(node, x, call.stream, False)
+    return _bounded(low, x, call.stream, low.stream(node, x, call.stream, False))
+
+
+def _bounded(low: Lowering, x: Value, stream: BaseStream, y: Value) -> Value:
+    if stream._limit >= 0:  # the longest signal that it takes
+        low.clocks.limits.append((x.shape[x.time], stream._limit))
+    return y
 
 
 def _turned(low: Lowering, node: fx.Node, x: Any, stream: BaseStream, axes: Axes, states: Any) -> List[Any]:
@@ -231,5 +237,5 @@ def _turned(low: Lowering, node: fx.Node, x: Any, stream: BaseStream, axes: Axes
             "its initial state is none of zeros, which is all that its handler may know",
             "leave it out, and let the handler's initial() give it",
         )
-    y = _along(low, node, x, axes, stream, node.meta["val"][axes.signal])
+    y = _bounded(low, x, stream, _along(low, node, x, axes, stream, node.meta["val"][axes.signal]))
     return [y if i == axes.signal else _at_end(low, node) for i in range(len(node.meta["val"]))]
