@@ -186,12 +186,12 @@ class PortedGraphStream(GraphStream):
                 x = given[i]
                 if x is not None and not port.static:
                     t = x.size(port.time)
-                    came = int(port.came.value) + wound * port.p // port.q
-                    longest = port.length(self._limit)
-                    if came + t > longest:
+                    total = int(port.came.value + wound * port.p // port.q)
+                    longest = int(port.length(self._limit))
+                    if total + t > longest:
                         if new:
                             self._clear()
-                        raise StreamInputError(too_long(t, came, longest))
+                        raise StreamInputError(too_long(t, total, longest))
                     if i == self.first:
                         arrived = t
             if arrived > 0:
