@@ -276,9 +276,6 @@ def register_handlers() -> None:
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)
-    register_streamer(SelfAttention1d, SelfAttentionStream)
-    register_streamer(TransformerEncoderLayer1d, SelfAttentionStream)
-    register_streamer(CrossAttention1d, cross_attention_stream)
     register_streamer(ChannelNorm, PointwiseStream)
     register_streamer(Chunked1d, Chunked1dStream)
     for container in (nn.Sequential, Residual1d, Parallel1d):
@@ -288,6 +285,9 @@ def register_handlers() -> None:
     register_capture(_captured, _operations)
     mark_built_in()
     # These stay whole in captured models, as modules with a handler of the user's do.
+    register_streamer(SelfAttention1d, SelfAttentionStream)
+    register_streamer(TransformerEncoderLayer1d, SelfAttentionStream)
+    register_streamer(CrossAttention1d, cross_attention_stream)
     register_streamer(EmformerLayers, EmformerLayersStream)
     register_streamer(CumulativeGroupNorm1d, CumulativeGroupNorm1dStream)
     register_streamer(CumulativeLayerNorm1d, CumulativeLayerNorm1dStream)

@@ -53,6 +53,7 @@ _IGNORED = frozenset(
 )
 _SEEN = (Value, Spread, EndSamples, Group, Relation, Skew, Board)  # what reports speak of
 _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
+_RESHAPES = frozenset(["view", "_unsafe_view", "reshape"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
 
@@ -323,7 +324,7 @@ class Lowering:
     def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
         """The value of an operation on values that depend on no signal."""
         lifted = any(isinstance(thing, Value) and thing.lifted for thing in things_in([args, kwargs]))
-        ruled = lifted and not is_pointwise(node)
+        ruled = operation_name(node) in _RESHAPES or (lifted and not is_pointwise(node))
         found = self._streamed(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
         assert isinstance(found, Value)
         return found
@@ -337,10 +338,11 @@ class Lowering:
             kwargs: the same
         """
         things = list(things_in([args, kwargs]))
+        reshaped = operation_name(node) in _RESHAPES and isinstance(args[0], Spread)
         for thing in things:
             if isinstance(thing, EndSamples):
                 raise self.refuse(node, "single_sample", *REASONS["select"])
-            if isinstance(thing, torch.SymInt):
+            if isinstance(thing, torch.SymInt) and not reshaped:
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
                 raise self.refuse(node, "total_length", *REASONS.get(operation_name(node), reason))
         spreads = [thing for thing in things if isinstance(thing, Spread)]
@@ -360,6 +362,8 @@ class Lowering:
                 recipe = self.positions.ranked(node, recipe, streamed)
             else:
                 recipe = self.positions.shifted(node, recipe, streamed)
+        if len({value.mixed for value in streamed if value.merged}) > 1:
+            raise self.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows and time in one order")
         clock = reference.clock
         meta = node.meta["val"]
         if isinstance(meta, (list, tuple)):

@@ -153,7 +153,7 @@ class Spread:
         recipe: how it is computed; `Span` is not yet bound to a value
         first: the value at time 0, and
         step: the difference of neighbours, of a range of numbers; ``None`` otherwise
-        bound: what it is on a clock
+        bound: what it is on a clock, and beside values in which rows are ``mixed``
     """
 
     node: fx.Node
@@ -164,7 +164,7 @@ class Spread:
     recipe: Optional[Replay]
     first: Any = None
     step: Any = None
-    bound: Dict[Clock, Value] = field(default_factory=dict)
+    bound: Dict[Tuple[Clock, bool], Value] = field(default_factory=dict)
 
     def on(self, clock: Clock, level: int, rows: Optional[int] = None, **details: Any) -> Value:
         """The value that it is on a clock."""
