@@ -12,6 +12,7 @@ from torch.jit import is_scripting
 
 from ..core.context import Context, Pattern
 from ..core.fast_attributes import entry
+from ..core.frozen import in_training
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
@@ -242,7 +243,7 @@ class SelfAttentionStream(BaseStream):
             )
         refuse_training(net)
         for part in net.modules():
-            if isinstance(part, nn.MultiheadAttention) and part.training and part.dropout > 0:
+            if isinstance(part, nn.MultiheadAttention) and in_training(part) and part.dropout > 0:
                 raise UnsupportedModuleError(
                     "training_mode", part, "in training mode its dropout is random", "call eval() first"
                 )

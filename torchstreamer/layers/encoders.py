@@ -5,6 +5,7 @@ from typing import Any, List, Sequence, Union
 from torch import Tensor, nn
 
 from ..core.context import Context
+from ..core.frozen import in_training
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
 from ..errors import UnsupportedModuleError
@@ -89,7 +90,7 @@ def cross_attention_stream(net: CrossAttention1d) -> BaseStream:
     """The stream of a `CrossAttention1d`: every sample for itself."""
     require_plain(net, CrossAttention1d)
     require_plain(net.attention, nn.MultiheadAttention)
-    if net.attention.training and net.attention.dropout > 0:
+    if in_training(net.attention) and net.attention.dropout > 0:
         raise UnsupportedModuleError(
             "training_mode", net.attention, "in training mode its dropout is random", "call eval() first"
         )
