@@ -312,9 +312,11 @@ def test_what_has_no_frozen_form_is_refused(name):
         pts.create_stream(net, example=torch.randn(1, 2, 20) if captured else None, **FROZEN)
     assert refusal.value.code == code
     assert any(refusal.value.module is module for module in net.modules())
+    assert not pts.is_streamable(net, example=torch.randn(1, 2, 20) if captured else None, **FROZEN)
     if code == "training_mode" and not captured:
         net[1].eval()
         pts.create_stream(net, **FROZEN)  # of which the eval form is streamed
+        assert pts.is_streamable(net, **FROZEN)
 
 
 def test_other_words_for_training_are_refused():

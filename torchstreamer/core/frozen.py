@@ -9,7 +9,15 @@ from torch.nn.modules import batchnorm, dropout
 from ..errors import UnsupportedModuleError
 from .patched import twin
 
-__all__ = ["follow_modes", "frozen_twin", "in_training", "is_twin", "random_parts", "recorded_in_training"]
+__all__ = [
+    "frozen_twin",
+    "in_training",
+    "is_twin",
+    "let_train",
+    "random_parts",
+    "recorded_in_training",
+    "require_training",
+]
 
 # In a module of a twin: whether the network's own module was in training mode when the twin was made.
 _MODE = "_mode_of_network"
@@ -87,10 +95,23 @@ def random_parts(stream: nn.Module) -> Iterator[Any]:
             yield part
 
 
-def follow_modes(stream: nn.Module) -> None:
-    """Put the random parts of a new stream into the mode of the network's modules."""
-    for part in random_parts(stream):
-        part.training = part.begins_in_training
+def let_train(stream: nn.Module, training: bool) -> None:
+    """Give a new stream both modes: its random parts begin in that of their modules, all else in the network's."""
+    for part in stream.modules():
+        if hasattr(part, "_trains"):
+            part._trains = True  # type: ignore[assignment]
+            part.training = training
+        if hasattr(part, "begins_in_training"):
+            part.training = part.begins_in_training  # type: ignore[assignment]
+
+
+def require_training(training: Optional[str]) -> None:
+    """Refuse what is no training form of a stream."""
+    if training not in (None, "frozen"):
+        raise ValueError(
+            f"invalid_training: training={training!r} came; 'frozen' or None was expected; statistics of a batch have "
+            "no stream, so 'frozen' is the only training form"
+        )
 
 
 def _refuse(module: nn.Module) -> None:

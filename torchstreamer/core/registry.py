@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModuleError
 from .context import Context
 from .example import Example, TimeDim, ensure_works, inputs_of
-from .frozen import follow_modes, frozen_twin, is_twin
+from .frozen import frozen_twin, is_twin, let_train, require_training
 from .patched import unpatched
 from .reports import ModuleReport, StreamabilityReport
 from .stream import BaseStream
@@ -243,20 +243,16 @@ def create_stream(
         raise UnsupportedModuleError(
             "already_a_stream", net, "it is a stream already", "pass the network that it was made from"
         )
-    if training not in (None, "frozen"):
-        raise ValueError(
-            f"invalid_training: training={training!r} came; 'frozen' or None was expected; statistics of a batch have "
-            "no stream, so 'frozen' is the only training form"
-        )
+    require_training(training)
     making = f"create_stream({type(net).__name__})"
     telling = Telling(making, progress)
     net = unpatched(net)
     given = net
     try:
         if training is not None:
-            net = frozen_twin(net, lambda module: custom_factory(module) is not None)
+            net = _frozen(net)
             stream = create_stream(net, example, time_dim, length_multiple, progress, context)
-            _let_train(stream, given)
+            let_train(stream, given.training)
             return stream
         _refuse_lazy(net)
         inside: Optional[Context] = None  # for what is captured
@@ -317,13 +313,8 @@ def part_stream(net: nn.Module) -> BaseStream:
     return stream
 
 
-def _let_train(stream: BaseStream, net: nn.Module) -> None:
-    # Its random parts begin in the mode of their modules, the streams in that of the network.
-    for part in stream.modules():
-        if isinstance(part, BaseStream):
-            part._trains = True
-            part.training = net.training
-    follow_modes(stream)
+def _frozen(net: nn.Module) -> nn.Module:
+    return frozen_twin(net, lambda module: custom_factory(module) is not None)
 
 
 def _placed(net: nn.Module, context: Context, captured: bool) -> Optional[nn.Module]:
@@ -384,7 +375,11 @@ def _refuse_hooks(net: nn.Module) -> None:
 
 
 def is_streamable(
-    net: nn.Module, example: Optional[Example] = None, time_dim: TimeDim = -1, length_multiple: int = 1
+    net: nn.Module,
+    example: Optional[Example] = None,
+    time_dim: TimeDim = -1,
+    length_multiple: int = 1,
+    training: Optional[str] = None,
 ) -> StreamabilityReport:
     """Tell for every module of a network, or every operation of a captured model, whether it can be streamed.
 
@@ -393,6 +388,7 @@ def is_streamable(
         example: an input, as for `create_stream`. Where the network needs to be captured, its operations are listed
         time_dim: as for `create_stream`
         length_multiple: as for `create_stream`
+        training: as for `create_stream`
 
     Returns:
         a report that is true or false, lists the modules or operations in order, and prints as a table
@@ -408,7 +404,14 @@ def is_streamable(
         >>> [module.path for module in report if module.handler is None]
         ['', '1']
     """
+    require_training(training)
     net = unpatched(net)
+    if training is not None:
+        try:
+            net = _frozen(net)
+        except UnsupportedModuleError as error:
+            path, name = error.within(net).path, type(error.module).__name__
+            return StreamabilityReport((ModuleReport(path, name, None, error.reason),))
     modules = tuple(_reports(net, ""))
     if example is None:
         return StreamabilityReport(modules)

@@ -161,7 +161,7 @@ def scale_and_shift(mask: Tensor, p: float, alpha: bool) -> Tuple[Tensor, Tensor
 
 
 def random_stream(net: nn.Module) -> BaseStream:
-    """The stream of a dropout or an `RReLU` of a twin, in eval form; see `follow_modes`."""
+    """The stream of a dropout or an `RReLU` of a twin, in eval form; see `let_train`."""
     begins_in_training = in_training(net)
     if isinstance(net, nn.RReLU):
         return PointwiseStream(RandomSlopes(net.lower, net.upper, begins_in_training))
