@@ -171,7 +171,6 @@ def test_a_gru_learns_more_with_its_state_carried(tmp_path):
     assert losses["carried"] < 2.6
 
 
-@pytest.mark.long
 def test_networks_trained_on_streams_use_their_memory(tmp_path):
     done = run(EXAMPLES / "train_on_streams.py", "losses.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
