@@ -85,9 +85,12 @@ def measure(
     frames = OFFLINE_FRAMES // chunk * chunk
     signal, x = torch.randn(1, channels, OFFLINE_FRAMES), torch.randn(1, channels, chunk)
     print(f"{name}: capturing", flush=True)
-    stream = pts.create_stream(net, example=torch.randn(1, channels, 6 * chunk + 5))
+    example = torch.randn(1, channels, 6 * chunk + 5)
+    stream = pts.create_stream(net, example=example)
     expected = net(signal[..., :frames])
-    steps: dict[str, Callable[[Tensor], Any]] = {"ours": stream}
+    print(f"{name}: scripting", flush=True)
+    scripted = torch.jit.script(pts.create_stream(net, example=example))
+    steps: dict[str, Callable[[Tensor], Any]] = {"ours": stream, "ours, scripted": scripted}
     if args.backend:
         print(f"{name}: compiling", flush=True)
         own = dict(autotune=False, time_limit_s=args.time_limit, progress=lambda *at: print("  ", *at, flush=True))
