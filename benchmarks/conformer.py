@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
 
 HERE = Path(__file__).parent
 OFFLINE_FRAMES = 1000
+COMPARED_FRAMES = 400
 WIDTH, HEADS, KERNEL, CHUNK, LEFT = 256, 4, 31, 16, 4
 MOSHI_WIDTH, MOSHI_HEADS, MOSHI_CONTEXT = 512, 8, 250
 
@@ -82,12 +83,15 @@ def measure(
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Seconds per chunk of every contender, the offline model's for as many frames."""
-    frames = OFFLINE_FRAMES // chunk * chunk
+    frames = COMPARED_FRAMES // chunk * chunk
     signal, x = torch.randn(1, channels, OFFLINE_FRAMES), torch.randn(1, channels, chunk)
     print(f"{name}: capturing", flush=True)
-    stream = pts.create_stream(net, example=torch.randn(1, channels, 6 * chunk + 5))
+    example = torch.randn(1, channels, 6 * chunk + 5)
+    stream = pts.create_stream(net, example=example)
     expected = net(signal[..., :frames])
-    steps: dict[str, Callable[[Tensor], Any]] = {"ours": stream}
+    print(f"{name}: scripting", flush=True)
+    scripted = torch.jit.script(pts.create_stream(net, example=example))
+    steps: dict[str, Callable[[Tensor], Any]] = {"ours": stream, "ours, scripted": scripted}
     if args.backend:
         print(f"{name}: compiling", flush=True)
         own = dict(autotune=False, time_limit_s=args.time_limit, progress=lambda *at: print("  ", *at, flush=True))
@@ -110,7 +114,7 @@ def measure(
     ends = {}
     for each in steps:
         middle = quartiles(times[each])[1]
-        count = max(1000, min(args.steps, int(args.seconds / middle)))
+        count = max(100, min(args.steps, int(args.seconds / middle)))
         ends[each] = (*tail(contenders[each], count), count)
     return {"name": name, "seconds": times, "tails": ends}
 

@@ -52,8 +52,16 @@ def device_clock(device: torch.device) -> Callable[[], float]:
 class LiveRows:
     """A static step all of whose rows are live, by CUDA graph where there is one."""
 
-    def __init__(self, stream: pts.BaseStream, chunk: int, batch: int, device: torch.device, fuse: bool = True):
-        self.static = pts.StaticStream(stream, chunk=chunk, batch=batch, validate=False)
+    def __init__(
+        self,
+        stream: pts.BaseStream,
+        chunk: int,
+        batch: int,
+        device: torch.device,
+        fuse: bool = True,
+        channels: int | None = None,
+    ) -> None:
+        self.static = pts.StaticStream(stream, chunk=chunk, batch=batch, validate=False, channels=channels)
         if device.type == "cuda":
             self.static.capture(fuse)
         self.lengths = torch.full([batch], chunk, device=device)
@@ -158,9 +166,8 @@ def layers(device: torch.device, batches: list[int], rounds: int, span_s: float)
         for batch in batches:
             print(f"  {name}, {batch} rows", flush=True)
             backend = "cudagraph" if device.type == "cuda" else "eager"
-            given = {} if captured else {"channels": channels}
-            compiled = pts.compile(stream, chunk=chunk, batch=batch, backend=backend, **given)
-            rows = LiveRows(stream, chunk, batch, device)
+            compiled = pts.compile(stream, chunk=chunk, batch=batch, backend=backend, channels=channels)
+            rows = LiveRows(stream, chunk, batch, device, channels=channels)
             # From 0 to 1, as the decay of a linear recurrence has to be.
             signal = torch.rand(batch, channels, samples, device=device)
             check(net, compiled, rows, chunk, signal[..., : 12 * chunk])

@@ -86,11 +86,12 @@ def test_what_runs_along_the_signal(name, size):
     torch.manual_seed(0)
     net = RUNNING[name]().eval()
     x = torch.randn(3, 2, 900) + 30
-    with torch.inference_mode():
+    with torch.no_grad():
         expected = copy.deepcopy(net).double()(x.double()).float()
-        net, x = net.cuda(), x.cuda()
-        example = x[:1, :, :50] if name == "conformer" else None
-        made = [pts.create_stream(net, example=example) for _ in range(3)]
+    net, x = net.cuda(), x.cuda()
+    example = x[:1, :, :50] if name == "conformer" else None
+    made = [pts.create_stream(net, example=example) for _ in range(3)]
+    with torch.inference_mode():
         compiled = pts.compile(made[0], chunk=max(size, made[0].hop), batch=3, backend="cudagraph")
         for stream in (made[1], torch.jit.script(made[2]), compiled):
             y = streamed(stream, x, size).cpu()

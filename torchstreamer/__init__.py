@@ -18,13 +18,14 @@ from .core.checkpoint import checkpoint_step
 from .core.context import Context, ContextSampler, band_mask, chunk_mask
 from .core.counter import Counter
 from .core.reach import Reach
-from .core.registry import create_stream, is_streamable, register_streamer
+from .core.registry import create_stream, register_streamer
 from .core.ring import RingBuffer
 from .core.rows import RowPiece, RowStream
 from .core.state import stack_states, unstack_state
 from .core.state_file import load_state, save_state
 from .core.state_size import estimate_state_size
 from .core.stream import BaseStream
+from .core.streamability import is_streamable
 from .core.telling import ProgressCallback
 from .data.audio import AudioStreamDataset
 from .data.batch import StreamBatch

@@ -1,6 +1,6 @@
 """All blocks of tests/models with recurrences or attention under the whole contract, for long and far on.
 
-One of each test runs by default or slowly, the others are long.
+Two of the tests run by default, of one block; the others take minutes.
 """
 
 import contextlib
@@ -155,7 +155,7 @@ FAR_BLOCKS = {**BY_NAME, "absolute": Block("absolute", Absolute, (2, 8, 40))}
 FAR = {"moshi": moshi_transformer, "voxtral": realtime_encoders, "absolute": sys.modules[__name__]}
 
 
-@pytest.mark.sample("moshi-100000-dtype0")
+@pytest.mark.sample("moshi-100000-dtype0", rest=99)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("at", [100_000, 1_000_000])
 @pytest.mark.parametrize("name", list(FAR))
@@ -232,7 +232,7 @@ def test_the_state_after_many_chunks(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
-@pytest.mark.sample("moshi-autocast", rest=99)
+@pytest.mark.sample(rest=99)
 @pytest.mark.parametrize("kind", ["bfloat16", "float16", "autocast"])
 @every
 def test_half_precision(name: str, kind: str) -> None:
@@ -253,7 +253,7 @@ def test_half_precision(name: str, kind: str) -> None:
 # ---------------------------------------------------------------------- threads
 
 
-@pytest.mark.sample("moshi", rest=99)
+@pytest.mark.sample(rest=99)
 @every
 def test_a_stream_a_thread(name: str) -> None:
     block, net, stream = made(name)
@@ -279,7 +279,7 @@ def test_a_stream_a_thread(name: str) -> None:
     assert len(errors) == 16 and max(errors.values()) < 1e-10
 
 
-@pytest.mark.sample("moshi", rest=99)
+@pytest.mark.sample(rest=99)
 @every
 def test_two_threads_on_one_stream(name: str) -> None:
     block, net, stream = made(name)
@@ -319,7 +319,7 @@ def test_two_threads_on_one_stream(name: str) -> None:
 # ---------------------------------------------------------------------- analysis
 
 
-@pytest.mark.sample("moshi", rest=99)
+@pytest.mark.sample(rest=99)
 @every
 def test_analysis(name: str) -> None:
     block, net, stream = made(name)

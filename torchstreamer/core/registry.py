@@ -4,7 +4,7 @@ The registry starts empty; `torchstreamer.handlers` fills it and says what becom
 """
 
 import logging
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, TypeVar, Union, overload
+from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union, overload
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from .context import Context
 from .example import Example, TimeDim, ensure_works, inputs_of
 from .frozen import frozen_twin, is_twin, let_train, require_training
 from .patched import unpatched
-from .reports import ModuleReport, StreamabilityReport
+from .reports import ModuleReport
 from .stream import BaseStream
 from .telling import ProgressCallback, Telling
 
@@ -22,7 +22,6 @@ __all__ = [
     "TimeDim",
     "create_stream",
     "find_handler",
-    "is_streamable",
     "part_stream",
     "register_streamer",
 ]
@@ -118,6 +117,17 @@ def register_capture(factory: Callable[..., BaseStream], report: Callable[..., A
 def register_container(net_type: Type[nn.Module]) -> None:
     """Say that a module's children are modules of the network of their own, for `is_streamable`."""
     _containers.append(net_type)
+
+
+def is_container(net: nn.Module) -> bool:
+    """Whether a module's children are modules of the network of their own."""
+    return any(isinstance(net, container) for container in _containers) and find_handler(net) is not None
+
+
+def captured_report(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> List[ModuleReport]:
+    """The operations of a model, as `is_streamable` lists them."""
+    found: List[ModuleReport] = _capture[1](net, example, time_dim, length_multiple)
+    return found
 
 
 def register_contexts(place: Callable[[nn.Module, Context], Optional[nn.Module]]) -> None:
@@ -250,7 +260,7 @@ def create_stream(
     given = net
     try:
         if training is not None:
-            net = _frozen(net)
+            net = training_form(net)
             stream = create_stream(net, example, time_dim, length_multiple, progress, context)
             let_train(stream, given.training)
             return stream
@@ -273,7 +283,7 @@ def create_stream(
         examples, _ = inputs_of(example, time_dim, length_multiple)
         for module in net.modules():
             _refuse_lazy(module)
-        if inside is None and _takes_plain(net, example, time_dim, length_multiple):
+        if inside is None and takes_plain(net, example, time_dim, length_multiple):
             try:
                 _refuse_hooks(net)
                 factory = find_handler(net)
@@ -313,7 +323,8 @@ def part_stream(net: nn.Module) -> BaseStream:
     return stream
 
 
-def _frozen(net: nn.Module) -> nn.Module:
+def training_form(net: nn.Module) -> nn.Module:
+    """What the stream of a network with ``training="frozen"`` is made of."""
     return frozen_twin(net, lambda module: custom_factory(module) is not None)
 
 
@@ -374,97 +385,7 @@ def _refuse_hooks(net: nn.Module) -> None:
         )
 
 
-def is_streamable(
-    net: nn.Module,
-    example: Optional[Example] = None,
-    time_dim: TimeDim = -1,
-    length_multiple: int = 1,
-    training: Optional[str] = None,
-) -> StreamabilityReport:
-    """Tell for every module of a network, or every operation of a captured model, whether it can be streamed.
-
-    Args:
-        net: the network
-        example: an input, as for `create_stream`. Where the network needs to be captured, its operations are listed
-        time_dim: as for `create_stream`
-        length_multiple: as for `create_stream`
-        training: as for `create_stream`
-
-    Returns:
-        a report that is true or false, lists the modules or operations in order, and prints as a table
-
-    Raises:
-        TypeError, StreamInputError: for the example, as from `create_stream`
-
-    Example:
-        >>> import torch, torchstreamer as pts
-        >>> report = pts.is_streamable(torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.GroupNorm(2, 4)))
-        >>> bool(report)
-        False
-        >>> [module.path for module in report if module.handler is None]
-        ['', '1']
-    """
-    require_training(training)
-    net = unpatched(net)
-    if training is not None:
-        try:
-            net = _frozen(net)
-        except UnsupportedModuleError as error:
-            path, name = error.within(net).path, type(error.module).__name__
-            return StreamabilityReport((ModuleReport(path, name, None, error.reason),))
-    modules = tuple(_reports(net, ""))
-    if example is None:
-        return StreamabilityReport(modules)
-    examples, _ = inputs_of(example, time_dim, length_multiple)
-    if _takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None:
-        axes = create_stream(net).axes
-        if axes is None or axes.plain:
-            ensure_works(net, examples)
-        return StreamabilityReport(modules)
-    return StreamabilityReport(tuple(_capture[1](net, example, time_dim, length_multiple)))
-
-
-def _takes_plain(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> bool:
+def takes_plain(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> bool:
     """Whether a handler's stream takes chunks like the example."""
     plain = time_dim == -1 and length_multiple == 1 and isinstance(example, Tensor) and example.dim() == 3
     return plain and find_handler(net) is not None and not is_handled(net)
-
-
-def _reports(
-    net: nn.Module, path: str, verified: bool = False, refused: Optional[Tuple[str, str]] = None
-) -> Iterator[ModuleReport]:
-    # What a module alone leaves open, the modules around it may tell: that it is verified, or the path and the reason
-    # of the one that is refused there.
-    name = type(net).__name__
-    if isinstance(net, nn.ModuleList):  # a table of modules, not a layer
-        yield from _child_reports(net, path, verified, refused)
-        return
-    try:
-        stream = create_stream(net)
-    except UnsupportedModuleError as error:
-        where = f"{path}.{error.path}".strip(".") if error.path else path
-        reason = error.reason if where == path else f"because of '{where}'"
-        yield ModuleReport(path, name, None, reason)
-        refused = refused or (where, error.reason)
-    else:
-        doubts = [] if verified else [(where, part.doubt) for where, part in stream.named_modules() if _doubtful(part)]
-        verified = not doubts
-        doubt = "" if verified else doubts[0][1] if not doubts[0][0] else "it holds a module that is not verified"
-        if refused is not None and refused[0] == path:
-            yield ModuleReport(path, name, None, refused[1])
-        else:
-            yield ModuleReport(path, name, type(stream).__name__, doubt)
-    if any(isinstance(net, container) for container in _containers) and find_handler(net) is not None:
-        yield from _child_reports(net, path, verified, refused)
-
-
-def _child_reports(
-    net: nn.Module, path: str, verified: bool, refused: Optional[Tuple[str, str]]
-) -> Iterator[ModuleReport]:
-    for name, child in net._modules.items():
-        if child is not None:
-            yield from _reports(child, f"{path}.{name}" if path else name, verified, refused)
-
-
-def _doubtful(part: nn.Module) -> bool:
-    return bool(getattr(part, "doubt", ""))

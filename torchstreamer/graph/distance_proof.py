@@ -15,9 +15,8 @@ from .refusals import operation_name
 from .samplewise import is_pointwise, is_samplewise
 from .values import Replay, Value
 
-__all__ = ["CODE", "VIEWS", "Sliding", "entries"]
+__all__ = ["VIEWS", "Sliding", "entries"]
 
-CODE = "relative_positions"
 VIEWS = frozenset(["view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand"])
 
 
@@ -64,7 +63,7 @@ class Sliding:
 
     def _refused(self, node: fx.Node, reason: str = "") -> MaskError:
         reason = reason or f"'{operation_name(node)}' has no rule here"
-        return MaskError(CODE, f"its rows are not proved to stand for distances: {reason}", node)
+        return MaskError("relative_positions", f"its rows are not proved to stand for distances: {reason}", node)
 
     def line(self, size: Any) -> Line:
         """A size as a line of the length."""
@@ -80,7 +79,7 @@ class Sliding:
             sound = one is None or other is None or one.rise * other.period == slope * other.rise * one.period
             if len(found) == 1 and sound:
                 return Line(Fraction(slope), Fraction(found.pop()))
-        raise MaskError(CODE, "a size is no line of the length of the signal", None)
+        raise MaskError("relative_positions", "a size is no line of the length of the signal", None)
 
     def _counted(self, node: fx.Node, axis: int) -> Optional[Fraction]:
         try:
@@ -158,7 +157,7 @@ class Sliding:
                 longest = int(rest.offset / -rest.slope)
                 self.limit = longest if self.limit is None else min(self.limit, longest)
             elif rest.offset < 0:
-                raise MaskError(CODE, "it cuts rows from a table at a place that is not in it", None)
+                raise MaskError("relative_positions", "it cuts rows from a table at a place that is not in it", None)
 
     def _flipped(self, node: fx.Node, a: Dict[str, Any], axis: int) -> Fraction:
         source = next(iter(a.values()))

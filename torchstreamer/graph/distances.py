@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from ..core.context import Pattern
-from .distance_proof import CODE, VIEWS, Sliding, entries
+from .distance_proof import VIEWS, Sliding, entries
 from .mask_arithmetic import MaskError
 from .masks import Board, Masks
 from .refusals import operation_name
@@ -129,7 +129,7 @@ class Distances:
     @staticmethod
     def _moved_elsewhere(skew: Skew) -> MaskError:
         reason = "its entries do not come to stand where j - i is their distance, for all that a query sees"
-        return MaskError(CODE, reason, skew.node)
+        return MaskError("relative_positions", reason, skew.node)
 
     def _columns(self, skew: Skew, n: int) -> Tensor:
         """Which column of the product comes to stand at each query and key, ``[T, T]``; -1 where none of its row."""

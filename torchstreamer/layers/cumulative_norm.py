@@ -5,10 +5,9 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from .accumulating import accumulator, working
-from .recurrent import RecurrentStream
+from .recurrent import ModuleRecurrenceStream
 
 __all__ = [
     "CumulativeGroupNorm1d",
@@ -77,8 +76,16 @@ class CumulativeGroupNorm1d(nn.Module):
             )
         rows = x.unsqueeze(0) if x.dim() == 2 else x
         if rows.size(2) > 0:
-            rows, _ = normalised(rows, nothing_yet(rows, self.num_groups), self.eps, self.weight, self.bias)
+            rows, _ = self.advance(rows, self.initial(rows))
         return rows.squeeze(0) if x.dim() == 2 else rows
+
+    def initial(self, x: Tensor) -> List[Tensor]:
+        """No frame yet."""
+        return nothing_yet(x, self.num_groups)
+
+    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        """The frames, normalised, and the statistics after them."""
+        return normalised(x, state, self.eps, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
@@ -165,7 +172,7 @@ def _one_frame(
     return y.to(x.dtype).unsqueeze(2), [count, after, variance]
 
 
-class CumulativeGroupNorm1dStream(RecurrentStream):
+class CumulativeGroupNorm1dStream(ModuleRecurrenceStream):
     """Stream of a `CumulativeGroupNorm1d`.
 
     Its state is how many frames came, a clock of each row, and mean and variance of them in float64.
@@ -186,25 +193,13 @@ class CumulativeGroupNorm1dStream(RecurrentStream):
     """
 
     fresh = True
-    net = entry("_modules")
 
     def __init__(self, net: CumulativeGroupNorm1d) -> None:
         require_plain(net, CumulativeGroupNorm1d, CumulativeLayerNorm1d)
-        super().__init__(net.num_channels, names=["count", "mean", "variance"])
+        super().__init__(net, net.num_channels, names=["count", "mean", "variance"])
         self.memory.clocks = ["count"]
-        self.net = net
-        self.groups = net.num_groups
-        self.eps = net.eps
         self.aliasing = 0
         self.keeps_dtype = True
-
-    def initial(self, x: Tensor) -> List[Tensor]:
-        """No frame yet."""
-        return nothing_yet(x, self.groups)
-
-    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
-        """The frames, normalised, and the statistics after them."""
-        return normalised(x, state, self.eps, self.net.weight, self.net.bias)
 
 
 class CumulativeLayerNorm1dStream(CumulativeGroupNorm1dStream):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .recurrent import RecurrentStream
+from .recurrent import ModuleRecurrenceStream
 
 __all__ = ["Emformer1d", "EmformerLayers", "EmformerLayersStream"]
 
@@ -281,7 +281,7 @@ def _mean(frames: Tensor, inside: Tensor) -> Tensor:
     return torch.where(inside, frames, 0.0).sum(2) / inside.sum(2).clamp(min=1).to(frames.dtype)
 
 
-class EmformerLayersStream(RecurrentStream):
+class EmformerLayersStream(ModuleRecurrenceStream):
     """Streams `EmformerLayers`, segment by segment."""
 
     def __init__(self, net: EmformerLayers) -> None:
@@ -290,11 +290,4 @@ class EmformerLayersStream(RecurrentStream):
             names += [f"{layer}.memory"] if net.memory > 0 else []
             names += [f"{layer}.left"] if net.left > 0 else []
         width = net.segment + net.right
-        super().__init__((net.channels + 1) * width, net.channels * net.segment, [*names, "segments"])
-        self.layers = net
-
-    def initial(self, x: Tensor) -> List[Tensor]:
-        return self.layers.initial(x)
-
-    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
-        return self.layers.advance(x, state)
+        super().__init__(net, (net.channels + 1) * width, net.channels * net.segment, [*names, "segments"])

@@ -5,11 +5,10 @@ from typing import List, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from ..errors import StreamInputError
 from .accumulating import accumulator
-from .recurrent import RecurrentStream
+from .recurrent import ModuleRecurrenceStream
 from .scan import recurred
 
 __all__ = ["LinearRecurrence", "LinearRecurrenceStream", "channels_of", "hold"]
@@ -158,7 +157,7 @@ def channels_of(*values: object) -> int:
     return found.pop() if found else -1
 
 
-class LinearRecurrenceStream(RecurrentStream):
+class LinearRecurrenceStream(ModuleRecurrenceStream):
     """Stream of a `LinearRecurrence`.
 
     Args:
@@ -176,22 +175,12 @@ class LinearRecurrenceStream(RecurrentStream):
     """
 
     fresh = True
-    net = entry("_modules")
 
     def __init__(self, net: LinearRecurrence) -> None:
         require_plain(net, LinearRecurrence)
-        super().__init__(names=["state"])
-        self.net = net
+        super().__init__(net, names=["state"])
         self.aliasing = 0
         self.keeps_dtype = True
-
-    def initial(self, x: Tensor) -> List[Tensor]:
-        """The state before the first sample."""
-        return self.net.initial(x)
-
-    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
-        """The states of a chunk, and the last of them."""
-        return self.net.advance(x, state)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -5,12 +5,11 @@ from typing import List, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from ..errors import StreamInputError
 from .accumulating import accumulator, working
 from .linear_recurrence import channels_of, hold
-from .recurrent import RecurrentStream
+from .recurrent import ModuleRecurrenceStream
 from .scan import recurred
 
 __all__ = ["ExponentialMovingAverage1d", "ExponentialMovingAverage1dStream"]
@@ -98,7 +97,7 @@ class ExponentialMovingAverage1d(nn.Module):
         return alpha if self.first else f"{alpha}, initial={'zero' if self.start is None else list(self.start.shape)}"
 
 
-class ExponentialMovingAverage1dStream(RecurrentStream):
+class ExponentialMovingAverage1dStream(ModuleRecurrenceStream):
     """Stream of an `ExponentialMovingAverage1d`.
 
     Args:
@@ -116,22 +115,12 @@ class ExponentialMovingAverage1dStream(RecurrentStream):
     """
 
     fresh = True
-    net = entry("_modules")
 
     def __init__(self, net: ExponentialMovingAverage1d) -> None:
         require_plain(net, ExponentialMovingAverage1d)
-        super().__init__(names=["average"])
-        self.net = net
+        super().__init__(net, names=["average"])
         self.aliasing = 0
         self.keeps_dtype = True
-
-    def initial(self, x: Tensor) -> List[Tensor]:
-        """What stands for the output before the first one."""
-        return self.net.initial(x)
-
-    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
-        """The averages of a chunk, and the last of them."""
-        return self.net.advance(x, state)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

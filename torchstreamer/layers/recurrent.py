@@ -3,10 +3,13 @@
 TorchScript compiles this file, so it uses no postponed annotations.
 """
 
+# A submodule's methods are not known to the type checker.
+# mypy: disable-error-code="operator"
+
 from typing import List, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.jit import is_scripting
 
 from ..core.cell import Cell
@@ -15,7 +18,7 @@ from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import StreamError, StreamInputError
 
-__all__ = ["RecurrentStream"]
+__all__ = ["ModuleRecurrenceStream", "RecurrentStream"]
 
 
 class RecurrentStream(BaseStream):
@@ -125,3 +128,30 @@ class RecurrentStream(BaseStream):
         if weight is not None:
             twin._sample = weight.detach().new_empty([0])
         return twin
+
+
+class ModuleRecurrenceStream(RecurrentStream):
+    """A recurrence of which the module itself gives `initial` and `advance`, for its own forward.
+
+    Args:
+        net: the module
+        in_channels: as for `RecurrentStream`
+        out_channels: the same
+        names: the same
+    """
+
+    net = entry("_modules")
+
+    def __init__(
+        self, net: nn.Module, in_channels: int = -1, out_channels: int = -1, names: Sequence[str] = ()
+    ) -> None:
+        super().__init__(in_channels, out_channels, names)
+        self.net = net
+
+    def initial(self, x: Tensor) -> List[Tensor]:
+        """What the module begins with."""
+        return self.net.initial(x)
+
+    def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
+        """What the module makes of a chunk, and its state after it."""
+        return self.net.advance(x, state)
