@@ -48,6 +48,7 @@ PUBLIC = {
     "GroupedQueryAttention",
     "LSTMStream",
     "LayerNorm1d",
+    "LengthBatchSampler",
     "LinearRecurrence",
     "LinearRecurrenceStream",
     "Pad1dStream",

@@ -27,6 +27,7 @@ from .data.audio import AudioStreamDataset
 from .data.batch import StreamBatch
 from .data.dataset import StreamDataset
 from .data.loader import StreamDataLoader
+from .data.sampling import LengthBatchSampler
 from .deploy.compile import CompiledStream, compile
 from .deploy.export import export
 from .deploy.loading import load
@@ -103,6 +104,7 @@ __all__ = [
     "GroupedQueryAttention",
     "LSTMStream",
     "LayerNorm1d",
+    "LengthBatchSampler",
     "LinearRecurrence",
     "LinearRecurrenceStream",
     "Pad1dStream",
