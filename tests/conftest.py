@@ -1,7 +1,7 @@
 """What all tests share: one thread, hypothesis profiles, and which tests run when.
 
 By default those run that together take some minutes. ``-m quick`` takes the quickest of them, ``-m slow`` those that
-take long, and ``-m long`` the great counts, which CI leaves out.
+take long, ``-m examples`` the examples, and ``-m long`` the great counts, which CI leaves out.
 """
 
 import os
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: List[Any]) -> None:
         sample = item.get_closest_marker("sample")
         if sample is not None and not _by_default(item, sample):
             item.add_marker("slow" if _slow(item, sample) else "long")
-        taken = any(item.get_closest_marker(name) for name in ("slow", "long"))
+        taken = any(item.get_closest_marker(name) for name in ("slow", "long", "examples"))
         if not taken and item.path.relative_to(root).as_posix() in quick:
             item.add_marker("quick")
 

@@ -15,6 +15,9 @@ import pytest
 
 import torchstreamer as pts
 
+# CI runs these in a part of their own.
+pytestmark = pytest.mark.examples
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -134,7 +137,6 @@ def captured(tmp_path_factory):
     return done.stdout, folder / "voice.wav"
 
 
-@pytest.mark.slow
 def test_a_captured_model_equals_the_whole(captured):
     (difference,) = figure(captured, r"^largest difference +(\S+) of the output's scale$")
     assert 0 <= difference < 1e-5
@@ -159,7 +161,6 @@ def test_a_captured_model_has_its_latency_and_state(captured):
 # --------------------------------------------------------------------------- loading streams
 
 
-@pytest.mark.long
 def test_a_gru_learns_more_with_its_state_carried(tmp_path):
     done = run(EXAMPLES / "train_text.py", "losses.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -215,7 +216,6 @@ def test_videos_need_a_package_and_say_so(tmp_path):
 # --------------------------------------------------------------------------- a handler by hand
 
 
-@pytest.mark.slow
 def test_a_handler_and_its_file_are_exact(tmp_path):
     pytest.importorskip("onnxruntime")
     done = run(EXAMPLES / "lstm_handler.py", "lstm.onnx", cwd=tmp_path)
