@@ -19,8 +19,10 @@ from .core.counter import Counter
 from .core.reach import Reach
 from .core.registry import create_stream, is_streamable, register_streamer
 from .core.ring import RingBuffer
+from .core.rows import RowPiece, RowStream
 from .core.state import stack_states, unstack_state
 from .core.state_file import load_state, save_state
+from .core.state_size import estimate_state_size
 from .core.stream import BaseStream
 from .core.telling import ProgressCallback
 from .data.audio import AudioStreamDataset
@@ -37,6 +39,7 @@ from .errors import (
     StreamError,
     StreamFileError,
     StreamInputError,
+    StreamOnlineError,
     StreamReadError,
     StreamStateError,
     UnsupportedModuleError,
@@ -72,6 +75,13 @@ from .layers.recurrent import RecurrentStream
 from .layers.rnn import GRUStream, LSTMStream, RNNStream
 from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
+from .ragged.collector import StreamCollector
+from .ragged.inputs import Batch, Input
+from .ragged.making import as_stream_tensor, collate, stream_tensor
+from .ragged.online import is_online, patch_module, unpatch_module
+from .ragged.stream_module import StreamModule
+from .ragged.stream_state import StreamState, stream_state
+from .ragged.tensor import StreamTensor
 
 __version__ = "0.1.0"
 
@@ -80,6 +90,7 @@ __all__ = [
     "AudioStreamDataset",
     "Axes",
     "BaseStream",
+    "Batch",
     "BatchNorm1dStream",
     "Cell",
     "Chunked1d",
@@ -102,6 +113,7 @@ __all__ = [
     "GRUStream",
     "GraphStream",
     "GroupedQueryAttention",
+    "Input",
     "LSTMStream",
     "LayerNorm1d",
     "LengthBatchSampler",
@@ -122,19 +134,26 @@ __all__ = [
     "Residual1dStream",
     "RingBuffer",
     "Rotary",
+    "RowPiece",
+    "RowStream",
     "SelfAttention1d",
     "SelfAttentionStream",
     "Sequential1dStream",
     "ShawBias",
     "StaticStream",
     "StreamBatch",
+    "StreamCollector",
     "StreamDataLoader",
     "StreamDataset",
     "StreamError",
     "StreamFileError",
     "StreamInputError",
+    "StreamModule",
+    "StreamOnlineError",
     "StreamReadError",
+    "StreamState",
     "StreamStateError",
+    "StreamTensor",
     "T5Bias",
     "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
@@ -142,17 +161,25 @@ __all__ = [
     "UnsupportedModuleError",
     "UpsampleStream",
     "WorkerError",
+    "as_stream_tensor",
     "band_mask",
     "chunk_mask",
+    "collate",
     "compile",
     "create_stream",
+    "estimate_state_size",
     "export",
+    "is_online",
     "is_streamable",
     "load",
     "load_state",
+    "patch_module",
     "register_streamer",
     "save_state",
     "stack_states",
+    "stream_state",
+    "stream_tensor",
+    "unpatch_module",
     "unstack_state",
     "without_padding",
 ]

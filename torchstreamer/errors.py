@@ -4,6 +4,7 @@
     ├── UnsupportedModuleError (ValueError)    raised when a stream is made
     ├── StreamInputError       (ValueError)    a chunk or a state that does not fit; nothing was written
     ├── StreamStateError       (RuntimeError)  the stream failed earlier and waits for ``reset()``, or is in use
+    ├── StreamOnlineError      (RuntimeError)  a patched model got what its mode does not take, or cannot stream
     ├── StreamFileError        (ValueError)    a file that is none of this package's, or damaged
     ├── PointwiseError         (RuntimeError)  a module taken as pointwise is not
     ├── StreamReadError        (RuntimeError)  a stream of a dataset failed while it was read
@@ -22,6 +23,7 @@ __all__ = [
     "StreamError",
     "StreamFileError",
     "StreamInputError",
+    "StreamOnlineError",
     "StreamReadError",
     "StreamStateError",
     "UnsupportedModuleError",
@@ -84,6 +86,11 @@ class StreamInputError(StreamError, ValueError):
 class StreamStateError(StreamError, RuntimeError):
     """An earlier step failed half-way, so the state cannot be trusted: call ``reset()`` or ``set_state()``; or another
     thread is at work on the stream, or a shallow copy of it was asked for."""
+
+
+class StreamOnlineError(StreamError, RuntimeError):
+    """A patched model was called with what its mode does not take, or does to pieces what it was written to do to whole
+    signals. No signal has changed."""
 
 
 class StreamFileError(StreamError, ValueError):

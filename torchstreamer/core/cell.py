@@ -182,7 +182,11 @@ class Cell(Memory):
     # ------------------------------------------------------------------ who records a step asks these
 
     def phase(self) -> Tuple[int, ...]:
-        return (len(self.held),)
+        # With the shape of a row, which the first chunk of a signal may have decided.
+        numbers = [len(self.held)]
+        for tensor in self.held:
+            numbers += [tensor.dim(), *tensor.shape[1:]]
+        return tuple(numbers)
 
     def tensors(self) -> List[Tensor]:
         return self.held

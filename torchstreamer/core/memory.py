@@ -35,6 +35,10 @@ class Memory(nn.Module):
         """The whole numbers that decide the shapes of a step."""
         raise NotImplementedError
 
+    def shape(self) -> Tuple[int, ...]:
+        """The phase without what is told of the values of tensors: where it is equal, rows may share a batch."""
+        return self.phase()
+
     def tensors(self) -> List[Tensor]:
         """What is held, rows first; not to be written to."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModuleError
 from .context import Context
 from .example import Example, TimeDim, ensure_works, inputs_of
+from .patched import unpatched
 from .reports import ModuleReport, StreamabilityReport
 from .stream import BaseStream
 from .telling import ProgressCallback, Telling
@@ -235,6 +236,7 @@ def create_stream(
         )
     making = f"create_stream({type(net).__name__})"
     telling = Telling(making, progress)
+    net = unpatched(net)
     given = net
     try:
         _refuse_lazy(net)
@@ -366,6 +368,7 @@ def is_streamable(
         >>> [module.path for module in report if module.handler is None]
         ['', '1']
     """
+    net = unpatched(net)
     modules = tuple(_reports(net, ""))
     if example is None:
         return StreamabilityReport(modules)

@@ -21,6 +21,9 @@ class Remembering(nn.Module):
 
     _like: Tensor = entry("_buffers")
 
+    # Whether a part of what is remembered stands elsewhere than in memories, for a while.
+    _elsewhere = False
+
     def __init__(self) -> None:
         super().__init__()
         self._layout = -1

@@ -301,13 +301,14 @@ class RingBuffer(Memory):
         return self.held, self.skip, self.data.dim()
 
     def tensors(self) -> List[Tensor]:
-        return [self.rows()]
+        # None before any sample has come: what is there then has no rows.
+        return [self.rows()] if self.started() else []
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
-        self._set(next(tensors), phase[0])
-        self.held = phase[0]
-        self.skip = phase[1]
-        self.borrowed = True
+        held, skip, axes = phase
+        self._buffers["data"] = next(tensors) if axes > 1 else self.data.new_empty([0])
+        # One assignment, since whoever keeps rows apart does this for every ring in every step.
+        self.__dict__.update(held=held, skip=skip, room=held, begin=0, free=-1, period=-1, borrowed=True)
 
     # ------------------------------------------------------------------ the tree of streams calls these
 

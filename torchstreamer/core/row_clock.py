@@ -74,6 +74,9 @@ class RowClock(Cell):
     def phase(self) -> Tuple[int, ...]:
         return len(self.held), int(self.old())
 
+    def shape(self) -> Tuple[int, ...]:
+        return len(self.held), 0
+
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         self.held = [next(tensors) for _ in range(phase[0])]
         self.known = self.enough if phase[1] else 0 if phase[0] else -1

@@ -184,6 +184,22 @@ class BaseStream(Remembering):
         """Multiply-adds of one row for so many samples in and out; ``None`` where they are to be counted."""
         return None
 
+    # ------------------------------------------------------------------ for rows, in Python only
+
+    def _row_layout(self) -> Optional[Tuple[int, int, int, int]]:
+        # Axes of rows and of time of a chunk, and of the output; `None` if those are not one signal each. A model may
+        # give more axes than it takes; then time is the last all the same.
+        return 0, 2, 0, -1
+
+    def _check_piece(self, x: Tensor) -> None:
+        # Refuse a piece of a row, which has no axis of rows.
+        if x.dim() != 2:
+            raise StreamInputError(
+                f"invalid_chunk: a piece came with {describe(x)}; [C, t] was expected; give every row a piece of its "
+                "own, without a batch axis"
+            )
+        self._check_signal(x[None])
+
     # ------------------------------------------------------------------ inside
 
     def _run(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:

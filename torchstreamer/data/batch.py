@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .trees import map_tensors
 
-__all__ = ["StreamBatch"]
+__all__ = ["StreamBatch", "set_maker"]
 
 
 @dataclass(eq=False)
@@ -63,8 +63,28 @@ class StreamBatch:
         """The batch in pinned memory, for fast copies to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def stream_tensor(self, time_dim: int = -1) -> Any:
+        """The rows that count as a `StreamTensor`, which carries ids, lengths and marks through operations of torch.
+
+        Args:
+            time_dim: the axis of time of ``data``, rows first: -1 for ``[B, …, T]``, 1 for ``[B, T, C]``
+
+        Returns:
+            a `StreamTensor`; where ``data`` has several parts, their structure with one for each part that has time
+        """
+        return _makers[0](self, time_dim=time_dim)
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "StreamBatch":
         return _unflatten([map_tensors(function, getattr(self, name)) for name in _CHILDREN], self.place)
+
+
+# Rows of the room above, which this one does not import.
+_makers: List[Callable[..., Any]] = []
+
+
+def set_maker(maker: Callable[..., Any]) -> None:
+    """Say what makes a `StreamTensor` of a batch."""
+    _makers[:] = [maker]
 
 
 _CHILDREN = tuple(field.name for field in fields(StreamBatch) if field.name != "place")

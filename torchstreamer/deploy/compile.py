@@ -44,6 +44,8 @@ class CompiledStream(BaseStream):
         - output: as of the stream
     """
 
+    _elsewhere = True
+
     def __init__(
         self,
         stream: BaseStream,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..core.describe import describe
 from ..core.stream import BaseStream
 from ..core.tracing import plain_inference
 from ..core.turns import in_use
@@ -298,6 +299,22 @@ class PortedGraphStream(GraphStream):
     def anchor(self) -> Optional[Tensor]:
         """An empty tensor that says dtype and device."""
         return self.like
+
+    def _row_layout(self) -> Optional[Tuple[int, int, int, int]]:
+        port: Any = self.ports[0]
+        single = len(self.ports) == 1 and len(self.outputs) == 1 and self.structure.spec.is_leaf()
+        if not single or port.static or min(port.rows, self.row_axes[0], self.time_axes[0]) < 0:
+            return None
+        return port.rows, port.time, self.row_axes[0], self.time_axes[0]
+
+    def _check_piece(self, x: Tensor) -> None:
+        port = self.ports[0]
+        if not port.unbatched(x):
+            raise StreamInputError(
+                f"invalid_chunk: a piece came with {describe(x)}; {port.describe(1, True)} was expected; give every "
+                "row a piece of its own, without a batch axis"
+            )
+        port.check(x, 1, True, True)
 
     def __prepare_scriptable__(self) -> BaseStream:
         twin = super().__prepare_scriptable__()
