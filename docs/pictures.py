@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 from mkdocs.structure.files import File, Files
 
-_PAGES = ("gallery.md", "recurrent-and-attention.md")
+_PAGES = ("gallery.md", "recurrent-and-attention.md", "train-on-streams.md")
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SETTINGS = {"svg.hashsalt": "gallery", "svg.fonttype": "none", "figure.facecolor": "white"}
 

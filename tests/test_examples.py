@@ -49,6 +49,7 @@ def test_every_example_is_tested():
         "lstm_handler.py",
         "stream_any_model.py",
         "stream_speech.py",
+        "train_on_streams.py",
         "train_text.py",
     }
 
@@ -168,6 +169,22 @@ def test_a_gru_learns_more_with_its_state_carried(tmp_path):
     assert losses["carried"] < losses["reset"] < 3.5
     # Drawing characters by how often they come is worth 3.3 nats; the trained networks know more.
     assert losses["carried"] < 2.6
+
+
+@pytest.mark.long
+def test_networks_trained_on_streams_use_their_memory(tmp_path):
+    done = run(EXAMPLES / "train_on_streams.py", "losses.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    curves = json.loads((tmp_path / "losses.json").read_text())
+    for carried, forgotten, better in ((*curves["text"].values(), 0.1), (*curves["sound"].values(), 0.05)):
+        assert carried[-1] + better < forgotten[-1] < forgotten[0]
+    page = (EXAMPLES.parent / "docs" / "train-on-streams.md").read_text()
+    quoted = re.search(r"```text\n(.*?)```", page, re.DOTALL)[1]
+    for line, told in zip(done.stdout.splitlines(), quoted.splitlines(), strict=True):
+        number = re.compile(r"\d+\.\d+")
+        assert number.sub("", line) == number.sub("", told)
+        # The text is that of the documentation, which changes.
+        assert float(number.search(line)[0]) == pytest.approx(float(number.search(told)[0]), rel=0.1)
 
 
 def test_sound_files_stream_exactly(tmp_path):

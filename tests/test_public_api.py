@@ -97,6 +97,7 @@ PUBLIC = {
     "WorkerError",
     "as_stream_tensor",
     "band_mask",
+    "checkpoint_step",
     "chunk_mask",
     "collate",
     "compile",

@@ -14,6 +14,7 @@ from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.axes import Axes
 from .core.cell import Cell
+from .core.checkpoint import checkpoint_step
 from .core.context import Context, ContextSampler, band_mask, chunk_mask
 from .core.counter import Counter
 from .core.reach import Reach
@@ -163,6 +164,7 @@ __all__ = [
     "WorkerError",
     "as_stream_tensor",
     "band_mask",
+    "checkpoint_step",
     "chunk_mask",
     "collate",
     "compile",

@@ -10,6 +10,7 @@ from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.context import Context
+from .core.frozen import is_twin
 from .core.registry import (
     base_with_handler,
     changed_forward,
@@ -40,6 +41,7 @@ from .layers.cumulative_norm import (
     CumulativeLayerNorm1d,
     CumulativeLayerNorm1dStream,
 )
+from .layers.dropout import random_stream
 from .layers.elementwise import (
     DROPOUT,
     MODES,
@@ -147,6 +149,8 @@ def _pointwise(net: nn.Module) -> BaseStream:
 
 
 def _dropout(net: nn.Module) -> BaseStream:
+    if is_twin(net):
+        return random_stream(net)
     if net.training:
         raise UnsupportedModuleError(
             "training_mode", net, "in training mode it draws random numbers for the whole signal", "call eval() first"
@@ -155,6 +159,8 @@ def _dropout(net: nn.Module) -> BaseStream:
 
 
 def _rrelu(net: nn.RReLU) -> BaseStream:
+    if is_twin(net):
+        return random_stream(net)
     if net.training:
         raise UnsupportedModuleError(
             "training_mode", net, "in training mode its slopes are random", "call eval() first"

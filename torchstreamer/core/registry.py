@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModuleError
 from .context import Context
 from .example import Example, TimeDim, ensure_works, inputs_of
+from .frozen import follow_modes, frozen_twin, is_twin
 from .patched import unpatched
 from .reports import ModuleReport, StreamabilityReport
 from .stream import BaseStream
@@ -183,6 +184,7 @@ def create_stream(
     length_multiple: int = 1,
     progress: Optional[ProgressCallback] = None,
     context: Optional[Context] = None,
+    training: Optional[str] = None,
 ) -> BaseStream:
     """Make the stream of a module.
 
@@ -206,6 +208,12 @@ def create_stream(
             torch's own modules, and with an example for whatever the model computes scores with. For models that see
             the whole signal, or that make their mask in a loop over it: with that mask switched off they are captured,
             and stream as the model does with the mask
+        training: ``"frozen"`` for a stream that has a training mode, to train the network on streams: dropout and
+            `RReLU` are random, for each sample, or for each channel of a signal where whole channels are dropped; batch
+            norm goes on with its running statistics. It begins in the mode of each module, and ``train()`` and
+            ``eval()`` change it as they do networks. What has no such form, as dropout between the layers of a
+            recurrence or in an attention, is refused in training mode, and streamed in its eval form in eval mode. By
+            default a stream has the eval form alone, and networks in training mode are refused
 
     Returns:
         a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
@@ -234,11 +242,21 @@ def create_stream(
         raise UnsupportedModuleError(
             "already_a_stream", net, "it is a stream already", "pass the network that it was made from"
         )
+    if training not in (None, "frozen"):
+        raise ValueError(
+            f"invalid_training: training={training!r} came; 'frozen' or None was expected; statistics of a batch have "
+            "no stream, so 'frozen' is the only training form"
+        )
     making = f"create_stream({type(net).__name__})"
     telling = Telling(making, progress)
     net = unpatched(net)
     given = net
     try:
+        if training is not None:
+            net = frozen_twin(net, lambda module: custom_factory(module) is not None)
+            stream = create_stream(net, example, time_dim, length_multiple, progress, context)
+            _let_train(stream, given)
+            return stream
         _refuse_lazy(net)
         inside: Optional[Context] = None  # for what is captured
         if context is not None:
@@ -275,6 +293,8 @@ def create_stream(
         path = error.path
         error = error.within(given)
         error.path = error.path or path
+        if is_twin(error.module):
+            error.module = given.get_submodule(error.path)  # not the twin's
         raise error from None
 
 
@@ -294,6 +314,15 @@ def part_stream(net: nn.Module) -> BaseStream:
             "put a module around it that turns the axes, such as pts.Recurrent1d around a recurrent layer",
         )
     return stream
+
+
+def _let_train(stream: BaseStream, net: nn.Module) -> None:
+    # Its random parts begin in the mode of their modules, the streams in that of the network.
+    for part in stream.modules():
+        if isinstance(part, BaseStream):
+            part._trains = True
+            part.training = net.training
+    follow_modes(stream)
 
 
 def _placed(net: nn.Module, context: Context, captured: bool) -> Optional[nn.Module]:

@@ -9,6 +9,7 @@ from torch.compiler import is_compiling
 from torch.jit import is_scripting
 
 from ..errors import StreamInputError, StreamStateError
+from .backward import Backward
 from .fast_attributes import entry
 from .state import count_entries, require_named_tensors, require_plain, require_seal, require_whole, seal_of
 from .turns import Turn, refuse_shallow_copy
@@ -31,6 +32,7 @@ class Remembering(nn.Module):
         self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
         self._turn = Turn()
+        self._backward = Backward()
         # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
@@ -174,7 +176,13 @@ class Remembering(nn.Module):
                 "stream was expected; call reset(), or set_state() with an earlier state"
             )
 
+    def _detach(self) -> None:
+        if not is_scripting():
+            self._backward.cut(False)
+
     def _clear(self) -> None:
+        if not is_scripting():
+            self._backward.cut(True)
         self._inside = False
         self._unbatched = False
         self._like = self._like.new_empty([0])

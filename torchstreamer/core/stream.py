@@ -66,7 +66,7 @@ class BaseStream(Remembering):
     fresh: bool = False
 
     # Scripts take the numbers alone.
-    __jit_ignored_attributes__ = ["reach", "axes", "_turn"]
+    __jit_ignored_attributes__ = ["reach", "axes", "_turn", "_backward"]
 
     # How the module itself lays out its signals, where that is otherwise than `[B, C, T]`.
     axes: Optional[Axes] = None
@@ -88,6 +88,7 @@ class BaseStream(Remembering):
         self.keeps_dtype = False
         self._inferred = False  # the last chunk came in inference mode
         self._limit = -1  # the longest signal, if there is one
+        self._trains = False  # it has a training mode
 
     # ------------------------------------------------------------------ the interface
 
@@ -206,13 +207,17 @@ class BaseStream(Remembering):
         if self._failed:
             self._ensure_sound()
         first = self._like.dim() == 1
+        plain = plain_inference()
+        if not is_scripting():
+            if not plain:
+                self._enter(first)
         if x is not None:
             x = self._accept(x)
             if self._limit >= 0 and x is not None:
                 self._require_room(x)
         if final:
             self._check_end(0 if x is None else x.size(2), first)
-        if plain_inference():
+        if plain:
             self._note_mode()
         self._failed = True
         if is_scripting():
@@ -223,10 +228,23 @@ class BaseStream(Remembering):
         if y is not None and y.size(-1) > 0:
             y = y.clone() if self.aliasing != 0 else y.contiguous()
             out = y.squeeze(0) if self._unbatched else y
+            if not is_scripting():
+                if not plain:
+                    self._leave(out)
         if final:
             self.reset()
         self._failed = False
         return out
+
+    @torch.jit.unused
+    def _enter(self, first: bool) -> None:
+        if torch.is_grad_enabled() and not is_compiling():
+            self._backward.enter(first)
+
+    @torch.jit.unused
+    def _leave(self, y: Tensor) -> None:
+        if y.requires_grad and not is_compiling():
+            self._backward.leave(y)
 
     @torch.jit.unused
     def _run_alone(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
@@ -334,7 +352,17 @@ class BaseStream(Remembering):
     # ------------------------------------------------------------------ Python only
 
     def train(self, mode: bool = True) -> "BaseStream":
-        """``train(False)`` is ``eval()``; ``train()`` warns, as a stream stays in the eval form that it was made in."""
+        """Go into training mode, or with ``False`` into eval mode, as ``eval()`` does.
+
+        That is for streams made with ``create_stream(net, training="frozen")``: in training mode their dropout is
+        random. Any other stream stays in the eval form that it was made in, and ``train()`` warns. The network that the
+        stream was made from stays in its mode.
+        """
+        if self._trains:
+            for part in self.modules():
+                if isinstance(part, BaseStream) or hasattr(part, "begins_in_training"):
+                    part.training = mode
+            return self
         if mode:
             stays_in_eval(self)
             return self

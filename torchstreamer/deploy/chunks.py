@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ..core.describe import describe, dtype_name, is_plain
+from ..core.frozen import random_parts
 from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..core.whole_numbers import as_index
-from ..errors import StreamInputError
+from ..errors import StreamInputError, UnsupportedModuleError
 from .exported_file import possible_row
 
 __all__ = ["check_call", "check_state", "check_step", "check_stream", "input_channels"]
@@ -25,6 +26,14 @@ def check_stream(stream: object) -> None:
             f"invalid_stream: a {type(stream).__name__} came; a stream was expected; make it with "
             "pts.create_stream(net)"
         )
+    for part in random_parts(stream):
+        if part.training:
+            raise UnsupportedModuleError(
+                "training_mode",
+                part,
+                "it draws random numbers at every call, and what is made for deployment computes the eval form",
+                "call stream.eval() first",
+            ).within(stream)
 
 
 def check_step(stream: BaseStream, chunk: int, batch: int) -> Tuple[int, int]:

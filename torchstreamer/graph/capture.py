@@ -18,6 +18,7 @@ from ..core.lengths import LengthFunction
 from ..core.registry import custom_factory
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
+from .chance import draws_whole
 from .exporting import exported
 from .inplace_views import read_back
 from .lengths import Sizes
@@ -185,7 +186,7 @@ def capture(
             axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
-    with leaves_whole(net, custom_factory) as leaves:
+    with leaves_whole(net, custom_factory) as leaves, draws_whole(net):
         program = exported(net, tuple(values), tuple(shapes), telling or Telling())
     return _read(net, program, values, times, multiple, dynamic_rows, leaves)
 

@@ -9,11 +9,13 @@ from torch.utils import _pytree as pytree
 
 from ..core.context import Context
 from ..core.example import Example, TimeDim, ensure_works, inputs_of
+from ..core.frozen import is_twin
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
 from . import (  # noqa: F401  (they register themselves)
+    rules_chance,
     rules_length,
     rules_padding,
     rules_position,
@@ -46,7 +48,8 @@ def graph_stream(
     """Capture a model and make its stream; see `create_stream`."""
     telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
-    refuse_training(net)
+    if not is_twin(net):
+        refuse_training(net)
     refuse_opaque(net)
     ensure_works(net, examples)
     try:

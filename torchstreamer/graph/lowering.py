@@ -256,8 +256,12 @@ class Lowering:
         unusable = next((thing for thing in things if isinstance(thing, Unusable)), None)
         if unusable is not None:
             return unusable
+        if name == "scaled_dot_product_attention" and is_random(node, bound):
+            raise self.refuse(node, "training_mode", *REASONS["chance"])
         if is_random(node, bound):
             raise self.refuse(node, "random", *REASONS["rand"])
+        if name == "chance" and not (isinstance(args[0], Value) and not args[0].lifted):
+            raise self.refuse(node, "training_mode", *REASONS["chance"])
         if any(isinstance(thing, Relation) for thing in things):
             from .rules_relation import related  # which knows this module
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..core.closeness import distance, largest, tolerance
+from ..core.frozen import is_twin
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from .capture import Capture
@@ -40,6 +41,13 @@ def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> in
     trial = _Trial(found, stream, telling)
     telling.begin("trying the stream against the model")
     problem = trial.disagreement(typical)
+    if problem and is_twin(found.net):
+        raise UnsupportedModuleError(
+            "training_mode",
+            found.net,
+            f"what it computes in training mode differs from its eval form by more than dropout: {problem}",
+            "keep what is for training alone out of the module that is streamed",
+        )
     if problem:
         raise UnsupportedModuleError(
             "not_exact",
@@ -173,6 +181,8 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
         except BaseException:
             stream.reset()  # without an error the last call has done so
             raise
+    if len(whole) != len(pieces):
+        return f"{len(pieces)} outputs came for {len(whole)}"
     largest_input = max(largest(x) for x in inputs)
     for y, parts, axis in zip(whole, pieces, _axes(found, stream), strict=True):
         if y is None:

@@ -49,6 +49,10 @@ REASONS: Dict[str, Reason] = {
         "use torch.arange(length) in additions, products and other operations on single samples",
     ),
     "rand": _RANDOM,
+    "chance": (
+        "in training mode it drops what is no signal: weights, static values, or scores of an attention",
+        "set its share to 0, or leave training= out, which streams the eval form of the network in eval mode",
+    ),
     "cat": (
         "it puts signals one after the other: the second begins where the whole of the first has ended",
         "join them along another axis",
@@ -79,6 +83,10 @@ REASONS: Dict[str, Reason] = {
     "rms_norm": _NORM,
     "native_layer_norm": _NORM,
     "native_group_norm": _NORM,
+    "_native_batch_norm_legit_functional": (
+        "in training mode it normalises by the statistics of the batch",
+        "use nn.BatchNorm1d, of which a stream with training='frozen' takes the running statistics, or training=False",
+    ),
     "batch_norm": ("in training mode it normalises by the statistics of the batch", "call eval() first"),
     "softmax": (f"it normalises over time: {_WHOLE}", "use softmax over another axis"),
     "log_softmax": (f"it normalises over time: {_WHOLE}", "use log_softmax over another axis"),

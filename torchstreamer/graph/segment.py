@@ -56,8 +56,15 @@ class TensorSource:
         return self.names[key]
 
 
+def copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """What ``x.copy_(source)`` leaves in ``x``; torch's own functional form has no derivative."""
+    return source.to(x.dtype).expand_as(x).clone()
+
+
 def scriptable_target(target: Any) -> Any:
     """An operator as TorchScript knows it: its overloads are chosen by their arguments."""
+    if target is torch.ops.aten.copy.default:
+        return copied
     return target.overloadpacket if isinstance(target, torch._ops.OpOverload) else target
 
 

@@ -7,6 +7,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.utils import _pytree as pytree
 
 from ..core.describe import describe
@@ -125,8 +126,12 @@ class PortedGraphStream(GraphStream):
 
     def _advance(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
         self._ensure_sound()
+        plain = plain_inference()
+        if not is_scripting():
+            if not plain:
+                self._enter(self._like.dim() == 1)
         given = self._accepted(chunks, final)
-        if plain_inference():
+        if plain:
             self._note_mode()
         rows = self._like.size(0) if self._like.dim() == 3 else 0
         if self._limit >= 0:
@@ -162,6 +167,9 @@ class PortedGraphStream(GraphStream):
                     y = found.clone()
                     if self._unbatched and self.row_axes[k] >= 0:
                         y = y.squeeze(self.row_axes[k])
+                    if not is_scripting():
+                        if not plain:
+                            self._leave(y)
             ys.append(y)
         if final:
             self.reset()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.context import Context, Pattern
 from ..core.fast_attributes import entry
+from ..core.frozen import in_training
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
@@ -306,7 +307,7 @@ class SelfAttentionStream(BaseStream):
             )
         refuse_training(net)
         for part in net.modules():
-            if isinstance(part, nn.MultiheadAttention) and part.training and part.dropout > 0:
+            if isinstance(part, nn.MultiheadAttention) and in_training(part) and part.dropout > 0:
                 raise UnsupportedModuleError(
                     "training_mode", part, "in training mode its dropout is random", "call eval() first"
                 )
@@ -331,7 +332,7 @@ class SelfAttentionStream(BaseStream):
         self.masked = False
         self.register_buffer("added", torch.empty(0), persistent=False)
 
-    __jit_ignored_attributes__ = ["reach", "_turn", "pattern_"]
+    __jit_ignored_attributes__ = ["reach", "_turn", "_backward", "pattern_"]
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         at: Optional[Tensor] = None
@@ -440,7 +441,7 @@ def cross_attention_stream(net: CrossAttention1d) -> BaseStream:
     """The stream of a `CrossAttention1d`: every sample for itself."""
     require_plain(net, CrossAttention1d)
     require_plain(net.attention, nn.MultiheadAttention)
-    if net.attention.training and net.attention.dropout > 0:
+    if in_training(net.attention) and net.attention.dropout > 0:
         raise UnsupportedModuleError(
             "training_mode", net.attention, "in training mode its dropout is random", "call eval() first"
         )

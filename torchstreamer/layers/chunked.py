@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.context import Context
 from ..core.fast_attributes import entry
+from ..core.frozen import in_training
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.ring import RingBuffer
@@ -103,7 +104,7 @@ class Chunked1dStream(BaseStream):
         require_plain(net, Chunked1d)
         refuse_training(net)
         for part in net.modules():
-            if isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) and part.training and part.dropout > 0:
+            if isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) and in_training(part) and part.dropout > 0:
                 raise UnsupportedModuleError(
                     "training_mode", part, "in training mode its dropout is random", "call eval() first"
                 )

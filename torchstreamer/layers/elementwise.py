@@ -10,6 +10,7 @@ from torch.jit import is_scripting
 from ..core.describe import describe
 from ..core.example import first_line
 from ..core.fast_attributes import entry
+from ..core.frozen import in_training
 from ..core.reach import Reach
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamError, StreamInputError, UnsupportedModuleError
@@ -39,7 +40,7 @@ def refuse_training(net: nn.Module) -> None:
         UnsupportedModuleError: with the module
     """
     for module in net.modules():
-        if isinstance(module, MODES) and module.training:
+        if isinstance(module, MODES) and in_training(module) and getattr(module, "p", 1.0) > 0:
             raise UnsupportedModuleError(
                 "training_mode",
                 module,

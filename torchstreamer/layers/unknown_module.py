@@ -6,6 +6,7 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..core.frozen import in_training, is_twin, recorded_in_training
 from ..core.registry import custom_factory
 from ..core.stream import BaseStream
 from ..errors import PointwiseError, StreamInputError, UnsupportedModuleError
@@ -42,6 +43,7 @@ def pointwise_stream(net: nn.Module, pointwise: Tuple[Any, ...]) -> Elementwise1
     """
     stream = Elementwise1dStream(net)
     _refuse_several_inputs(net)
+    _refuse_random(net)
     passed, problems = _tried(stream, list(_candidates(net)))
     if passed and not problems:
         return stream
@@ -177,6 +179,33 @@ def _like(net: nn.Module) -> Tensor:
         if value.is_floating_point() or value.is_complex():
             return value.detach()
     return torch.empty(0)
+
+
+def _refuse_random(net: nn.Module) -> None:
+    """Refuse a module of a twin that gives something else in training mode than in eval mode."""
+    if not (is_twin(net) and in_training(net)):
+        return
+    like = _like(net)
+    for channels in () if like.is_meta else _candidates(net):
+        x = torch.linspace(-2, 2, 2 * channels * 64).view(2, channels, 64).to(like)
+        with torch.no_grad(), torch.random.fork_rng():
+            try:
+                expected = net(x.clone())
+                with recorded_in_training(net):
+                    found = net(x.clone())
+                same = torch.allclose(found, expected, equal_nan=True)
+            except Warning:
+                raise
+            except Exception:  # other channels, perhaps
+                continue
+        if not same:
+            raise UnsupportedModuleError(
+                "training_mode",
+                net,
+                "taken as pointwise, it gives something else in training mode than in eval mode",
+                "pass an input, create_stream(model, example=x, training='frozen'), which captures its dropout",
+            )
+        return
 
 
 def _candidates(net: nn.Module) -> Iterator[int]:
