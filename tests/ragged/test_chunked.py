@@ -121,6 +121,26 @@ def test_gradients_of_unequal_rows():
         torch.testing.assert_close(p.grad, gradient, rtol=1e-10, atol=1e-10)
 
 
+def test_training_with_dropout():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 4, 5, padding=2), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Conv1d(4, 1, 3)).double()
+    x = torch.randn(2, 2, 100, dtype=torch.float64)
+    found = []
+    for checkpoint in (False, True):
+        chunked = pts.ChunkModule(net, 20, checkpoint, training="frozen")
+        chunked.train()
+        net.zero_grad()
+        torch.manual_seed(1)
+        y = chunked(x)
+        (y**2).sum().backward()
+        found.append([y.detach(), *(p.grad.clone() for p in net.parameters())])
+        assert net[2].training and not torch.equal(chunked(x), y)
+        chunked.eval()
+        torch.testing.assert_close(chunked(x), net(x), rtol=0, atol=1e-10)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 class Mixer(nn.Module):
     """Two inputs at paces of 1 to 2, in a layout of their own, and a static one."""
 
@@ -135,6 +155,7 @@ class Mixer(nn.Module):
         return {"mixed": mixed.transpose(1, 2), "low": low}
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs():
     net = Mixer().eval()
     example = (torch.randn(2, 20, 3), torch.randn(2, 2, 40), torch.randn(2, 4))
