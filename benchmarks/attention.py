@@ -3,18 +3,20 @@
 The floor is the projections of the new frames and one bare `scaled_dot_product_attention` over held and new keys, which
 lie ready, without a mask. One thread, medians, and the tail of many steps.
 
-python benchmarks/attention.py            # some minutes; writes results/attention.json
-python benchmarks/attention.py --quick    # one round, prints only
+python benchmarks/attention.py              # some three minutes; writes results/attention.json and README.md
+python benchmarks/attention.py --autotune   # the compiler tries kernels out: some minutes more
+python benchmarks/attention.py --quick      # few rounds, nothing compiled; prints only
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import interleave, machine, quartiles
+from report import write_between_markers
+from timing import interleave, machine, quartiles, tail
 from torch import nn
 
 import torchstreamer as pts
@@ -48,62 +50,72 @@ class Floor:
         return F.linear(y.reshape(self.x.shape), attention.out_proj.weight, attention.out_proj.bias)
 
 
-def tail(step: object, steps: int) -> dict[str, float]:
-    """Median, 99.9th percentile and maximum of so many steps, in seconds on the wall."""
-    taken = []
-    for _ in range(steps):
-        begin = time.perf_counter()
-        step()  # type: ignore[operator]
-        taken.append(time.perf_counter() - begin)
-    taken.sort()
-    return {"median": taken[steps // 2], "p99.9": taken[int(steps * 0.999)], "maximum": taken[-1]}
-
-
-def measure(rounds: int, steps: int, backends: list[str]) -> dict[str, dict[str, object]]:
-    """Seconds per step of every case."""
-    found: dict[str, dict[str, object]] = {}
+def measure(name: str, rounds: int, steps: int, backend: str | None, autotune: bool) -> dict[str, Any]:
+    """Seconds per step of a case: of every contender in each round, and the ends of many single steps."""
     torch.manual_seed(0)
+    chunk, context = CASES[name]
     attention = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True).eval()
-    for name, (chunk, context) in CASES.items():
-        stream = pts.create_stream(pts.SelfAttention1d(attention, context))
-        x = torch.randn(1, CHANNELS, chunk)
-        contenders = {"floor": Floor(attention, chunk), "stream": lambda s=stream, x=x: s(x)}
-        for backend in backends:
-            compiled = pts.compile(stream, chunk, backend=backend)
-            contenders[f"compiled, {backend}"] = lambda s=compiled, x=x: s(x)
-        for step in contenders.values():
-            for _ in range(LEFT + 50):
-                step()
-        times = interleave(contenders, rounds, 0.02)
-        ratios = {
-            each: quartiles([a / b for a, b in zip(values, times["floor"], strict=True)])
-            for each, values in times.items()
-        }
-        found[name] = {
-            "seconds": {each: quartiles(values) for each, values in times.items()},
-            "ratio": ratios,
-            "tail": tail(contenders["stream"], steps),
-        }
-        for each, values in times.items():
-            print(f"{name:18} {each:16} {quartiles(values)[1] * 1e6:8.1f} µs   {ratios[each][1]:.2f} of the floor")
-        print(f"{name:18} tail of {steps} steps, µs: ", end="")
-        print({key: round(value * 1e6, 1) for key, value in found[name]["tail"].items()}, flush=True)  # type: ignore[attr-defined]
-    return found
+    stream = pts.create_stream(pts.SelfAttention1d(attention, context))
+    x = torch.randn(1, CHANNELS, chunk)
+    contenders = {"floor": Floor(attention, chunk), "stream": lambda: stream(x)}
+    if backend is not None:
+        compiled = pts.compile(stream, chunk, backend=backend, autotune=autotune)
+        contenders["compiled"] = lambda: compiled(x)
+    for step in contenders.values():
+        for _ in range(LEFT + 50):
+            step()
+    # Many short turns: on a machine that does other things too, what happens then falls on all of them.
+    times = interleave(contenders, rounds, 0.004)
+    ends = {each: tail(step, steps) for each, step in contenders.items() if each != "floor"}
+    return {"name": name, "seconds": times, "tails": ends}
+
+
+def table(cases: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+    """The figures as markdown."""
+    lines = [
+        f"{facts['cpu']}, {facts['cores']} cores, 1 thread; torch {facts['torch']}, Python {facts['python']}, "
+        f"{facts['system']}; {facts['rounds']} rounds, {facts['steps']:,} single steps.",
+        "",
+        "| context, chunk | contender | step, µs | by the floor | p99.9, µs | maximum, µs |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for case in cases:
+        floor = case["seconds"]["floor"]
+        for each, seconds in case["seconds"].items():
+            low, middle, high = quartiles([a / b for a, b in zip(seconds, floor, strict=True)])
+            most = " (at most 1.3)" if each != "floor" and "ahead" not in case["name"] else ""
+            ratio = f"**{middle:.2f}** ({low:.2f}-{high:.2f}){most}" if each != "floor" else "1"
+            ends = [f"{1e6 * s:.0f}" for s in case["tails"].get(each, ())] or ["-", "-"]
+            step = f"{1e6 * quartiles(seconds)[1]:.1f}"
+            lines.append(f"| {case['name']} | {each} | {step} | {ratio} | {' | '.join(ends)} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round, prints only")
-    parser.add_argument("--backends", nargs="*", default=["auto"], help="of pts.compile")
-    options = parser.parse_args()
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds, nothing compiled; prints only")
+    parser.add_argument("--rounds", type=int, default=301, help="interleaved rounds")
+    parser.add_argument("--steps", type=int, default=100_000, help="single steps for p99.9 and the maximum")
+    parser.add_argument("--backend", default="aot", help="of pts.compile")
+    parser.add_argument("--autotune", action="store_true", help="let the compiler try kernels out")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.steps, args.no_write = 41, 1_000, True
     torch.set_num_threads(1)
-    rounds, steps = (3, 1_000) if options.quick else (61, 100_000)
+    facts = {**machine(), "rounds": args.rounds, "steps": args.steps}
+    cases: list[dict[str, Any]] = []
     with torch.no_grad():
-        found = measure(rounds, steps, [] if options.quick else options.backends)
-    if not options.quick:
-        facts = {**machine(), "rounds": rounds, "steps": steps}
-        text = json.dumps({"machine": facts, "cases": found}, indent=1)
+        for name in CASES:
+            print(f"{name}: measuring", flush=True)
+            backend = None if args.quick else args.backend
+            cases.append(measure(name, args.rounds, args.steps, backend, args.autotune))
+            print(table(cases[-1:], facts), flush=True)
+    if not args.no_write:
+        text = json.dumps({"machine": facts, "cases": cases})
         (HERE / "results" / "attention.json").write_text(text + "\n")
+        write_between_markers(HERE / "README.md", table(cases, facts), "attention")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """On a CUDA GPU: what a chunk costs by CUDA graph, eager and offline, and how many streams of HiFi-GAN one GPU holds.
 
-python benchmarks/gpu.py                         # both tables; writes results/ and README.md
+python benchmarks/gpu.py                         # all tables; writes results/ and README.md
+python benchmarks/gpu.py --only layers           # recurrences, running norms, attention, a Conformer
 python benchmarks/gpu.py --device cpu --small    # without a GPU, to try the script: no graphs, prints only
 """
 
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent
 BATCHES = [1, 16, 64, 256, 1024]
 CHUNKS = [1, 16, 256]
 FRAMES = [8, 32]
+ALONG_CHUNK = 16
 DTYPES = ["float32", "float16"]
 SAMPLE_RATE = 24_000  # Hz
 FRAME = 256  # samples of sound per frame of HiFi-GAN v1
@@ -124,6 +126,68 @@ def stack(device: torch.device, batches: list[int], chunks: list[int], rounds: i
     return lines
 
 
+def along() -> dict[str, tuple[nn.Module, int, bool]]:
+    """Layers that carry something along the signal, their channels, and whether they are captured."""
+    from streaming_conformers import ChunkConformer
+
+    attention, encoder = nn.MultiheadAttention(256, 4, batch_first=True), nn.TransformerEncoderLayer(256, 4, 1024)
+    conformer = ChunkConformer(256, 4, 4, ALONG_CHUNK, 4)
+    return {
+        "GRU(256)": (pts.Recurrent1d(nn.GRU(256, 256)), 256, False),
+        "LSTM(256)": (pts.Recurrent1d(nn.LSTM(256, 256)), 256, False),
+        "CumulativeLayerNorm1d(256)": (pts.CumulativeLayerNorm1d(256), 256, False),
+        "LinearRecurrence, 256": (pts.LinearRecurrence(), 512, False),
+        "attention, 64 before": (pts.SelfAttention1d(attention, pts.Context(64)), 256, False),
+        "encoder layer, chunks": (pts.TransformerEncoderLayer1d(encoder, pts.Context(64, 0, ALONG_CHUNK)), 256, False),
+        "Conformer, 4 layers": (conformer, 256, True),
+    }
+
+
+def layers(device: torch.device, batches: list[int], rounds: int, span_s: float) -> list[str]:
+    """What carries something along the signal, in chunks of 16 samples."""
+    lines = [
+        "| layer | batch | offline, µs | eager, µs | compiled, µs | static step, µs | eager by compiled "
+        "| compiled by offline |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    chunk, samples = ALONG_CHUNK, 64 * ALONG_CHUNK
+    for name, (net, channels, captured) in along().items():
+        net = net.eval().to(device)
+        example = torch.rand(1, channels, 6 * chunk + 5, device=device) if captured else None
+        stream = pts.create_stream(net, example=example)
+        for batch in batches:
+            print(f"  {name}, {batch} rows", flush=True)
+            backend = "cudagraph" if device.type == "cuda" else "eager"
+            given = {} if captured else {"channels": channels}
+            compiled = pts.compile(stream, chunk=chunk, batch=batch, backend=backend, **given)
+            rows = LiveRows(stream, chunk, batch, device)
+            # From 0 to 1, as the decay of a linear recurrence has to be.
+            signal = torch.rand(batch, channels, samples, device=device)
+            check(net, compiled, rows, chunk, signal[..., : 12 * chunk])
+            x = signal[..., :chunk].clone()
+            mine = pts.create_stream(net, example=example)
+            rows(x, first=True)
+            runs: dict[str, Callable[[], object]] = {
+                "offline": lambda net=net, signal=signal: net(signal),
+                "eager": lambda mine=mine, x=x: mine(x),
+                "compiled": lambda compiled=compiled, x=x: compiled(x),
+                "static": lambda rows=rows, x=x: rows(x),
+            }
+            for run in list(runs.values())[1:]:
+                for _ in range(30):
+                    run()
+            times = interleave(runs, rounds, span_s, device_clock(device))
+            times["offline"] = [s * chunk / samples for s in times["offline"]]
+            cost = {each: f"{seconds * 1e6:.1f}" for each, seconds in medians(times).items()}
+            gain, share = ratio(times, "eager", "compiled"), ratio(times, "compiled", "offline")
+            lines.append(
+                f"| {name} | {batch} | {cost['offline']} | {cost['eager']} | {cost['compiled']} | {cost['static']} "
+                f"| **{gain:.2f}** | **{share:.2f}** |"
+            )
+            print(lines[-1], flush=True)
+    return lines
+
+
 def step_seconds(stream: pts.BaseStream, chunk: int, batch: int, fuse: bool, like: Tensor) -> float:
     """Median time of a static step with all rows live; infinite if the device's memory does not hold it."""
     try:
@@ -214,7 +278,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="a narrow model and small batches; prints only")
-    parser.add_argument("--only", choices=["stack", "streams"], help="one part; the other stays as it was measured")
+    parser.add_argument(
+        "--only", choices=["stack", "layers", "streams"], help="one part; the other stays as it was measured"
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="of the stack")
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, help="of HiFi-GAN, per chunk")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, help="of HiFi-GAN")
@@ -233,9 +299,10 @@ def main() -> None:
         args.batches, args.frames, args.dtypes = [1, 3], FRAMES[:1], DTYPES[:1]
     parts = {
         "stack": lambda: stack(device, args.batches, CHUNKS, args.rounds, args.span),
+        "layers": lambda: layers(device, args.batches, args.rounds, args.span),
         "streams": lambda: live_streams(device, args.dtypes, args.frames, args.small),
     }
-    rounds = {"stack": args.rounds, "streams": STREAM_ROUNDS}
+    rounds = {"stack": args.rounds, "layers": args.rounds, "streams": STREAM_ROUNDS}
     for name, part in parts.items():
         if args.only not in (None, name):
             continue

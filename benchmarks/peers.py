@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import torchstreamer as pts
 
-__all__ = ["OURS", "PEERS", "Contender", "check", "load_peers"]
+__all__ = ["MOSHI", "OURS", "PEERS", "Contender", "check", "folder_of", "load_peers"]
 
 Step = Callable[[Tensor], Tensor | None]
 Contender = Callable[[nn.Sequential, int], Step]
@@ -33,8 +33,8 @@ Contender = Callable[[nn.Sequential, int], Step]
 CACHED_CONV, CONTINUAL, MOSHI = "cached-conv==2.5.0", "continual-inference==1.2.4", "moshi==0.2.13"
 
 
-def _folder(requirement: str, package: str) -> Path:
-    # Where a peer lies; pip fetches it once.
+def folder_of(requirement: str, package: str) -> Path:
+    """Where a peer lies; pip fetches it once."""
     folder = FOLDERS / requirement.replace("==", "-")
     if not (folder / package).is_dir() and not fetch(folder, requirement):
         raise ImportError(f"{requirement} could not be fetched")
@@ -42,7 +42,7 @@ def _folder(requirement: str, package: str) -> Path:
 
 
 def _import(requirement: str, package: str) -> ModuleType:
-    folder = str(_folder(requirement, package))
+    folder = str(folder_of(requirement, package))
     if folder not in sys.path:
         sys.path.append(folder)  # behind everything else, so that it shadows nothing
     return importlib.import_module(package)
@@ -110,7 +110,7 @@ def continual(net: nn.Sequential, batch: int) -> Step:
 def _moshi_modules() -> tuple[ModuleType, ModuleType]:
     # Its convolutions need torch alone, the rest of it much more: bare packages stand for those whose __init__ would
     # import everything.
-    folder = _folder(MOSHI, "moshi") / "moshi"
+    folder = folder_of(MOSHI, "moshi") / "moshi"
     for part in ("", ".modules", ".utils"):
         name = f"moshi_peer{part}"
         if name not in sys.modules:

@@ -1,7 +1,8 @@
 """Recurrent layers one sample at a time, beside torch's cells called by hand and the whole sequence.
 
-python benchmarks/recurrent.py           # compiles and measures all: some ten minutes; writes results/ and README.md
-python benchmarks/recurrent.py --quick   # fewer rounds, short tails, prints only
+python benchmarks/recurrent.py                            # all layers, some minutes each; writes results/ and README.md
+python benchmarks/recurrent.py --kinds LSTM --sizes 256   # one of them; the others stay as they were measured
+python benchmarks/recurrent.py --quick                    # fewer rounds, short tails, prints only
 
 "bare step" is the compiled program without the checks of the call; "in silence" comes after as many samples of zeros as
 single steps are measured.
@@ -10,7 +11,6 @@ single steps are measured.
 import argparse
 import json
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from report import write_between_markers
-from timing import interleave, machine
+from timing import interleave, machine, tail
 from torch import Tensor, nn
 
 import torchstreamer as pts
@@ -65,17 +65,6 @@ def check(streams: dict[str, Any], net: Any, size: int) -> None:
         y = torch.cat([stream(x[..., i : i + 1]) for i in range(x.shape[-1])], -1)
         torch.testing.assert_close(y, whole, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
         stream.reset()
-
-
-def tail(step: Callable[[], Any], count: int) -> tuple[float, float]:
-    """The 99.9th percentile and the maximum of single steps, in seconds of the wall clock."""
-    spans = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        step()
-        spans.append(time.perf_counter() - begin)
-    spans.sort()
-    return spans[int(0.999 * (count - 1))], spans[-1]
 
 
 def measured(
@@ -155,8 +144,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25, help="interleaved rounds")
     parser.add_argument("--span", type=float, default=0.02, help="seconds per contender and round")
     parser.add_argument("--steps", type=int, default=100_000, help="single steps for p99.9 and the maximum")
-    parser.add_argument("--backend", default="auto", help="of the compiled step")
+    parser.add_argument("--backend", default="aot", help="of the compiled step; auto tries all")
     parser.add_argument("--no-autotune", action="store_true", help="compile without trying kernels out")
+    parser.add_argument("--kinds", nargs="+", default=["GRU", "LSTM"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--no-write", action="store_true", help="print only")
     args = parser.parse_args()
@@ -164,22 +154,22 @@ def main() -> None:
         args.rounds, args.span, args.steps, args.no_write = 5, 0.005, 2_000, True
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    cases = []
-    for kind in ("GRU", "LSTM"):
-        for size in args.sizes:
-            options = args.rounds, args.span, args.steps, args.backend, not args.no_autotune
-            cases.append(measured(kind, size, *options))
-            times = {name: statistics.median(ns) / 1000 for name, ns in cases[-1]["ns"].items()}
-            print(f"{kind}({size}) done, µs: {times}", flush=True)
+    path = HERE / "results" / "recurrent.json"
     facts = {**machine(), "rounds": args.rounds}
-    text = table(cases, facts)
-    print("\n" + text)
-    if not args.no_write:
-        body = ",\n".join(json.dumps(case) for case in cases)
-        (HERE / "results" / "recurrent.json").write_text(
-            f'{{"machine": {json.dumps(facts)},\n"cases": [\n{body}\n]}}\n'
-        )
-        write_between_markers(HERE / "README.md", text, "recurrent")
+    for kind in args.kinds:
+        for size in args.sizes:
+            print(f"{kind}({size}): compiling", flush=True)
+            options = args.rounds, args.span, args.steps, args.backend, not args.no_autotune
+            case = measured(kind, size, *options)
+            print(table([case], facts), flush=True)
+            if not args.no_write:  # after each, since the next may take long
+                kept = json.loads(path.read_text()) if path.exists() else {"machine": facts, "cases": []}
+                same = kept["cases"] if kept["machine"] == facts else []
+                found = {(each["kind"], each["size"]): each for each in [*same, case]}
+                cases = [found[key] for key in sorted(found)]
+                body = ",\n".join(json.dumps(each) for each in cases)
+                path.write_text(f'{{"machine": {json.dumps(facts)},\n"cases": [\n{body}\n]}}\n')
+                write_between_markers(HERE / "README.md", table(cases, facts), "recurrent")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Cumulative norms, linear recurrences and moving averages: cost of a step, and whether silence costs more than speech.
 
-python benchmarks/running.py            # the tables, some minutes
-python benchmarks/running.py --quick    # fewer rounds
+python benchmarks/running.py            # the tables, some three minutes; writes README.md
+python benchmarks/running.py --quick    # fewer rounds; prints only
 """
 
 import argparse
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from timing import interleave, machine, quartiles
+from report import write_between_markers
+from timing import interleave, machine, quartiles, tail
 from torch import Tensor, nn
 
 import torchstreamer as pts
@@ -63,7 +65,9 @@ def silence(net: nn.Module, channels: int, fading: Callable[[Tensor], Tensor], s
     times = interleave({"noise": lambda: loud(noise), "silence": lambda: quiet(nothing)}, rounds, 0.01)
     middle = {name: quartiles([1e6 * s for s in values])[1] for name, values in times.items()}
     ratios = quartiles([b / a for a, b in zip(times["noise"], times["silence"], strict=True)])
-    return [f"{middle['noise']:.1f}", f"{middle['silence']:.1f}", f"{ratios[1]:.2f} ({ratios[0]:.2f}-{ratios[2]:.2f})"]
+    ends = [f"{1e6 * s:.0f}" for s in tail(lambda: loud(noise), steps)]
+    ratio = f"{ratios[1]:.2f} ({ratios[0]:.2f}-{ratios[2]:.2f})"
+    return [f"{middle['noise']:.1f}", *ends, f"{middle['silence']:.1f}", ratio]
 
 
 def with_decay(x: Tensor) -> Tensor:
@@ -81,20 +85,29 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*torch.jit")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"{machine()['cpu']}, 1 thread; torch {torch.__version__}; {CHANNELS} channels, float32; {rounds} rounds.\n")
-    print("| layer | chunk | offline, µs per sample | ours, µs | by offline | scripted, µs | by offline |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    lines = [f"{machine()['cpu']}, 1 thread; torch {torch.__version__}; {CHANNELS} channels, float32; {rounds} rounds."]
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    tell("")
+    tell("| layer | chunk | offline, µs per sample | ours, µs | by offline | scripted, µs | by offline |")
+    tell("|---|--:|--:|--:|--:|--:|--:|")
     with torch.inference_mode():
         for name, (net, channels) in nets().items():
             for chunk in args.chunks:
                 cells = measure(net.eval(), channels, chunk, rounds, 0.02)
-                print(f"| {name} | {chunk} | {' | '.join(cells)} |", flush=True)
-        print("\n| one sample at a time | noise, µs | after 100,000 samples of silence, µs | ratio |")
-        print("|---|--:|--:|--:|")
+                tell(f"| {name} | {chunk} | {' | '.join(cells)} |")
+        tell("")
+        tell("| one sample at a time | noise, µs | p99.9 | maximum | after 100,000 samples of silence, µs | ratio |")
+        tell("|---|--:|--:|--:|--:|--:|")
         steps = 2000 if args.quick else 100_000
         for name, (net, channels) in nets().items():
             fading = with_decay if name == "LinearRecurrence" else torch.clone
-            print(f"| {name} | {' | '.join(silence(net, channels, fading, steps, rounds))} |", flush=True)
+            tell(f"| {name} | {' | '.join(silence(net, channels, fading, steps, rounds))} |")
+    if not args.quick:
+        write_between_markers(Path(__file__).parent / "README.md", "\n".join(lines) + "\n", "running")
 
 
 if __name__ == "__main__":

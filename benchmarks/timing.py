@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["interleave", "machine", "quartiles"]
+__all__ = ["interleave", "machine", "quartiles", "tail"]
 
 
 def interleave(
@@ -53,6 +53,17 @@ def _seconds(contender: Callable[[], object], calls: int, clock: Callable[[], fl
     for _ in range(calls):
         contender()
     return (clock() - begin) / calls
+
+
+def tail(step: Callable[[], object], count: int) -> tuple[float, float]:
+    """The 99.9th percentile and the maximum of so many single steps, in seconds of the wall clock."""
+    spans = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        step()
+        spans.append(time.perf_counter() - begin)
+    spans.sort()
+    return spans[int(0.999 * (count - 1))], spans[-1]
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:

@@ -24,7 +24,7 @@ _PAGE = "does-it-stream.md"
 _WORDS = {"yes": "yes", "example": "with an example", "part": "in part", "no": "no"}
 
 # Entries of the tables that stand for no operation of torch.
-INTERNAL = {"leaf", "ceil_pool", "circular", "length", "rand"}
+INTERNAL = {"leaf", "ceil_pool", "chance", "circular", "length", "rand", "_native_batch_norm_legit_functional"}
 
 _PAD = "constant, reflect or replicate; negative amounts crop; on the right, also amounts that depend on the length"
 _POOL = "also with `ceil_mode`; no `return_indices`"
@@ -146,7 +146,8 @@ def _refused() -> list[Row]:
         if name in _NEVER:
             rows.append(Row(name, "no", f"{reason}; {remedy}"))
         elif name in _TRAINING:
-            rows.append(Row(name, "part", f"in eval mode. Otherwise refused: {reason}; {remedy}"))
+            frozen = "" if "norm" in name else ', or with `training="frozen"`'
+            rows.append(Row(name, "part", f"in eval mode{frozen}. Otherwise refused: {reason}; {remedy}"))
         elif name == "arange":
             rows.append(Row(name, "part", f"{_LIKE}. Otherwise refused: {reason}; {remedy}"))
         else:

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,10 @@ from torch import nn
 
 import torchstreamer as pts
 from torchstreamer.deploy import backends
+
+sys.path.insert(0, str(Path(__file__).parent / "models"))
+
+from streaming_conformers import ChunkConformer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -66,6 +72,7 @@ RUNNING = {
         nn.Conv1d(2, 8, 3),
         pts.TransformerEncoderLayer1d(nn.TransformerEncoderLayer(8, 2, 16), pts.Context(left=8, chunk=4)),
     ),
+    "conformer": lambda: ChunkConformer(width=2, heads=1, layers=2),  # captured
     "emformer": lambda: nn.Sequential(
         nn.Conv1d(2, 8, 3),
         pts.Emformer1d(8, 2, 16, 2, 4, left_context_length=4, right_context_length=1, max_memory_size=2),
@@ -82,9 +89,10 @@ def test_what_runs_along_the_signal(name, size):
     with torch.inference_mode():
         expected = copy.deepcopy(net).double()(x.double()).float()
         net, x = net.cuda(), x.cuda()
-        hop = pts.create_stream(net).hop
-        compiled = pts.compile(pts.create_stream(net), chunk=max(size, hop), batch=3, backend="cudagraph")
-        for stream in (pts.create_stream(net), torch.jit.script(pts.create_stream(net)), compiled):
+        example = x[:1, :, :50] if name == "conformer" else None
+        made = [pts.create_stream(net, example=example) for _ in range(3)]
+        compiled = pts.compile(made[0], chunk=max(size, made[0].hop), batch=3, backend="cudagraph")
+        for stream in (made[1], torch.jit.script(made[2]), compiled):
             y = streamed(stream, x, size).cpu()
             assert (y - expected).abs().max() <= 1e-5 * expected.abs().max()
 

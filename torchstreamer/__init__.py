@@ -47,14 +47,7 @@ from .errors import (
     WorkerError,
 )
 from .graph.graph_stream import GraphStream
-from .layers.attention import (
-    CrossAttention1d,
-    SelfAttention1d,
-    SelfAttentionStream,
-    TransformerEncoder1d,
-    TransformerEncoderLayer1d,
-)
-from .layers.attention_body import GroupedQueryAttention
+from .layers.attention import SelfAttention1d, SelfAttentionStream, TransformerEncoderLayer1d
 from .layers.attention_positions import AlibiBias, Rotary, ShawBias, T5Bias, TransformerXLBias
 from .layers.chunked import Chunked1d, Chunked1dStream
 from .layers.conv import Conv1dStream
@@ -67,6 +60,8 @@ from .layers.cumulative_norm import (
 )
 from .layers.elementwise import Elementwise1dStream
 from .layers.emformer import Emformer1d
+from .layers.encoders import CrossAttention1d, TransformerEncoder1d
+from .layers.grouped_queries import GroupedQueryAttention
 from .layers.linear_recurrence import LinearRecurrence, LinearRecurrenceStream
 from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMovingAverage1dStream
 from .layers.normalization import BatchNorm1dStream, LayerNorm1d, RMSNorm1d

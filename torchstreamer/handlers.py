@@ -24,14 +24,7 @@ from .core.registry import (
 from .core.stream import BaseStream
 from .core.telling import Telling
 from .errors import UnsupportedModuleError
-from .layers.attention import (
-    ChannelNorm,
-    CrossAttention1d,
-    SelfAttention1d,
-    SelfAttentionStream,
-    TransformerEncoderLayer1d,
-    cross_attention_stream,
-)
+from .layers.attention import SelfAttention1d, SelfAttentionStream, TransformerEncoderLayer1d
 from .layers.chunked import Chunked1d, Chunked1dStream
 from .layers.conv import Conv1dStream
 from .layers.conv_transpose import ConvTranspose1dStream
@@ -51,6 +44,7 @@ from .layers.elementwise import (
     PReLUStream,
 )
 from .layers.emformer import Emformer1d, EmformerLayers, EmformerLayersStream
+from .layers.encoders import ChannelNorm, CrossAttention1d, cross_attention_stream
 from .layers.linear_recurrence import LinearRecurrence, LinearRecurrenceStream
 from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMovingAverage1dStream
 from .layers.normalization import BatchNorm1dStream, ChannelNormStream, LayerNorm1d, RMSNorm1d
@@ -288,9 +282,6 @@ def register_handlers() -> None:
     register_streamer(nn.Sequential, Sequential1dStream)
     register_streamer(Residual1d, Residual1dStream)
     register_streamer(Parallel1d, Parallel1dStream)
-    register_streamer(SelfAttention1d, SelfAttentionStream)
-    register_streamer(TransformerEncoderLayer1d, SelfAttentionStream)
-    register_streamer(CrossAttention1d, cross_attention_stream)
     register_streamer(ChannelNorm, PointwiseStream)
     register_streamer(Chunked1d, Chunked1dStream)
     for container in (nn.Sequential, Residual1d, Parallel1d):
@@ -300,6 +291,9 @@ def register_handlers() -> None:
     register_capture(_captured, _operations)
     mark_built_in()
     # These stay whole in captured models, as modules with a handler of the user's do.
+    register_streamer(SelfAttention1d, SelfAttentionStream)
+    register_streamer(TransformerEncoderLayer1d, SelfAttentionStream)
+    register_streamer(CrossAttention1d, cross_attention_stream)
     register_streamer(EmformerLayers, EmformerLayersStream)
     register_streamer(CumulativeGroupNorm1d, CumulativeGroupNorm1dStream)
     register_streamer(CumulativeLayerNorm1d, CumulativeLayerNorm1dStream)

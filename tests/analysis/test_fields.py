@@ -320,6 +320,15 @@ def test_a_handler_without_a_rule_is_probed():
     assert receptive_field(Differences()).phases == ((0, 3),)
 
 
+def test_a_handler_that_raises_without_words_is_refused():
+    class Wordless(Differences):
+        def differences(self, x):
+            raise RuntimeError
+
+    with pytest.raises(ValueError, match=r"no_field_rule: .*cannot be probed \(RuntimeError\)"):
+        receptive_field(Wordless())
+
+
 def test_a_handler_with_a_rule():
     class Ruled(Differences):
         pass

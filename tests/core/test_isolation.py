@@ -222,6 +222,9 @@ def test_training_mode_warns_once_and_changes_nothing() -> None:
     stream = pts.create_stream(net)
     with torch.no_grad(), pytest.warns(UserWarning):
         torch.testing.assert_close(stream.train()(x, final=True), net(x))
+    net.train()
+    stream.eval()
+    assert all(module.training for module in net.modules())  # a stream changes the mode of no network
 
 
 def _kinds(x: Tensor) -> Dict[str, Tensor]:

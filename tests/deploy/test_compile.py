@@ -328,6 +328,21 @@ def test_a_handler_that_cannot_be_recorded():
         pts.compile(Peeking(), chunk=4, backend="eager", channels=1)
 
 
+class Wordless(pts.BaseStream):
+    """A handler that raises an error without a message where it is recorded."""
+
+    def forward(self, x, final=False):
+        if torch.fx.experimental.proxy_tensor.get_proxy_mode() is not None:
+            raise RuntimeError
+        return x * 2
+
+
+def test_an_error_without_words_is_refused_as_any_other():
+    with pytest.raises(pts.UnsupportedModuleError, match="not_traceable: Wordless.*RuntimeError") as caught:
+        pts.compile(Wordless(), chunk=4, backend="eager", channels=1)
+    assert type(caught.value.__cause__) is RuntimeError and not str(caught.value.__cause__)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("backend", ["aot", "onnx"])

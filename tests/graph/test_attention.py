@@ -19,8 +19,9 @@ from torchstreamer.testing.live_rows import LiveRows
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
-from streaming_conformers import ChunkConformer, FastConformer, SharedWeights
+from streaming_conformers import ChunkConformer, FastConformer
 from wenet_conformer import WeNetConformer
+from zipformer import Zipformer
 
 Places = Callable[[Tensor, Tensor], Tensor]
 
@@ -240,6 +241,29 @@ def test_layers_of_torch(kind: str, first: bool) -> None:
     check(net, x, pts.create_stream(net, example=x[:1, :, :30]), (3,))
 
 
+class Hinted(nn.Module):
+    """An attention whose mask comes with a hint."""
+
+    def __init__(self, seen: Places) -> None:
+        super().__init__()
+        self.inner, self.seen = nn.MultiheadAttention(8, 2, batch_first=True), seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mT
+        i = torch.arange(x.shape[1])
+        masked = ~self.seen(i[:, None], i[None])
+        return self.inner(x, x, x, attn_mask=masked, is_causal=True, need_weights=False)[0].mT
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"), [(causal, "mask_and_hint"), (band, "mask_and_hint"), (lambda i, j: j <= i, "unbounded_context")]
+)
+def test_a_hint_that_is_not_true(seen: Places, code: str) -> None:
+    with pytest.raises(pts.UnsupportedModuleError) as caught:
+        pts.create_stream(Hinted(seen).eval(), example=torch.randn(1, 8, 30))
+    assert caught.value.code == code, str(caught.value)
+
+
 class Returned(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -351,7 +375,8 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "SpeechBrain": (lambda: ChunkConformer(layers=1), 8, 40),
     "FastConformer": (lambda: FastConformer(layers=1), 5, 120),
     "FastConformer, regular": (lambda: FastConformer(layers=1, att_context_size=(4, 2), style="regular"), 5, 120),
-    "Zipformer": (SharedWeights, 8, 40),
+    "Zipformer": (Zipformer, 8, 40),
+    "FastConformer, absolute": (lambda: FastConformer(layers=1, rel_pos=False), 5, 120),
 }
 
 
@@ -405,17 +430,68 @@ def test_static_rows(name: str) -> None:
     LiveRows(stream, net, stream.hop, (4, 2), lengths=[1, 2, 3, 30], nan=0.0).run(60).compare()
 
 
-def test_nan_of_an_earlier_signal_stays_behind() -> None:
-    net = Attention(alibi, band).double().eval()
-    stream = pts.create_stream(net, example=torch.randn(1, 4, 30, dtype=torch.float64))
-    static = pts.StaticStream(stream, 4, 1, dtype=torch.float64)
-    x = torch.randn(1, 4, 12, dtype=torch.float64)
-    four, yes, no = torch.tensor([4]), torch.tensor([True]), torch.tensor([False])
+EARLIER: dict[str, Callable[[], nn.Module]] = {
+    "captured": lambda: Attention(alibi, band),
+    "captured, chunks": lambda: Attention(by_hand, chunk),
+    "captured, the first keys": lambda: Attention(by_hand, sinks),
+    "attention": lambda: pts.SelfAttention1d(nn.MultiheadAttention(4, 2, batch_first=True), pts.Context(4, 2)),
+    "recurrence": lambda: pts.Recurrent1d(nn.GRU(4, 4)),
+    "convolution": lambda: nn.Conv1d(4, 4, 5, padding=2, padding_mode="replicate"),
+    "transposed": lambda: nn.ConvTranspose1d(4, 4, 5),
+    "mean": lambda: pts.CumulativeLayerNorm1d(4),
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_nan_of_an_earlier_signal_stays_behind(name: str) -> None:
+    net = EARLIER[name]().double().eval()
+    example = torch.randn(1, 4, 32, dtype=torch.float64)
+    stream = pts.create_stream(net, example=example) if name.startswith("captured") else pts.create_stream(net)
+    static = pts.StaticStream(stream, 4, 1, channels=4, dtype=torch.float64)
+    x = torch.randn(1, 4, 32, dtype=torch.float64)
+    none, four, yes, no = torch.tensor([0]), torch.tensor([4]), torch.tensor([True]), torch.tensor([False])
     with torch.no_grad():
-        static(torch.full_like(x[..., :4], math.nan), four, yes, no)
-        steps = [static(x[..., i : i + 4], four, yes if i == 0 else no, no)[0] for i in range(0, 12, 4)]
-        y = torch.cat(steps, -1)[..., static.lag :]
-        torch.testing.assert_close(y, joined(stream, x, 4)[..., : y.shape[-1]], rtol=0, atol=1e-10)
+        expected = net(x)
+        # The next signal begins with samples, or in a step that has none.
+        for rests in (0, 1, 2):
+            for _ in range(3):
+                static(torch.full_like(x[..., :4], math.nan), four, yes, no)
+            for i in range(rests):
+                static(torch.full_like(x[..., :4], math.nan), none, yes if i == 0 else no, no)
+            begin = [yes if i == 0 and rests == 0 else no for i in range(8)]
+            y = torch.cat(
+                [static(part, four, first, no)[0] for part, first in zip(x.split(4, -1), begin, strict=True)], -1
+            )
+            y = y[..., static.lag :]
+            torch.testing.assert_close(y, expected[..., : y.shape[-1]], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "bad"), [("by hand", math.nan), ("fused, added", math.inf), ("folded", -math.inf)])
+def test_what_is_not_finite_reaches_those_that_see_it(name: str, bad: float) -> None:
+    torch.manual_seed(0)
+    attend, seen = ATTENDS[name]
+    net = Attention(attend, seen).double().eval()
+    x = torch.randn(2, 4, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[:1, :, :30])
+    place = torch.arange(40)
+    sees = torch.zeros(2, 40, dtype=torch.bool)
+    sees[0] = seen(place[:, None], place[None])[:, 20]
+    with torch.no_grad():
+        x[0, :, 20] = 0.0
+        y = net(x)
+        x[0, 1, 20] = bad
+        static = pts.StaticStream(stream, 4, 2, dtype=torch.float64)
+        yes, no = torch.tensor([True] * 2), torch.tensor([False] * 2)
+        steps = [
+            static(part, torch.tensor([4, 4]), yes if k == 0 else no, no)[0] for k, part in enumerate(x.split(4, -1))
+        ]
+        found = {size: joined(stream, x, size) for size in (1, 7, 40)}
+        found[0] = torch.cat(steps, -1)[..., static.lag :]
+    for z in found.values():
+        n = z.shape[-1]
+        assert torch.equal(z.isfinite().all(1), ~sees[:, :n])
+        good = ~sees[:, None, :n].expand_as(z)
+        torch.testing.assert_close(z[good], y[..., :n][good], rtol=0, atol=1e-10)
 
 
 def test_field() -> None:

@@ -38,6 +38,12 @@ def nested(m, x):
     return {"b": (x + 1, [x * 2]), "a": m.conv(x)}
 
 
+def in_place_on_pairs(m, x, y):
+    z = m.conv(x)
+    z += y
+    return z[..., : z.shape[-1] // 2 * 2].reshape(z.shape[0], 4, -1, 2).mean(-1)
+
+
 STREAMED = {
     "two inputs": case(of_two, SIGNAL, SIGNAL, conv=nn.Conv1d(4, 4, 5, padding=2)),
     "two inputs, unequal branches": case(
@@ -83,6 +89,7 @@ STREAMED = {
         down=nn.Conv1d(3, 4, 4, stride=4),
     ),
     "output without a value": case(optional_output, conv=nn.Conv1d(4, 4, 3)),
+    "conditions on lengths, in place": case(in_place_on_pairs, SIGNAL, SIGNAL, conv=nn.Conv1d(4, 4, 3, padding=1)),
     "nested outputs": case(nested, conv=nn.Conv1d(4, 4, 3)),
     "outputs of several rates": case(
         lambda m, x: (m.down(x), m.up(x), x),

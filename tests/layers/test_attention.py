@@ -208,10 +208,11 @@ def bucket(ahead: int) -> int:
     return far + (4 if ahead > 0 else 0)
 
 
+@pytest.mark.parametrize("sinks", [0, 3])
 @pytest.mark.parametrize("name", ["alibi", "t5", "shaw", "xl"])
-def test_biases_by_position(name):
+def test_biases_by_position(name, sinks):
     bias = biases()[name]
-    net = pts.SelfAttention1d(mha(), pts.Context(6, 2), bias=bias)
+    net = pts.SelfAttention1d(mha(), pts.Context(6, 2), bias=bias, sinks=sinks)
 
     def score(q: Tensor, k: Tensor, i: int, j: Tensor) -> Tensor:
         if name == "alibi":
@@ -231,6 +232,30 @@ def test_biases_by_position(name):
         x = torch.randn(1, 8, 30, dtype=torch.float64)
         torch.testing.assert_close(net(x), whole(x), **({"rtol": 1e-5, "atol": 1e-5} if tolerable != x.dtype else {}))
         check(net, lengths=(1, 40))
+
+
+@pytest.mark.parametrize("sinks", [0, 2])
+def test_values_by_position(sinks):
+    torch.manual_seed(1)
+    bias = pts.ShawBias(4, 3, values=True).double()
+    attention = mha(add_zero_attn=True)
+    net = pts.SelfAttention1d(attention, pts.Context(6, 2), bias=bias, sinks=sinks)
+
+    def whole(x: Tensor) -> Tensor:
+        rows = x.transpose(1, 2) @ attention.in_proj_weight.t() + attention.in_proj_bias
+        q, k, v = (part.unflatten(2, (2, 4)).transpose(1, 2) for part in rows.chunk(3, 2))
+        i = torch.arange(x.size(2))
+        place = (i - i[:, None]).clamp(-3, 3) + 3
+        scores = torch.einsum("bhid,bhijd->bhij", q, k.unsqueeze(2) + bias.weight[place]) / 2
+        scores = scores.masked_fill(~net.mask(x.size(2), x.device), -math.inf)
+        weights = F.pad(scores, (0, 1)).softmax(-1)[..., :-1]  # a key of zeros besides
+        y = torch.einsum("bhij,bhijd->bhid", weights, v.unsqueeze(2) + bias.values.weight[place])
+        return attention.out_proj(y.transpose(1, 2).flatten(2)).transpose(1, 2)
+
+    with torch.no_grad():
+        x = torch.randn(2, 8, 30, dtype=torch.float64)
+        torch.testing.assert_close(net(x), whole(x))
+    check(net, lengths=(1, 40))
 
 
 def test_soft_caps_scales_and_sinks():
@@ -419,6 +444,48 @@ def limited() -> Dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("kind", ["attention", "encoder", "grouped"])
+def test_the_steady_step_of_one_row(kind, chunk):
+    # It keeps views of memory and of a weight, over which weights, modes, memory and the stream itself may change.
+    torch.manual_seed(0)
+    if kind == "encoder":
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        net = pts.TransformerEncoderLayer1d(layer, pts.Context(5))
+    else:
+        grouped = kind == "grouped"
+        attention = pts.GroupedQueryAttention(8, 4, 2) if grouped else nn.MultiheadAttention(8, 2, bias=False)
+        net = pts.SelfAttention1d(attention, pts.Context(5))
+    net = net.double().eval()
+    plain, stream = copy.deepcopy(net), pts.create_stream(net)
+    x = torch.randn(1, 8, 40 * chunk, dtype=torch.float64)
+    mode, ys = torch.no_grad, []
+    for i, piece in enumerate(x.split(chunk, -1)):
+        if i == 20:
+            weight = next(iter(net.parameters()))
+            weight.data = weight.data.clone()  # where it lies changes, and nothing else
+        if i == 24:
+            stream = copy.deepcopy(stream)
+        mode = torch.inference_mode if 28 <= i < 34 else torch.no_grad
+        with mode():
+            ys.append(stream(piece))
+    assert len(stream.lane.views) > 1 or (kind == "grouped" and chunk > 1)
+    assert not copy.deepcopy(stream).lane.views
+    torch.testing.assert_close(torch.cat(ys, -1), plain(x), rtol=0, atol=1e-10)
+    x[..., 15 * chunk + 1] = float("nan")
+    with torch.no_grad():
+        y = torch.cat(pieces(pts.create_stream(net), x, [chunk]), -1)
+        torch.testing.assert_close(y, net(x), rtol=0, atol=1e-10, equal_nan=True)
+    # New values elsewhere in memory are seen at once: they do not reach the keys that are held, so compare two streams.
+    twin = copy.deepcopy(stream)
+    for weight, other in zip(stream.body.parameters(), twin.body.parameters(), strict=True):
+        weight.data = other.data.mul_(2).clone()
+    twin.lane = None
+    with torch.no_grad():
+        for piece in torch.randn(1, 8, 4 * chunk, dtype=torch.float64).split(chunk, -1):
+            torch.testing.assert_close(stream(piece), twin(piece), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("name", list(limited()))
 def test_signals_that_are_too_long(name, scripted):
@@ -466,6 +533,10 @@ NETS = {
     "layer": lambda: pts.TransformerEncoderLayer1d(layer(norm_first=True), pts.Context(5, 4, 3)),
     "rotary": lambda: pts.SelfAttention1d(mha(), pts.Context(6, 1), rope=pts.Rotary(4)),
     "sinks": lambda: pts.SelfAttention1d(mha(add_bias_kv=True), pts.Context(3, 1), sinks=2),
+    "sinks, Transformer-XL": lambda: pts.SelfAttention1d(mha(), pts.Context(3, 1), sinks=2, bias=biases()["xl"]),
+    "sinks, Shaw": lambda: pts.SelfAttention1d(
+        mha(), pts.Context(4, 0, 2), sinks=2, bias=pts.ShawBias(4, 3, values=True)
+    ),
     "alibi": lambda: pts.SelfAttention1d(mha(), pts.Context(4, 0, 2), bias=pts.AlibiBias(2)),
     "xl": lambda: pts.SelfAttention1d(mha(), pts.Context(4, 1), bias=biases()["xl"]),
     "encoder": lambda: pts.TransformerEncoder1d(

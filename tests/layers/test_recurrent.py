@@ -18,11 +18,8 @@ for _folder in ("examples", "tests/deploy"):
     sys.path.insert(0, str(Path(__file__).parents[2] / _folder))
 
 from lstm_handler import Lstm  # noqa: E402
+from recurrent_signals import differs, joined, normal  # noqa: E402
 from runner_calls import GRAPH, PACKAGE, SCRIPT, needs_compiler, needs_onnx  # noqa: E402
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def nets() -> Any:
@@ -38,22 +35,6 @@ every_net = pytest.mark.parametrize("name", list(nets()))
 
 def net_of(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     return nets()[name].to(dtype).eval()
-
-
-def joined(stream: Any, x: Tensor, *sizes: int) -> Tensor:
-    pieces = []
-    with torch.no_grad():
-        while x.shape[-1] > 0:
-            for size in sizes:
-                pieces.append(stream(x[..., :size]))
-                x = x[..., size:]
-        pieces.append(stream.flush())
-    return torch.cat([piece for piece in pieces if piece is not None], -1)
-
-
-def differs(y: Tensor, whole: Tensor) -> float:
-    assert y.shape == whole.shape
-    return float((y - whole).abs().max() / whole.abs().max())
 
 
 # ---------------------------------------------------------------------- others than the LSTM
@@ -171,10 +152,10 @@ def test_other_recurrences_keep_the_contract(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@torch.no_grad()
 def test_other_dtypes(dtype: torch.dtype) -> None:
     net, x = net_of("lagging", dtype), normal(2, 2, 50).to(dtype)
-    with torch.no_grad():
-        whole = net(x)
+    whole = net(x)
     limit = 1e-5 if dtype == torch.float32 else 1e-2
     assert differs(joined(pts.create_stream(net), x, 1, 7, 0, 3), whole) < limit
     assert differs(joined(pts.create_stream(net), x[1], 5), whole[1]) < limit
@@ -328,11 +309,11 @@ def test_it_waits_for_nothing(chunk: int) -> None:
 @pytest.mark.parametrize(
     "backend", ["eager", pytest.param("aot", marks=needs_compiler), pytest.param("onnx", marks=needs_onnx)]
 )
+@torch.no_grad()
 def test_compiled_steps(backend: str) -> None:
     net, x = net_of("rates", torch.float32), normal(2, 2, 90).float()
     stream = pts.compile(pts.create_stream(net), chunk=2, batch=2, backend=backend, autotune=False)
-    with torch.no_grad():
-        whole = net(x)
+    whole = net(x)
     for sizes in ((2,), (2, 2, 2, 2, 2, 2, 2, 3, 6, 4)):
         assert differs(joined(stream, x, *sizes), whole) < 1e-5
     joined(stream, x[..., :40], 2)
@@ -344,6 +325,7 @@ def test_compiled_steps(backend: str) -> None:
     assert differs(joined(twin, x[..., 40:], 2), joined(stream, x[..., 40:], 5)) < 1e-5
 
 
+@torch.no_grad()
 def test_a_compiled_step_with_states_of_several_dtypes() -> None:
     net, x = Counting(), normal(1, 2, 40).float()
     stream = pts.compile(pts.create_stream(net), chunk=3, channels=2, backend="eager")
@@ -352,13 +334,13 @@ def test_a_compiled_step_with_states_of_several_dtypes() -> None:
 
 @pytest.mark.sample("onnx", rest=4)
 @pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
+@torch.no_grad()
 def test_files(suffix: str, tmp_path: Path) -> None:
     net, x = net_of("rates", torch.float32), normal(1, 2, 70).float()
     path = tmp_path / f"lstm{suffix}"
     pts.export(pts.create_stream(net), path, **({} if suffix == ".pt" else {"chunk": 4}))
     runner = pts.load(path)
-    with torch.no_grad():
-        whole = net(x)
+    whole = net(x)
     assert differs(joined(runner, x, 1, 9, 5), whole) < 1e-5
     runner(x[..., :20])
     state = runner.get_state()

@@ -1,8 +1,11 @@
-"""Conformers made for streams: SpeechBrain's with dynamic chunks, NeMo's FastConformer with a cache-aware context, and
-blocks that share attention weights as Zipformer's do; on [B, C, T]."""
+"""Conformers made for streams: SpeechBrain's with dynamic chunks, and NeMo's FastConformer with a cache-aware context.
+
+All are on [B, C, T].
+"""
 
 import torch
 import torch.nn.functional as F
+from relative_positions import RelativeAttention, RelativeTable
 from torch import Tensor, nn
 
 
@@ -149,8 +152,19 @@ class CausalConvolution(nn.Module):
 class FastConformer(nn.Module):
     """NeMo's cache-aware FastConformer encoder, with one of its styles of attention context."""
 
-    def __init__(self, bands=5, width=8, heads=2, layers=2, att_context_size=(4, 1), style="chunked_limited") -> None:
+    def __init__(
+        self,
+        bands=5,
+        width=8,
+        heads=2,
+        layers=2,
+        att_context_size=(4, 1),
+        style="chunked_limited",
+        rel_pos=True,
+        longest=200,
+    ) -> None:
         super().__init__()
+        self.positions, self.xscale = RelativeTable(width, longest) if rel_pos else None, width**0.5
         self.att_context_size, self.style = list(att_context_size), style
         self.pre_encode = CausalSubsampling(bands, width)
         parts = [
@@ -158,7 +172,7 @@ class FastConformer(nn.Module):
                 {
                     "ff1": Half(width),
                     "norm_att": nn.LayerNorm(width),
-                    "att": MultiHeadAttention(heads, width),
+                    "att": RelativeAttention(heads, width) if rel_pos else MultiHeadAttention(heads, width),
                     "norm_conv": nn.LayerNorm(width),
                     "conv": CausalConvolution(width, 3),
                     "ff2": Half(width),
@@ -185,57 +199,15 @@ class FastConformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre_encode(x)
+        pos = None
+        if self.positions is not None:
+            x = x * self.xscale
+            pos = self.positions(x)
         mask = self._create_mask(x.shape[1], x.device)
         for layer in self.layers:
             residual = x + 0.5 * layer["ff1"](x)
             y = layer["norm_att"](residual)
-            residual = residual + layer["att"](y, y, y, mask)
+            residual = residual + (layer["att"](y, y, y, mask) if pos is None else layer["att"](y, mask, pos))
             residual = residual + layer["conv"](layer["norm_conv"](residual))
             x = layer["norm_out"](residual + 0.5 * layer["ff2"](residual))
         return x.transpose(1, 2)
-
-
-# ---------------------------------------------------------------------- Zipformer
-
-
-class SharedWeights(nn.Module):
-    """A block whose attention weights serve two self-attentions and a gated one between them, in chunks."""
-
-    def __init__(self, width: int = 8, heads: int = 2, chunk: int = 4, left: int = 2) -> None:
-        super().__init__()
-        self.heads, self.chunk, self.left = heads, chunk, left
-        self.in_proj = nn.Linear(width, 2 * width)
-        self.values = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.outs = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.gate, self.gate_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.scale = nn.Parameter(torch.rand(width))
-
-    def weights(self, x: Tensor) -> Tensor:
-        t, b, width = x.shape  # time first
-        q, k = self.in_proj(x).chunk(2, dim=-1)
-        q = q.reshape(t, b, self.heads, -1).permute(2, 1, 0, 3)
-        k = k.reshape(t, b, self.heads, -1).permute(2, 1, 3, 0)
-        scores = torch.matmul(q, k)
-        c = torch.arange(t, dtype=torch.int32, device=x.device) // self.chunk
-        hidden = torch.logical_or(c > c.unsqueeze(-1), c < c.unsqueeze(-1) - self.left)
-        return scores.masked_fill(hidden, -1000.0 * 1000).softmax(dim=-1)
-
-    def attend(self, x: Tensor, weights: Tensor, i: int) -> Tensor:
-        t, b, _ = x.shape
-        v = self.values[i](x).reshape(t, b, self.heads, -1).permute(2, 1, 0, 3)
-        return self.outs[i](torch.matmul(weights, v).permute(2, 1, 0, 3).reshape(t, b, -1))
-
-    def gated(self, x: Tensor, weights: Tensor) -> Tensor:
-        t, b, _ = x.shape
-        s, x, y = self.gate(x).chunk(3, dim=-1)
-        x = (x * torch.tanh(s)).reshape(t, b, weights.shape[0], -1).permute(2, 1, 0, 3)
-        x = torch.matmul(weights, x).permute(2, 1, 0, 3).reshape(t, b, -1)
-        return self.gate_out(x * y)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(2, 0, 1)
-        weights = self.weights(x)
-        x = x + self.attend(x, weights, 0)
-        x = x + self.gated(x, weights[0:1])
-        x = x + self.attend(x, weights, 1) * self.scale
-        return x.permute(1, 2, 0)

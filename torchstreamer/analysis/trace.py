@@ -12,6 +12,7 @@ from ..core.describe import samples
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..errors import StreamError, StreamInputError
+from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
 from .arguments import tensors, whole_number
 from .parts import Part, new_copy, parts_of, samples_in, watch
@@ -197,9 +198,12 @@ class _Run:
         self.parts = list(parts_of(stream))
         self.copies = list(parts_of(self.twin))
         self.seen: Dict[int, List[Tuple[Optional[Tensor], Optional[Tensor]]]] = {}
+        self.related: Dict[int, _Related] = {}
         for i, part in enumerate(self.copies):
             if part.call == "step":
                 watch(part.module, "step", self._recorder(i))
+            elif isinstance(part.module, RelationNode):
+                self.related[i] = _Related(part.module)
         self.modules: Dict[int, List[Any]] = {}
         with torch.no_grad():
             self.whole = self._offline(given)
@@ -220,6 +224,8 @@ class _Run:
         paths = dict(self.net.named_modules())
         turns: Dict[int, int] = {}
         for i, (part, twin) in enumerate(zip(self.parts, self.copies, strict=True)):
+            if i in self.related:
+                yield part, "itself on its whole input", *self.related[i].comparison()
             if part.call != "step" or i not in self.seen:
                 continue
             y = _joined([out for _, out in self.seen[i]])
@@ -305,6 +311,45 @@ class _Run:
         del module.step  # no longer watched
         with torch.no_grad():
             return module.step(whole.clone(), True)
+
+
+class _Related:
+    # What an attention in a captured model got and gave, as [B, C, T].
+
+    def __init__(self, node: RelationNode) -> None:
+        self.node = node
+        self.came: List[List[Optional[Tensor]]] = []
+        self.gave: List[Optional[Tensor]] = []
+        self.static: Dict[int, Tensor] = {}
+        watch(node, "run", self._record)
+
+    def comparison(self) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """What it gave, and what it gives for the whole of that."""
+        node: Any = self.node
+        del node.run  # no longer watched
+        chunks: List[Optional[Tensor]] = [None] * (max(*node.sources, node.target) + 1)
+        for source, layout, pieces in zip(node.sources, node.layouts, zip(*self.came, strict=True), strict=False):
+            whole = _joined(pieces)
+            chunks[source] = None if whole is None else layout.unpack(whole)
+        for source, value in self.static.items():
+            chunks[source] = value
+        with torch.no_grad():
+            node.run(chunks, 0, True)
+        return _joined(self.gave), self._signal(node.layout_out, chunks[node.target])
+
+    def _record(self, method: Any, args: Tuple[Any, ...]) -> None:
+        node: Any = self.node
+        chunks = args[0]
+        streamed = node.sources[: node.streamed]
+        self.came.append([self._signal(layout, chunks[i]) for layout, i in zip(node.layouts, streamed, strict=True)])
+        self.static.update({i: chunks[i] for i in node.sources[node.streamed :]})
+        chunks[node.target] = None
+        method(*args)
+        self.gave.append(self._signal(node.layout_out, chunks[node.target]))
+
+    @staticmethod
+    def _signal(layout: Any, x: Optional[Tensor]) -> Optional[Tensor]:
+        return None if x is None else layout.pack(x).detach().clone()
 
 
 def _owners(net: nn.Module) -> Dict[int, nn.Module]:

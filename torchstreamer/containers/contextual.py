@@ -6,8 +6,9 @@ from typing import Optional
 from torch import nn
 
 from ..core.context import Context
-from ..layers.attention import SelfAttention1d, TransformerEncoder1d, TransformerEncoderLayer1d
-from ..layers.attention_body import GroupedQueryAttention
+from ..layers.attention import SelfAttention1d, TransformerEncoderLayer1d
+from ..layers.encoders import TransformerEncoder1d
+from ..layers.grouped_queries import GroupedQueryAttention
 from .parallel import Parallel1d
 from .residual import Residual1d
 

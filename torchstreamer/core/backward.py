@@ -1,6 +1,6 @@
 """What a stream says of backward passes that torch would end with words of its own, or let go wrong."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, List, Tuple
 
 import torch
@@ -92,8 +92,14 @@ def _any_freed(nodes: Tuple[Any, ...]) -> bool:
     return False
 
 
+@cache
+def _saved_names(kind: Any) -> List[str]:
+    return [name for name in dir(kind) if name.startswith("_raw_saved_")]
+
+
 def _freed(node: Any) -> bool:
-    names = [name for name in dir(node) if name.startswith("_raw_saved_")]
+    kind: Any = type(node)
+    names = _saved_names(kind)
     for name in names:
         saved = getattr(node, name)
         for each in saved if isinstance(saved, (tuple, list)) else (saved,):

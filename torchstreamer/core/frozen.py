@@ -1,12 +1,13 @@
 """A network as its stream in training mode takes it: statistics frozen, dropout random, and the network left alone."""
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Set
 
 from torch import nn
 from torch.nn.modules import batchnorm, dropout
 
 from ..errors import UnsupportedModuleError
+from .patched import twin
 
 __all__ = ["follow_modes", "frozen_twin", "in_training", "is_twin", "random_parts", "recorded_in_training"]
 
@@ -31,25 +32,19 @@ def frozen_twin(net: nn.Module, whole: Callable[[nn.Module], bool]) -> nn.Module
         UnsupportedModuleError: a module is random in training mode in a way that no stream is, or normalises by
             statistics of the batch; the module is the network's own
     """
-    made: Dict[nn.Module, nn.Module] = {}
-
-    def twin_of(module: nn.Module) -> nn.Module:
-        if module not in made:
+    if whole(net):
+        _refuse_inside(net)
+        return net
+    made = twin(net, lambda module: module if whole(module) else None, training=False)
+    seen: Set[nn.Module] = set()
+    for module, copy in zip(net.modules(), made.modules(), strict=True):
+        if copy is not module:
             _refuse(module)
-            if whole(module):
-                _refuse_inside(module)
-                made[module] = module
-            else:
-                twin = made[module] = object.__new__(type(module))
-                twin.__dict__.update(module.__dict__)
-                twin.__dict__["_modules"] = {
-                    name: None if child is None else twin_of(child) for name, child in module._modules.items()
-                }
-                twin.__dict__[_MODE] = module.training
-                twin.training = False
-        return made[module]
-
-    return twin_of(net)
+            copy.__dict__[_MODE] = module.training
+        elif module not in seen:
+            seen.update(module.modules())
+            _refuse_inside(module)
+    return made
 
 
 def is_twin(module: nn.Module) -> bool:

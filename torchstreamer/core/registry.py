@@ -36,6 +36,7 @@ _fallback: List[Callable[[Any, Telling], BaseStream]] = []
 _capture: List[Callable[..., Any]] = []
 _containers: List[Type[nn.Module]] = []
 _contexts: List[Callable[[nn.Module, Context], Optional[nn.Module]]] = []
+_handling: List[nn.Module] = []  # modules whose handlers are at work
 
 
 @overload
@@ -342,7 +343,16 @@ def _placed(net: nn.Module, context: Context, captured: bool) -> Optional[nn.Mod
 
 def _handled(net: nn.Module, factory: Factory, telling: Telling) -> BaseStream:
     telling.begin("making the streams of its modules")
-    return _ended(factory(net), telling)
+    _handling.append(net)
+    try:
+        return _ended(factory(net), telling)
+    finally:
+        _handling.pop()
+
+
+def is_handled(net: nn.Module) -> bool:
+    """Whether the handler of a module is at work, which may have the module captured."""
+    return any(each is net for each in _handling)
 
 
 def _ended(stream: BaseStream, telling: Telling) -> BaseStream:
@@ -358,8 +368,9 @@ def _refuse_lazy(net: nn.Module) -> None:
 
 
 def _refuse_hooks(net: nn.Module) -> None:
-    # The hooks of weight_norm and spectral_norm only compute a weight, which the handlers of convolutions do too.
-    known = ("WeightNorm", "SpectralNorm") if isinstance(net, (nn.Conv1d, nn.ConvTranspose1d)) else ()
+    # The hooks of weight_norm and spectral_norm only compute a weight, which the handlers of these layers do too.
+    normed = isinstance(net, (nn.Conv1d, nn.ConvTranspose1d, nn.RNNBase))
+    known = ("WeightNorm", "SpectralNorm") if normed else ()
     hooks = [*net._forward_pre_hooks.values(), *net._forward_hooks.values()]
     hooks += [*net._backward_pre_hooks.values(), *net._backward_hooks.values()]
     unknown = [hook for hook in hooks if type(hook).__name__ not in known]
@@ -413,7 +424,7 @@ def is_streamable(
 def _takes_plain(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> bool:
     """Whether a handler's stream takes chunks like the example."""
     plain = time_dim == -1 and length_multiple == 1 and isinstance(example, Tensor) and example.dim() == 3
-    return plain and find_handler(net) is not None
+    return plain and find_handler(net) is not None and not is_handled(net)
 
 
 def _reports(

@@ -17,7 +17,9 @@ __all__ = ["RingBuffer"]
 
 
 # The attributes of a RingBuffer that are plain numbers.
-_NUMBERS = frozenset(["held", "skip", "begin", "room", "free", "period", "borrowed", "again", "_rank_two", "fold"])
+_NUMBERS = frozenset(
+    ["held", "skip", "begin", "room", "free", "period", "borrowed", "again", "lead", "_rank_two", "fold"]
+)
 
 
 class RingBuffer(Memory):
@@ -66,6 +68,7 @@ class RingBuffer(Memory):
         self.period = -1  # length of the chunks that `advance` takes; -1 if it takes none
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self.again = False  # memory may be written a second time, since nobody keeps a view of it
+        self.lead = 0  # channels before each row of memory that is written in place, for who computes them with the row
         self._rank_two = False
 
     # ------------------------------------------------------------------ for handlers
@@ -192,6 +195,18 @@ class RingBuffer(Memory):
         self.free -= t
         return first
 
+    @torch.jit.unused
+    def reserve(self, t: int) -> int:
+        """`advance` for one who writes the chunk himself, each row after its lead, `lead + C` values apart."""
+        if t > self.free:
+            self._move(self.held, t)
+            self.period = t
+        own = self.__dict__
+        first: int = self.begin
+        own["begin"] = first + t
+        own["free"] -= t
+        return first
+
     def retain(self, rows: Tensor, first: int, n: int) -> None:
         """Keep ``n`` of the rows that `extend` returned, from ``first`` on. If ``n`` is negative, samples are owed."""
         self._retain(rows, first, n, rows.size(1))
@@ -268,7 +283,9 @@ class RingBuffer(Memory):
                 self.free = self.room - held
                 return
         room = max(2 * held + t, min(4 * held, 16))
-        memory = data.new_empty([data.size(0), room, data.size(2)])
+        memory = data.new_empty([data.size(0), room, self.lead + data.size(2)])
+        if self.lead > 0:
+            memory = memory.narrow(2, self.lead, data.size(2))
         memory.narrow(1, 0, held).copy_(self.rows())
         self._set(memory, room)
         self.free = room - held
@@ -276,7 +293,8 @@ class RingBuffer(Memory):
     def _write(self, x: Tensor, place: int, t: int) -> None:
         data = self.data
         c = data.size(2)
-        data.as_strided([data.size(0), c, t], [data.stride(0), 1, c], place * c).copy_(x)
+        width = self.lead + c
+        data.as_strided([data.size(0), c, t], [data.stride(0), 1, width], place * width + self.lead).copy_(x)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 2 and x.dim() != 3:

@@ -8,7 +8,15 @@ from torch import Tensor
 from ..errors import StreamInputError
 from .cell import Cell
 
-__all__ = ["RowClock"]
+__all__ = ["RowClock", "too_long"]
+
+
+def too_long(t: int, came: int, longest: int) -> str:
+    """What is wrong with ``t`` samples after others, where a signal is no longer than that."""
+    return (
+        f"signal_too_long: a chunk of {t} samples came after {came}; a signal of up to {longest} was expected, by the "
+        "max_length of a context, or the end of a table; end it before, or make the stream with more"
+    )
 
 
 class RowClock(Cell):
@@ -60,10 +68,7 @@ class RowClock(Cell):
         """
         came = int(self.held[0].max().item()) if len(self.held) > 0 else 0
         if came + t > longest:
-            raise StreamInputError(
-                f"signal_too_long: a chunk of {t} samples came after {came}; a signal of up to {longest} was expected, "
-                "by the max_length of a context, or the end of a table; end it before, or make the stream with more"
-            )
+            raise StreamInputError(too_long(t, came, longest))
 
     def forget(self) -> None:
         """Hold nothing, as before the first chunk."""

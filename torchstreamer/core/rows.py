@@ -131,6 +131,8 @@ class RowStream:
             StreamInputError: ``unknown_id``
         """
         with self._at_work():
+            if id is None:
+                self.stream._backward.cut(False)
             changes: Dict[Hashable, Optional[Row]] = {}
             for name in list(self._table) if id is None else [id]:
                 row = self._table.known(name).copy()

@@ -20,7 +20,7 @@ from .printing import described
 from .reach import Reach, offline_length, settled_length
 from .remembering import Remembering
 from .script_copy import script_copy
-from .tracing import autocasting, inference_mode, plain_inference
+from .tracing import autocasting, inference_mode, plain_inference, recorded_form
 from .turns import in_use, stays_in_eval
 from .user_forward import adopt_forward, inherited_step, scripted_class
 from .whole_numbers import require_length
@@ -66,7 +66,10 @@ class BaseStream(Remembering):
     fresh: bool = False
 
     # Scripts take the numbers alone.
-    __jit_ignored_attributes__ = ["reach", "axes", "_turn", "_backward"]
+    __jit_ignored_attributes__ = ["reach", "axes", "_turn", "_known", "_backward"]
+
+    # What the last chunk was, if a chunk like it needs no other checks than that it is like it.
+    _known: Any = None
 
     # How the module itself lays out its signals, where that is otherwise than `[B, C, T]`.
     axes: Optional[Axes] = None
@@ -254,9 +257,52 @@ class BaseStream(Remembering):
         if not lock.acquire(False):
             raise in_use()
         try:
-            return self._run(x, final)
+            known = self._known
+            if known is None or final or not isinstance(x, Tensor) or x.is_nested:
+                return self._run_first(x, final)
+            like, shape, dtype, device, layout, inferred = known
+            if (
+                x.shape != shape
+                or x.dtype is not dtype
+                or x.device != device
+                or x.layout is not layout
+                or torch.is_grad_enabled()
+                or torch.is_inference_mode_enabled() is not inferred
+                or self._buffers["_like"] is not like
+                or self._failed
+                or recorded_form()
+            ):
+                return self._run_first(x, final)
+            # `_run`, on a chunk like the last one.
+            if self._limit >= 0:
+                self._require_room(x)
+            own = self.__dict__
+            own["_failed"] = True
+            y = self.step(x.unsqueeze(0) if self._unbatched else x, False)
+            if y is not None:
+                if y.size(-1) > 0:
+                    y = y.clone() if self.aliasing != 0 else y.contiguous()
+                    y = y.squeeze(0) if self._unbatched else y
+                else:
+                    y = None
+            own["_failed"] = False
+            return y
         finally:
             lock.release()
+
+    @torch.jit.unused
+    def _run_first(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        self._known = None
+        own = type(self)._run is BaseStream._run and type(self)._accept is BaseStream._accept
+        known: Any = None
+        if own and not final and isinstance(x, Tensor) and not x.is_nested and not torch.is_grad_enabled():
+            shape = x.shape
+            if len(shape) > 0 and shape[-1] > 0:
+                known = (shape, x.dtype, x.device, x.layout, torch.is_inference_mode_enabled())
+        y = self._run(x, final)
+        if known is not None:  # no call of torch from here on, which might fail with the state changed
+            self._known = (self._buffers["_like"], *known)
+        return y
 
     def _check_end(self, came: int, first: bool) -> None:
         # A stream that takes only some lengths refuses here to end a signal, before anything is written.
@@ -358,22 +404,20 @@ class BaseStream(Remembering):
         random. Any other stream stays in the eval form that it was made in, and ``train()`` warns. The network that the
         stream was made from stays in its mode.
         """
-        if self._trains:
-            for part in self.modules():
-                if isinstance(part, BaseStream) or hasattr(part, "begins_in_training"):
-                    part.training = mode
-            return self
-        if mode:
+        if mode and not self._trains:
             stays_in_eval(self)
             return self
-        return super().train(False)
+        for part in self.modules():  # others may be the network's own
+            if isinstance(part, BaseStream) or hasattr(part, "begins_in_training"):
+                part.training = mode
+        return self
 
     def __str__(self) -> str:
         return described(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # nn.Module searches all its tables first.
-        if name == "_failed" or name == "_inside":
+        if name == "_failed" or name == "_inside" or name == "_known":
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)

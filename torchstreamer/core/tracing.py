@@ -9,7 +9,16 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.jit import is_scripting
 
-__all__ = ["autocasting", "in_place", "inference_mode", "plain_inference", "recorded_form", "recording", "tracing"]
+__all__ = [
+    "autocasting",
+    "in_place",
+    "inference_mode",
+    "plain_inference",
+    "recorded_form",
+    "recording",
+    "settled",
+    "tracing",
+]
 
 
 def autocasting(x: Tensor) -> bool:
@@ -68,6 +77,15 @@ def in_place() -> bool:
     """Whether rings may be written in place, as far as a recording is concerned."""
     if not is_scripting():
         return not _Tracing.form or not recorded_form()
+    return True
+
+
+def settled() -> bool:
+    """Both `plain_inference` and `in_place`, which cost a short step more one by one."""
+    if torch.is_grad_enabled():
+        return False
+    if not is_scripting():
+        return not is_compiling() and (not _Tracing.form or not recorded_form())
     return True
 
 

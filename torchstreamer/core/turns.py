@@ -61,7 +61,8 @@ def stays_in_eval(module: nn.Module) -> None:
         module.__dict__["_told_of_training"] = True
         warnings.warn(
             f"train() of a {type(module).__name__} changes nothing: it stays in the eval form that it was made in; "
-            "gradients flow all the same; to train in training mode, use the network itself",
+            "gradients flow all the same; to train in training mode, make it with training='frozen', or use the "
+            "network itself",
             UserWarning,
             stacklevel=3,
         )

@@ -3,6 +3,7 @@
 import operator
 from typing import Any, Optional
 
+from torch import SymInt
 from torch.jit import is_scripting
 
 from ..errors import StreamInputError
@@ -35,7 +36,7 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
 def require_length(n: int) -> None:
     """Refuse what is no number of samples."""
     if not is_scripting():
-        if type(n) is not int:
+        if type(n) is not int and not isinstance(n, SymInt):  # an export asks for lengths that are not known yet
             whole_number(n, "length", 0)
     if n < 0:
         raise StreamInputError(

@@ -210,7 +210,7 @@ def _relation(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, E
     pattern = node.pattern()
     lag = query_lag(pattern, late.lag)
     key, m = plan.key(late), late.per_step
-    part = RelationPart(node.body, list(node.layouts), node.queries, pattern, late.lag, lag, key, m)
+    part = RelationPart(node.body, list(node.layouts), node.layout_out, node.queries, pattern, late.lag, lag, key, m)
     made = plan.add(part.to(late.example.device), edges, lag, late.length, *_axes(node.layout_out))
     return [(node.target, made)]
 

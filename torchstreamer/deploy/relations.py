@@ -3,7 +3,8 @@
 With ``m`` samples per step, keys come at lag ``d`` and queries are answered at a lag ``D``, by which the newest key
 that they see is there. Both stand at the same places of the pattern in every step and row, so which slot a query sees
 is a constant; which slots hold samples of the row's signal follows from the row's age and length. What lies outside of
-the signal is zeroed before it is written, for a weight of 0 does not hide ``nan``.
+the signal, or is not finite, is zeroed before it is written, for a weight of 0 does not hide ``nan``; a channel besides
+says where something was not finite, and what sees it gets ``nan``.
 """
 
 from typing import Any, List, Sequence, Tuple
@@ -47,6 +48,7 @@ class RelationPart(Part):
     Args:
         body: computes the answers, see `RelationNode`
         layouts: of the query-side values, then of the key-side ones
+        layout_out: of the answers
         queries: how many the first are
         pattern: which query sees which key
         lag: of the values, at least 0
@@ -62,6 +64,7 @@ class RelationPart(Part):
         self,
         body: nn.Module,
         layouts: Sequence[Layout],
+        layout_out: Layout,
         queries: int,
         pattern: Pattern,
         lag: int,
@@ -73,6 +76,7 @@ class RelationPart(Part):
         self.body = body
         self.layouts = nn.ModuleList(layouts)
         self.channels = [layout.channels for layout in layouts]
+        self.layout_out = layout_out
         self.queries = queries
         self.lag, self.lag_out, self.key = lag, lag_out, key
         self.prefix = pattern.prefix
@@ -89,7 +93,11 @@ class RelationPart(Part):
     def empty(self, xs: List[Tensor]) -> List[Tensor]:
         # Queries that wait, keys, and those at the start of the signal.
         packed: Any = [layout.pack(x) for layout, x in zip(self.layouts, xs, strict=True)]  # type: ignore[operator]
-        rows, queries, keys = packed[0].size(0), sum(self.channels[: self.queries]), sum(self.channels[self.queries :])
+        rows, queries, keys = (
+            packed[0].size(0),
+            sum(self.channels[: self.queries]),
+            sum(self.channels[self.queries :]) + 1,
+        )
         sizes = [(queries, self.lag_out - self.lag), (keys, self.slots), (keys, self.prefix)]
         return [packed[0].new_zeros([rows, *size]) for size in sizes if size[1] > 0]
 
@@ -98,7 +106,9 @@ class RelationPart(Part):
         q, new = torch.cat(packed[: self.queries], 1), torch.cat(packed[self.queries :], 1)
         m = q.size(2)
         inside = rows.inside(m, self.lag, self.key).unsqueeze(1)
-        new = torch.where(inside, new, torch.zeros_like(new))
+        finite = torch.isfinite(new).all(1, keepdim=True)
+        new = torch.where(inside & finite, new, torch.zeros_like(new))
+        new = torch.cat([new, (inside & ~finite).to(new.dtype)], 1)
         held = [rows.restart(state, 0.0) for state in states]
         waiting = torch.where(inside, q, torch.zeros_like(q))
         keys, kept = new, []
@@ -129,7 +139,10 @@ class RelationPart(Part):
             keys = torch.cat([sinks, keys], 2)
             j = torch.cat([sunk, j], 1)
         parts = list(torch.split(waiting[:, :, :m], self.channels[: self.queries], 1))
-        parts += torch.split(keys, self.channels[self.queries :], 1)
+        *faced, spoilt = torch.split(keys, [*self.channels[self.queries :], 1], 1)
+        parts += faced
         given = [layout.unpack(part) for layout, part in zip(self.layouts, parts, strict=True)]  # type: ignore[operator]
         y = self.body([*given, mask, i, j])[0]
-        return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(states, kept, strict=True)]
+        if y.is_floating_point():
+            y = self.layout_out.spoilt(y, (mask & (spoilt > 0)).any(2))
+        return y, [rows.keep(old, each.to(old.dtype)) for old, each in zip(held, kept, strict=True)]

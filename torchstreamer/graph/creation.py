@@ -15,6 +15,7 @@ from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
 from . import (  # noqa: F401  (they register themselves)
+    rules_attention,
     rules_chance,
     rules_length,
     rules_padding,
@@ -31,10 +32,14 @@ from .input import Port
 from .lowering import Lowering
 from .model_trial import shortest_length
 from .nodes import GateNode
+from .refusals import OperationError
 from .several import PortedGraphStream
 from .values import RelationCall, Value
 
 __all__ = ["assembled", "graph_stream", "recurrent_refusal"]
+
+# How a loop takes samples one by one.
+_PARTED = frozenset(["select", "unbind", "split", "split_with_sizes", "squeeze", "slice"])
 
 
 def graph_stream(
@@ -61,26 +66,33 @@ def graph_stream(
         elif error.code in ("fixed_batch", "rows_mixed", "not_exportable"):
             other = {"dynamic_rows": False, "tied": False}
         else:
-            recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None
-            raise (recurrent or error) from None
+            raise (recurrent_refusal(net, error) or error) from None
         try:
             return _made(net, examples, times, length_multiple, telling, context=context, **other)
         except UnsupportedModuleError as later:
-            later = recurrent_refusal(net) or later if later.code == "fixed_length" else later
+            later = recurrent_refusal(net, later) or later
             raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
 
 
-def recurrent_refusal(net: nn.Module) -> Optional[UnsupportedModuleError]:
-    """The refusal of a recurrent cell, which a loop over time calls that the exporter unrolls for one length."""
-    for module in net.modules():
+def recurrent_refusal(net: nn.Module, error: UnsupportedModuleError) -> Optional[UnsupportedModuleError]:
+    """The refusal of a recurrent cell, which a loop over time calls that the exporter unrolls for one length.
+
+    Args:
+        net: the model
+        error: what it is refused for: a fixed length, or, where several lengths have the same number of samples after
+            a stride, that the loop takes single samples
+    """
+    parted = isinstance(error, OperationError) and error.operation in _PARTED
+    for path, module in net.named_modules():
         if isinstance(module, nn.RNNCellBase):
-            whole = type(module).__name__.removesuffix("Cell")
-            return UnsupportedModuleError(
-                "fixed_length",
-                module,
-                "it is called in a loop over time, which works for signals of one length only when it is captured",
-                f"use nn.{whole}, which is the cell along time, or register a handler for the module that loops",
-            ).within(net)
+            if error.code == "fixed_length" or (parted and path.rpartition(".")[0] == error.path):
+                whole = type(module).__name__.removesuffix("Cell")
+                return UnsupportedModuleError(
+                    "fixed_length",
+                    module,
+                    "it is called in a loop over time, which works for signals of one length only when it is captured",
+                    f"use nn.{whole}, which is the cell along time, or register a handler for the module that loops",
+                ).within(net)
     return None
 
 

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import warnings
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Tuple
@@ -17,6 +18,7 @@ from torch.nn.modules import transformer
 from ..core.telling import Telling
 from ..errors import StreamError, UnsupportedModuleError
 from .functional import made_functional
+from .hinted_masks import HintedMasks
 
 __all__ = ["exported"]
 
@@ -36,18 +38,25 @@ def exported(
         UnsupportedModuleError: the exporter cannot record it
     """
     names = list(inspect.signature(net.forward).parameters.values())
-    dynamic: Any = shapes
-    if names and names[0].kind is inspect.Parameter.VAR_POSITIONAL:
-        dynamic = (shapes,)
+    several = bool(names) and names[0].kind is inspect.Parameter.VAR_POSITIONAL
+    dynamic: Any = (shapes,) if several else shapes
     telling.begin("exporting it with torch.export")
-    with _exporting(net):
+    with _exporting(net), HintedMasks():
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
         whole = made_functional(program)
     if whole:
         return program
     telling.note("tracing it once more, without what it does in place")
+    if several:
+        _name_one_by_one(program, names[0].name)
     with _exporting(net):
         return program.run_decompositions({})
+
+
+def _name_one_by_one(program: ExportedProgram, name: str) -> None:
+    # Torch 2.9 writes conditions on the inputs of `*xs` as on xs[0], which the second trace, of xs_0, does not know.
+    pattern = re.compile(rf"L\['{name}'\]\[([0-9]+)\]")
+    program._guards_code = [pattern.sub(rf"L['{name}_\1']", guard) for guard in program._guards_code]
 
 
 @contextmanager

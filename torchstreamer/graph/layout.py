@@ -20,6 +20,7 @@ class Layout(nn.Module):
     order: List[int]
     back: List[int]
     others: List[int]
+    marks: List[int]
 
     def __init__(self, time: int, rows: int, inner: int, others: Sequence[int]) -> None:
         super().__init__()
@@ -29,6 +30,8 @@ class Layout(nn.Module):
         self.back = [self.order.index(axis) for axis in range(rank)]
         self.moved = self.order != list(range(rank))
         self.has_rows = rows >= 0
+        self.marks = [1] * rank  # sizes of a mark for each sample
+        self.time, self.rows = time, rows
         self.inner = inner
         self.others = list(others)
         channels = inner
@@ -53,3 +56,14 @@ class Layout(nn.Module):
         shape = [y.size(0) * self.inner] + self.others if self.has_rows else self.others
         y = y.reshape(shape + [y.size(2)])
         return y.permute(self.back) if self.moved else y
+
+    def spoilt(self, y: Tensor, bad: Tensor) -> Tensor:
+        """The tensor, as the model has it, with ``nan`` in samples ``[B, T]`` that are bad."""
+        if self.has_rows:
+            bad = bad.repeat_interleave(self.inner, 0) if self.inner > 1 else bad
+            bad = bad.transpose(0, 1) if self.rows > self.time else bad
+        size = list(self.marks)
+        size[self.time] = y.size(self.time)
+        if self.has_rows:
+            size[self.rows] = y.size(self.rows)
+        return y.masked_fill(bad.reshape(size), float("nan"))

@@ -32,6 +32,7 @@ from .values import (
     Relation,
     Replay,
     Rows,
+    Skew,
     Spread,
     Static,
     Unusable,
@@ -50,8 +51,9 @@ _remade: Dict[str, Callable[..., Replay]] = {}
 _IGNORED = frozenset(
     ["_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"]
 )
-_SEEN = (Value, Spread, EndSamples, Group, Relation, Board)  # what reports speak of
+_SEEN = (Value, Spread, EndSamples, Group, Relation, Skew, Board)  # what reports speak of
 _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
+_RESHAPES = frozenset(["view", "_unsafe_view", "reshape"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
 
@@ -175,7 +177,7 @@ class Lowering:
                 self.operations.append(Operation(names[str(name)], "", found.error))
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
-            if isinstance(found, (Board, Relation, Unusable)):
+            if isinstance(found, (Board, Relation, Skew, Unusable)):
                 refusal = returned(self, names[str(name)], found)
                 if not self.collect:
                     raise refusal
@@ -200,10 +202,7 @@ class Lowering:
         found = self._env.get(node)
         if isinstance(found, Refused) and not isinstance(found, AtEnd):
             self.operations.append(Operation(node, "", found.error))
-        elif (
-            isinstance(found, (Value, Spread, EndSamples, Group, Relation, Board, list))
-            and node.target is not operator.getitem
-        ):
+        elif isinstance(found, (*_SEEN, list)) and node.target is not operator.getitem:
             self.operations.append(Operation(node, self.alignment.handler or "samplewise"))
 
     def _placeholder(self, node: fx.Node, port: Any) -> Any:
@@ -262,7 +261,7 @@ class Lowering:
             raise self.refuse(node, "random", *REASONS["rand"])
         if name == "chance" and not (isinstance(args[0], Value) and not args[0].lifted):
             raise self.refuse(node, "training_mode", *REASONS["chance"])
-        if any(isinstance(thing, Relation) for thing in things):
+        if any(isinstance(thing, (Relation, Skew)) for thing in things):
             from .rules_relation import related  # which knows this module
 
             try:
@@ -329,7 +328,7 @@ class Lowering:
     def _of_values(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Value:
         """The value of an operation on values that depend on no signal."""
         lifted = any(isinstance(thing, Value) and thing.lifted for thing in things_in([args, kwargs]))
-        ruled = lifted and not is_pointwise(node)
+        ruled = operation_name(node) in _RESHAPES or (lifted and not is_pointwise(node))
         found = self._streamed(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
         assert isinstance(found, Value)
         return found
@@ -343,10 +342,11 @@ class Lowering:
             kwargs: the same
         """
         things = list(things_in([args, kwargs]))
+        reshaped = operation_name(node) in _RESHAPES and isinstance(args[0], Spread)
         for thing in things:
             if isinstance(thing, EndSamples):
                 raise self.refuse(node, "single_sample", *REASONS["select"])
-            if isinstance(thing, torch.SymInt):
+            if isinstance(thing, torch.SymInt) and not reshaped:
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
                 raise self.refuse(node, "total_length", *REASONS.get(operation_name(node), reason))
         spreads = [thing for thing in things if isinstance(thing, Spread)]
@@ -366,6 +366,8 @@ class Lowering:
                 recipe = self.positions.ranked(node, recipe, streamed)
             else:
                 recipe = self.positions.shifted(node, recipe, streamed)
+        if len({value.mixed for value in streamed if value.merged}) > 1:
+            raise self.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows and time in one order")
         clock = reference.clock
         meta = node.meta["val"]
         if isinstance(meta, (list, tuple)):

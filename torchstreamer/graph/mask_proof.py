@@ -22,7 +22,9 @@ __all__ = ["Proof"]
 
 
 _NAMES = {"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne"}
-_SAME = frozenset(["clone", "alias", "contiguous", "detach", "lift_fresh_copy", "expand_as", "_assert_tensor_metadata"])
+_SAME = frozenset(
+    ["clone", "alias", "contiguous", "detach", "lift_fresh_copy", "expand_as", "hinted", "_assert_tensor_metadata"]
+)
 _MOVES = frozenset(
     [
         "unsqueeze",

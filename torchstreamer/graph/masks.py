@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from ..core.context import Context, Pattern
+from .hinted_masks import is_hinted, without_mark
 from .lengths import Sizes
 from .mask_arithmetic import MaskError, Unsettled
 from .mask_numbers import Regular, regular
@@ -179,13 +180,18 @@ class Masks:
             raise MaskError("mask_length", "it has no axis of time", node)
         return Proof(self.sizes, size, self._tensor, first)
 
-    def number(self, node: fx.Node) -> Any:
+    def number(self, node: fx.Node, length: Any = None) -> Any:
         """What is known of a tensor of positions.
+
+        Args:
+            node: what gives it
+            length: of the signal, as a size, if that is not how long the tensor is
 
         Raises:
             MaskError: nothing is
         """
-        return self._proof(node, None).of(node)
+        proof = self._proof(node, None) if length is None else Proof(self.sizes, length, self._tensor)
+        return proof.of(node)
 
     def _of(self, proof: Proof, node: fx.Node) -> Regular:
         found = regular(proof.of(node))
@@ -210,6 +216,9 @@ class Masks:
             MaskError: that is not bounded, or not proved
         """
         known = [_Extent.of(each, self) for each in hidden]
+        for each, extent in zip(hidden, known, strict=True):
+            if isinstance(each, Hidden) and is_hinted(each.board.node):
+                self._require_causal(each, extent, length)
         node = next((each.board.node for each in hidden if isinstance(each, Hidden)), None)
         limit = min((each.limit for each in known if each.limit is not None), default=None)
         period = math.lcm(*(each.period for each in known))
@@ -238,6 +247,13 @@ class Masks:
                 raise MaskError("mask_length", "what it hides depends on where in the signal a query stands", node)
         self._require_own_key(hidden, n, pattern)
         return pattern, limit
+
+    def _require_causal(self, hidden: Hidden, extent: _Extent, length: Any) -> None:
+        # Whether the hint that the mask is causal is true, for all lengths: it repeats itself.
+        enough = extent.first + (extent.right or 0) + 2 * extent.period + 2
+        seen = self._seen([hidden], self.signal(length, min(enough, _LARGEST), extent.limit), length)
+        if extent.left is not None or not torch.equal(seen, torch.ones_like(seen).tril()):
+            raise MaskError("mask_and_hint", "is_causal=True comes with a mask that is another", hidden.board.node)
 
     def signal(self, length: Any, least: int, limit: Optional[int]) -> int:
         """The shortest signal, in samples of the input, of so many queries at least, or of as many as there can be."""
@@ -309,6 +325,7 @@ class Masks:
             return self.sizes.at(argument, n, 1) if isinstance(argument, torch.SymInt) else argument
 
         def made(inner: fx.Node) -> Any:
+            inner = without_mark(inner)
             value = inner.meta.get("val")
             if not isinstance(value, Tensor):
                 return self.sizes.at(value, n, 1)

@@ -37,7 +37,7 @@ def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> in
     """
     port = found.streamed[0]
     assert port.time is not None
-    typical = port.example.shape[port.time]
+    typical = _within(found, stream, port.example.shape[port.time])
     trial = _Trial(found, stream, telling)
     telling.begin("trying the stream against the model")
     problem = trial.disagreement(typical)
@@ -57,9 +57,10 @@ def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> in
         )
     shortest = _shortest_that_runs(found, typical)
     unit = found.sizes.scale * found.multiple
+    most = max(stream._limit, shortest) if stream._limit >= 0 else shortest + _SHORT * unit
     short: List[int] = []
     for n in range(shortest, shortest + _SHORT * unit):
-        if found.valid(n) and (len(short) < _FIRST or sum(short) < 3 * typical):
+        if found.valid(n) and n <= most and (len(short) < _FIRST or sum(short) < 3 * typical):
             short.append(n)
     wrong = [n for n in _telling_lengths(found, stream, short) if trial.disagreement(n)]
     if wrong:
@@ -71,6 +72,13 @@ def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> in
         shortest = next(n for n in range(wrong[-1] + 1, wrong[-1] + unit + 1) if found.valid(n))
     _check_guards(trial, max([shortest, *short]), typical)
     return shortest
+
+
+def _within(found: Capture, stream: GraphStream, typical: int) -> int:
+    """The length of the example, or the longest signal that there is, if that is less."""
+    if stream._limit < 0 or typical <= stream._limit:
+        return typical
+    return next((n for n in range(stream._limit, 0, -1) if found.valid(n) and _runs(found, n)), typical)
 
 
 def _telling_lengths(found: Capture, stream: GraphStream, short: List[int]) -> List[int]:

@@ -10,6 +10,7 @@ specialises its length in the exporter, becomes an operator with a symbolic shap
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
@@ -21,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ..core.axes import Axes
-from ..core.registry import create_stream
+from ..core.registry import create_stream, is_handled
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
@@ -219,7 +220,8 @@ def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) 
 
 def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) -> Iterator[nn.Module]:
     seen = set()
-    waiting = list(net.children())
+    # A handler may have its own module captured.
+    waiting = list(net.children()) if is_handled(net) else [net]
     while waiting:
         module = waiting.pop()
         if id(module) in seen:
@@ -232,6 +234,7 @@ def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) ->
 
 
 def _whole(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)  # the exporter asks for its signature
     def call(*args: Any, **kwargs: Any) -> Any:
         given = [value for value in pytree.tree_leaves((args, kwargs)) if value is not None]
         tensors = [value for value in given if isinstance(value, Tensor)]

@@ -82,7 +82,7 @@ class Positions:
         if not same or bound.get("start") not in (0, None) or bound["self"].given:
             raise self.refuse(node, "total_length", *REASONS["length"])
         size = meta.shape[axis]
-        place = Spread(node, (size,), torch.int64, 0, self.sizes.function(size), None, 0, 1)
+        place = Spread(node, (size,), torch.int64, 0, self.sizes.function(size, 1), None, 0, 1)
         place = self._places.setdefault(size.node.expr, place)
         return self._spread(node, Replay(LookedUp(axis), (bound["self"], place)))
 
@@ -98,7 +98,7 @@ class Positions:
     def _spread(self, node: fx.Node, recipe: Optional[Replay], first: Any = None, step: Any = None) -> Spread:
         meta = node.meta["val"]
         axis = self._axes(meta)[0]
-        length = self.sizes.function(meta.shape[axis])
+        length = self.sizes.function(meta.shape[axis], 1)
         return Spread(node, tuple(meta.shape), meta.dtype, axis, length, recipe, first, step)
 
     # ------------------------------------------------------------------ on a clock
@@ -106,9 +106,11 @@ class Positions:
     def bind(self, spread: Spread, reference: Value) -> Value:
         """A value without a clock, on the clock of another of the same length."""
         assert reference.clock is not None
-        if reference.clock in spread.bound:
-            return spread.bound[reference.clock]
-        if not self.clocks.same_length(spread.length, reference.length):
+        key = (reference.clock, reference.mixed)
+        if key in spread.bound:
+            return spread.bound[key]
+        merged = self.sizes.has_rows(spread.shape[spread.time])
+        if merged != reference.merged or not self.clocks.same_length(spread.length, reference.length):
             raise self.refuse(
                 spread.node,
                 "total_length",
@@ -132,16 +134,24 @@ class Positions:
             rowed = any(self.sizes.has_rows(size) for size in meta.shape)
             found = self.clocks.value(spread.node, meta, clock, level, recipe) if rowed else None
             value = self.alignment.record(found or spread.on(clock, level, recipe=recipe))
-        spread.bound[reference.clock] = value
+            value.mixed = reference.mixed  # the same for all, in whatever order they stand
+        spread.bound[key] = value
         return value
 
     def _bind_operation(self, node: fx.Node, recipe: Replay, reference: Value) -> Value:
-        inner = [thing for thing in things_in([recipe.args, recipe.kwargs]) if isinstance(thing, Spread)]
-        bound = {thing: self.bind(thing, reference) for thing in inner}
+        bound: Dict[Spread, Value] = {}
+        for thing in things_in([recipe.args, recipe.kwargs]):
+            if isinstance(thing, Spread):
+                merged = self.sizes.has_rows(thing.shape[thing.time])
+                bound[thing] = self.bind(thing, reference if merged else _apart(reference))
         return self.operation(node, substituted(recipe.args, bound), substituted(recipe.kwargs, bound))
 
     def _counted(self, spread: Spread, reference: Value) -> Value:
         assert reference.clock is not None
+        if reference.merged:
+            raise self.refuse(
+                spread.node, "total_length", "it counts samples and rows as one", "count samples, then repeat for rows"
+            )
         value = spread.on(reference.clock, reference.level + 1, rows=0, fresh=True, lifted=True)
         stream = PositionStream(spread.first, spread.step, spread.dtype)
         self.alignment.calls.append(StreamCall([reference], [value], stream, True))
@@ -211,6 +221,15 @@ class Positions:
                     found = self.alignment.step(value.node, found, moved)
                 placed[value] = found
         return Replay(recipe.target, substituted(recipe.args, placed), substituted(recipe.kwargs, placed))
+
+
+def _apart(value: Value) -> Value:
+    """The value itself, or what it was before its rows and samples became one axis."""
+    while value.merged:
+        assert value.recipe is not None
+        inner = [thing for thing in things_in([value.recipe.args, value.recipe.kwargs]) if isinstance(thing, Value)]
+        value = next((each for each in inner if each.clock is value.clock), value)
+    return value
 
 
 def _spanned(args: Tuple[Any, ...], reference: Value) -> Tuple[Any, ...]:

@@ -10,9 +10,10 @@ __all__ = ["OperationError", "Refusals", "operation_name"]
 
 
 class OperationError(UnsupportedModuleError):
-    """The refusal of an operation; ``plain`` is the reason without its place."""
+    """The refusal of an operation, by name; ``plain`` is the reason without its place."""
 
     plain = ""
+    operation = ""
 
 
 def operation_name(node: fx.Node) -> str:
@@ -41,4 +42,5 @@ class Refusals:
         error = OperationError(code, module, f"'{operation_name(node)}'{where}: {reason}", remedy)
         error.path = path
         error.plain = f"{reason}; {remedy}"
+        error.operation = operation_name(node)
         return error

@@ -11,11 +11,12 @@ from ..core.rates import chain_rates
 from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .clocks import Clocks
-from .masks import Board, Bound, MaskError, Masks
+from .distances import Distances, Head, Shifted
+from .masks import Bound, MaskError, Masks
 from .refusals import Refusals
 from .relation_body import GIVEN, Attended, Bias, MetBody, Softened, Zeroed
 from .relations import RelationNode
-from .values import Clock, Relation, RelationCall, Replay, Span, Static, Value, things_in
+from .values import Clock, Relation, RelationCall, Replay, Skew, Span, Static, Value, things_in
 from .weights import Weights
 
 __all__ = ["Relating"]
@@ -54,6 +55,7 @@ class Relating:
         self.weights = weights
         self.refuse = refuse
         self.masks = Masks(weights, environment)
+        self.distances = Distances(self.masks)
         self.context: Tuple[Any, ...] = () if context is None else (Bound.of(context),)
         self._sides: Dict[Value, Tuple[Value, bool]] = {}
 
@@ -105,6 +107,20 @@ class Relating:
         rank, rows, fold = self.placed(node, one)
         return Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe(q, k), (), None, (q, k))
 
+    def shifted(self, skew: Skew) -> Relation:
+        """The relation that a product with rows of distances has become.
+
+        Raises:
+            UnsupportedModuleError: its entries do not stand at queries and keys
+        """
+        if skew.relation is None:
+            head: Head = skew.head
+            node, q, k = skew.node, self.side(head.queries, False), self.side(head.queries, True)
+            rank, rows, fold = self.placed(node, head.queries)
+            recipe = Replay("shifted", (Shifted(skew, q, rank, rows, fold),))
+            skew.relation = Relation(node, node.meta["val"].dtype, rank, rows, fold, recipe, (), None, (q, k))
+        return skew.relation
+
     def like(
         self, node: fx.Node, x: Relation, recipe: Replay, hidden: Tuple[Any, ...], gone: Optional[float]
     ) -> Relation:
@@ -139,11 +155,15 @@ class Relating:
             "mask_data": "leave it out: rows of a batch end by final or by lengths, each for itself",
             "mask_length": "make it of torch.arange by comparisons of j with i, in whole numbers; or leave it out, and "
             "give create_stream(…, context=pts.Context(…))",
+            "relative_positions": "shift products until entry [i, j] is that with the distance j - i, whatever the "
+            "length, from a table that is cut in its middle or computed of torch.arange",
+            "mask_and_hint": "leave is_causal out: with it the module follows the mask without gradients, and the hint "
+            "with them",
             "mask_finite": "use -inf, or let every query see its own key",
         }[error.code]
-        return self.refuse(
-            error.node or node, error.code, f"it makes a mask that has no stream: {error.reason}", remedy
-        )
+        what = "positions" if error.code == "relative_positions" else "a mask"
+        reason = f"it makes {what} that {'have' if what == 'positions' else 'has'} no stream: {error.reason}"
+        return self.refuse(error.node or node, error.code, reason, remedy)
 
     # ------------------------------------------------------------------ values again
 
@@ -162,10 +182,15 @@ class Relating:
         pattern, limit = self.bounded(node, hidden, aligned[0])
         if limit is not None:
             self.clocks.limits.append((aligned[0].shape[aligned[0].time], limit))
+        for skew in self._skews_in(recipe):
+            end = self._proved(node, lambda skew=skew: self.distances.limit(skew))  # type: ignore[misc]
+            if end is not None:
+                self.clocks.limits.append((aligned[0].shape[aligned[0].time], end))
         if len({value.dtype for value in aligned}) > 1:
             raise self.refuse(node, "attention_layout", "it relates values of different dtypes", "convert them first")
         # A bias may repeat itself later than the mask.
-        periods = [self._period(node, bias.board) for bias in self._biases_in(recipe)]
+        boards = [bias.board for bias in self._biases_in(recipe)]
+        periods = self._proved(node, lambda: [self.masks.proved(board).period for board in boards])
         pattern = _prolonged(pattern, math.lcm(pattern.period, *periods))
         before = aligned[0].clock
         assert before is not None
@@ -176,7 +201,10 @@ class Relating:
             raise self.refuse(node, "time_mixing", *_UNBOUNDED)
         value.fresh = True
         statics: List[Static] = []
-        bodies = [self._body(recipe, sides, statics, value, pattern, plain) for plain in (False, True)]
+        bodies = [
+            self._proved(node, lambda plain=plain: self._body(recipe, sides, statics, value, pattern, plain))  # type: ignore[misc]
+            for plain in (False, True)
+        ]
         queries = sum(not self._sides[side][1] for side in sides)
         layouts = [each.layout() for each in aligned]
         self.alignment.handler = "RelationNode"
@@ -198,6 +226,8 @@ class Relating:
                 thing = thing.weights
             if isinstance(thing, Relation):
                 found += self._sides_in(thing.recipe)
+            elif isinstance(thing, Shifted):
+                found.append(thing.side)
             elif isinstance(thing, Value):
                 found.append(thing)
         return found
@@ -214,9 +244,19 @@ class Relating:
                 found.append(thing.bias)
         return found
 
-    def _period(self, node: fx.Node, board: Board) -> int:
+    def _skews_in(self, recipe: Any) -> List[Skew]:
+        found: List[Skew] = []
+        for thing in things_in([recipe.args, recipe.kwargs]):
+            inner = getattr(thing, "scores", getattr(thing, "weights", thing))
+            if isinstance(inner, Relation):
+                found += self._skews_in(inner.recipe)
+            elif isinstance(thing, Shifted):
+                found.append(thing.skew)
+        return found
+
+    def _proved(self, node: fx.Node, what: Callable[[], Any]) -> Any:
         try:
-            return self.masks.proved(board).period
+            return what()
         except MaskError as error:
             raise self.refused(node, error) from None
 
@@ -241,7 +281,7 @@ class Relating:
     ) -> torch.nn.Module:
         body = self.weights.body(lambda thing: isinstance(thing, Relation), MetBody)
         assert isinstance(body, MetBody)
-        body.set(self.masks, self.weights, self.refuse, pattern, self._sides[sides[0]][0], plain)
+        body.set(self.masks, self.distances, self.weights, self.refuse, pattern, self._sides[sides[0]][0], plain)
         for thing in [*sides, *GIVEN, *statics]:
             body.input(thing)
         made = result.like(recipe=recipe)

@@ -8,11 +8,12 @@ import torch
 from torch import fx
 
 from ..core.context import Pattern
+from .distances import Distances, Shifted
 from .masks import Board, Masks
-from .ops.relating import Banded, Biased, Placed
+from .ops.relating import Banded, Biased, ByDistance, Placed
 from .refusals import Refusals
 from .segment import Body
-from .values import Relation, Replay, Static, Value, things_in
+from .values import Relation, Replay, Skew, Static, Value, things_in
 from .weights import Weights
 
 __all__ = ["GIVEN", "Attended", "Bias", "MetBody", "Softened", "Zeroed"]
@@ -64,20 +65,31 @@ class MetBody(Body):
     """Builds what is computed of queries and keys."""
 
     def set(
-        self, masks: Masks, weights: Weights, refuse: Refusals, pattern: Pattern, length: Value, plain: bool
+        self,
+        masks: Masks,
+        distances: Distances,
+        weights: Weights,
+        refuse: Refusals,
+        pattern: Pattern,
+        length: Value,
+        plain: bool,
     ) -> None:
         """Say what it is for; ``plain`` if every query sees all the keys."""
         self.masks = masks
+        self.distances = distances
         self.weights = weights
         self.refuse = refuse
         self.pattern = pattern
         self.length = length
         self.plain = plain
         self._tables: Dict[Tuple[Board, int], Tuple[Static, int, int, int]] = {}
+        self._distances: Dict[Skew, Tuple[Static, int]] = {}
         self._masks: Dict[Tuple[int, int, int], fx.Node] = {}
 
     def _replay(self, recipe: Optional[Replay]) -> fx.Node:
         assert recipe is not None
+        if recipe.target == "shifted":
+            return self._shifted(recipe.args[0])
         idle = self._idle(recipe)
         return super()._replay(recipe) if idle is None else self.use(idle)
 
@@ -151,6 +163,22 @@ class MetBody(Body):
         rows: Any = self._rows(1) if bias.rows >= 0 else 1
         args = (self.use(static), self.use(_I), self.use(_J), rows)
         return self.module(Biased(bias.rows, bias.fold, left), args)
+
+    def _shifted(self, shifted: Shifted) -> fx.Node:
+        skew = shifted.skew
+        if self.pattern.prefix > 0:
+            raise self.refuse(
+                skew.node,
+                "attention_layout",
+                "relative positions are used where the first keys are seen for ever",
+                "use a mask alone",
+            )
+        if skew not in self._distances:
+            self._distances[skew] = self.distances.table(skew, self.pattern)
+        table, left = self._distances[skew]
+        product = super()._replay(skew.head.recipe(shifted.side, table))
+        place = ByDistance(shifted.rank, shifted.rows, shifted.fold, left)
+        return self.module(place, (product, self.use(_I), self.use(_J)))
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Relation):

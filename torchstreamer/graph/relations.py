@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..core.context import Pattern
 from ..core.fast_attributes import entry
-from ..layers.attention_memory import AttentionMemory
+from ..core.tracing import recording
+from ..layers.attention_memory import AttentionMemory, Faced
 from .layout import Layout
 
 __all__ = ["RelationNode"]
@@ -84,8 +85,28 @@ class RelationNode(nn.Module):
         faced = self.memory.take(q, key, final)
         if faced is None:
             return
-        parts = list(faced.q.split(self.channels[: self.queries], 1))
-        parts += list(faced.k.split(self.channels[self.queries :], 1))
+        chunks[self.target] = self._answers(chunks, faced)
+
+    def _answers(self, chunks: List[Optional[Tensor]], faced: Faced) -> Tensor:
+        """The answers; ``nan`` where a key that is seen is not finite, and only there."""
+        mask = faced.mask
+        if mask is None:
+            return self._computed(chunks, faced, faced.k)
+        if faced.k.device.type == "cpu" and not recording():
+            y = self._computed(chunks, faced, faced.k)
+            if not y.is_floating_point():
+                return y
+            total = float(y.sum().item())
+            if total == total:
+                return y
+        # A weight of 0 does not hide what is not finite, so it is taken out.
+        finite = torch.isfinite(faced.k).all(1)
+        y = self._computed(chunks, faced, torch.where(finite.unsqueeze(1), faced.k, torch.zeros_like(faced.k)))
+        return self.layout_out.spoilt(y, (mask & ~finite.unsqueeze(1)).any(2))
+
+    def _computed(self, chunks: List[Optional[Tensor]], faced: Faced, keys: Tensor) -> Tensor:
+        parts = list(torch.split(faced.q, self.channels[: self.queries], 1))
+        parts += list(torch.split(keys, self.channels[self.queries :], 1))
         xs: List[Tensor] = []
         for k, back in enumerate(self.layouts):
             xs.append(back.unpack(parts[k]))
@@ -98,7 +119,7 @@ class RelationNode(nn.Module):
             assert static is not None
             xs.append(static)
         ys: List[Tensor] = self.plain(xs) if mask is None else self.body(xs)
-        chunks[self.target] = ys[0]
+        return ys[0]
 
     def count(self, lengths: List[int], n: int, final: bool) -> None:
         length = lengths[self.sources[0]]

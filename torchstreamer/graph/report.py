@@ -31,8 +31,7 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
         try:
             captured = capture(net, examples, times, length_multiple, dynamic_rows)
         except UnsupportedModuleError as error:
-            recurrent = recurrent_refusal(net) if error.code == "fixed_length" else None
-            found = found or [_whole(net, recurrent or error)]
+            found = found or [_whole(net, recurrent_refusal(net, error) or error)]
             continue
         low = Lowering(captured, collect=True)
         outputs = low.run()

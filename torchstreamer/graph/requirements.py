@@ -9,7 +9,7 @@ from ..errors import UnsupportedModuleError
 from .reasons import REASONS, reason_for
 from .refusals import operation_name
 from .samplewise import is_samplewise
-from .values import Relation, Replay, Spread, Static, Unusable, Value
+from .values import Relation, Replay, Skew, Spread, Static, Unusable, Value
 
 __all__ = ["bound_arguments", "is_random", "require_broadcast", "require_samplewise", "returned", "two_times"]
 
@@ -48,7 +48,7 @@ def two_times(low: Any, node: fx.Node) -> bool:
 
 def returned(low: Any, node: fx.Node, found: Any) -> UnsupportedModuleError:
     """The error for an output that is no value."""
-    if isinstance(found, Relation) or (isinstance(found, Unusable) and two_times(low, node)):
+    if isinstance(found, (Relation, Skew)) or (isinstance(found, Unusable) and two_times(low, node)):
         return low.refuse(
             node,
             "attention_weights",

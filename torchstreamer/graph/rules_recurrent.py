@@ -15,7 +15,7 @@ from .lowering import Lowering, remade, rule
 from .ops.recurrences import outputs_of_rows, states_and_outputs
 from .recurrent_calls import RECURRENCES
 from .refusals import operation_name
-from .values import AtEnd, Replay, Rows, StartedCall, Static, StreamCall, Value
+from .values import AtEnd, Replay, Rows, Spread, StartedCall, Static, StreamCall, Value
 
 __all__: List[str] = []
 
@@ -27,6 +27,13 @@ _STATE = (
 _PER_ROW = (
     "its initial state is none of these: zeros, a parameter that is the same for all rows, or a static input",
     "leave it out, make it of a parameter [layers, 1, H] by expand, or give it to the model as an input",
+)
+
+_PER_SAMPLE = (
+    "it runs over every sample alone, and its initial state comes neither from the sample nor from a parameter that is "
+    "the same for all samples and rows",
+    "leave it out, make it of a parameter [layers, 1, H] by expand, or of the signal, with time and rows in the order "
+    "that the layer's input has",
 )
 
 
@@ -152,14 +159,27 @@ def _of_one_row(thing: Any) -> Any:
 
 
 def _row_by_row(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
-    """A recurrence over another axis than time, which is among the rows: every sample alone."""
-    if a["hx"]:
-        raise low.refuse(node, "initial_state", *_PER_ROW)
-    args = (operation_name(node), x, a["weights"], a["layers"], a["bidirectional"], a["batch_first"])
-    y = low.value(node, node.meta["val"][0], x.clock, x.level, Replay(outputs_of_rows, args))
+    """A recurrence over another axis than time, which is among the rows: every sample alone, its state too."""
+    given = [state for state in a["hx"] if isinstance(state, Value)]
+    x, *aligned = low.alignment.align(node, [x, *given])
+    placed: Dict[Any, Value] = dict(zip(given, aligned, strict=True))
+    states = [_state_of_rows(low, node, x, placed.get(state, state)) for state in a["hx"]]
+    args = (operation_name(node), x, states, a["weights"], a["layers"], a["bidirectional"], a["batch_first"])
+    level = max(value.level for value in (x, *states))
+    y = low.value(node, node.meta["val"][0], x.clock, level, Replay(outputs_of_rows, args))
     assert y is not None and (y.time, y.rows, y.merged) == (x.time, x.rows, x.merged)
-    y.fresh = True
+    y.fresh, y.mixed = True, x.mixed
     return low.record(y)
+
+
+def _state_of_rows(low: Lowering, node: fx.Node, x: Value, state: Any) -> Value:
+    """An initial state ``[layers, rows, H]`` whose rows are those of ``x``, samples among them."""
+    value = low.positions.bind(state, x) if isinstance(state, Spread) else state
+    if not isinstance(value, Value) or value.lifted or (value.time, value.rows) != (1, None):
+        raise low.refuse(node, "initial_state", *_PER_SAMPLE)
+    if (value.merged, value.mixed) != (x.merged, x.mixed):
+        raise low.refuse(node, "initial_state", *_PER_SAMPLE)
+    return value
 
 
 def _alone(
@@ -188,7 +208,13 @@ def leaf(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
             f"the handler of {name} takes [B, C, T]; it got time on another axis",
             "transpose first",
         )
-    return low.stream(node, x, call.stream, False)
+    return _bounded(low, x, call.stream, low.stream(node, x, call.stream, False))
+
+
+def _bounded(low: Lowering, x: Value, stream: BaseStream, y: Value) -> Value:
+    if stream._limit >= 0:  # the longest signal that it takes
+        low.clocks.limits.append((x.shape[x.time], stream._limit))
+    return y
 
 
 def _turned(low: Lowering, node: fx.Node, x: Any, stream: BaseStream, axes: Axes, states: Any) -> List[Any]:
@@ -211,5 +237,5 @@ def _turned(low: Lowering, node: fx.Node, x: Any, stream: BaseStream, axes: Axes
             "its initial state is none of zeros, which is all that its handler may know",
             "leave it out, and let the handler's initial() give it",
         )
-    y = _along(low, node, x, axes, stream, node.meta["val"][axes.signal])
+    y = _bounded(low, x, stream, _along(low, node, x, axes, stream, node.meta["val"][axes.signal]))
     return [y if i == axes.signal else _at_end(low, node) for i in range(len(node.meta["val"]))]

@@ -1,4 +1,4 @@
-"""Rules for operations that relate samples to each other: attention, whole or in parts."""
+"""Rules for operations on relations of queries and keys: what they make of scores, weights and biases."""
 
 import math
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -6,125 +6,23 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, fx
 
-from .lowering import Lowering, rule
-from .masks import Board, Bound, Hidden
+from .distances import MOVES
+from .lowering import Lowering
+from .masks import Board, Hidden
 from .reasons import reason_for
 from .refusals import operation_name
-from .relation_body import Attended, Bias, Softened, Zeroed
+from .relation_body import Bias, Softened, Zeroed
 from .samplewise import is_pointwise
-from .values import EndSamples, Group, Relation, Replay, Rows, Span, Spread, Static, Value, things_in
+from .values import EndSamples, Group, Relation, Replay, Rows, Skew, Span, Spread, Static, Value, things_in
 
-__all__ = ["related"]
+__all__ = ["added", "board_of", "related"]
 
-_LOW = -1e4  # hides a key as -inf does, where another is seen
-
-
-# ---------------------------------------------------------------------- from values
-
-
-@rule("scaled_dot_product_attention")
-def attention(low: Lowering, node: fx.Node, q: Value, a: Dict[str, Any]) -> Any:
-    k, v, mask = a["key"], a["value"], a["attn_mask"]
-    if not any(isinstance(x, Value) and x.time == len(x.shape) - 2 for x in (q, k, v)):
-        return NotImplemented
-    if not isinstance(k, Value) and not isinstance(v, Value) and not isinstance(mask, (Board, Spread)):
-        return NotImplemented  # to a memory that is no signal
-    for x in (q, k, v):
-        if not isinstance(x, Value) or x.time != len(x.shape) - 2 or x.lifted:
-            raise low.refuse(
-                node, "cross_attention", "it attends from one signal to what is none", "give both as signals"
-            )
-    if isinstance(mask, (Value, EndSamples)):
-        raise low.refuse(
-            node,
-            "mask_data",
-            "its mask depends on values of the signal",
-            "leave it out: rows of a batch end by final or by lengths, each for itself",
-        )
-    if isinstance(mask, Static):
-        raise low.refuse(node, "mask_length", "its mask has a fixed length", "make it from the length of the signal")
-    relating = low.relating
-    rank = len(q.shape)
-    rows, fold = (-1, 1) if q.rows is None else (q.rows, q.inner)
-    hidden: Tuple[Any, ...] = relating.context
-    bias = None
-    if isinstance(mask, (Board, Spread)):
-        board = board_of(mask)
-        hidden += (Hidden(board, "seen" if mask.node.meta["val"].dtype == torch.bool else "add"),)
-        bias = Bias(board, rank, fold, rows)
-    if a["is_causal"]:
-        hidden += (Bound.causal(),)
-    if rows >= rank - 2 or (rows > 0 and fold > 1) or (rank < 3 and low.sizes.rows):
-        raise low.refuse(node, "attention_layout", "its rows are not in front", "bring rows to the front")
-    sides = relating.side(q, False), relating.side(k, True), relating.side(v, True)
-    options = {"attn_mask": Attended(bias, rank, rows, fold), "scale": a["scale"]}
-    if a.get("enable_gqa"):
-        options["enable_gqa"] = True
-    return relating.answered(node, Replay(node.target, sides, options), hidden)
-
-
-@rule("matmul", "bmm")
-def product(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
-    one, other = list(a.values())[:2]
-    if not _is_relation(low, node):
-        return NotImplemented
-    if isinstance(other, Spread):
-        other = low.positions.for_rows(other, one)
-    if not isinstance(other, Value):
-        return NotImplemented
-    if one.time != len(one.shape) - 2 or other.time != len(other.shape) - 1:
-        return NotImplemented
-    return low.relating.product(node, one, other, lambda q, k: Replay(node.target, (q, k)))
-
-
-@rule("baddbmm", takes=None)
-def added_product(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
-    one, other = a["batch1"], a["batch2"]
-    if not isinstance(one, Value) or not isinstance(other, Value) or not _is_relation(low, node):
-        return NotImplemented
-    if one.time != len(one.shape) - 2 or other.time != len(other.shape) - 1:
-        return NotImplemented
-    alpha, beta = a.get("alpha", 1), a.get("beta", 1)
-    scores = low.relating.product(node, one, other, lambda q, k: Replay(torch.ops.aten.bmm.default, (q, k)))
-    if alpha != 1:
-        scores = low.relating.like(node, scores, Replay(torch.ops.aten.mul.Tensor, (scores, alpha)), (), None)
-    if not isinstance(x, (Board, Spread)) or beta != 1:
-        return NotImplemented
-    return _added(low, node, torch.ops.aten.add.Tensor, (scores, x), {})
-
-
-@rule("einsum", takes=None)
-def einsum(low: Lowering, node: fx.Node, equation: str, a: Dict[str, Any]) -> Any:
-    tensors = a["tensors"]
-    if len(tensors) != 2 or not all(isinstance(x, Value) and not x.lifted for x in tensors):
-        return NotImplemented
-    if not _is_relation(low, node) or "." in equation:
-        return NotImplemented
-    left, right = equation.replace(" ", "").split("->")
-    terms = left.split(",")
-    letters = [term[x.time] for term, x in zip(terms, tensors, strict=True)]
-    if letters[0] == letters[1] or sorted(right[-2:]) != sorted(letters):
-        return NotImplemented
-    first = letters.index(right[-2])
-    one, other = tensors[first], tensors[1 - first]
-
-    def recipe(q: Value, k: Value) -> Replay:
-        return Replay(node.target, (equation, [q, k] if first == 0 else [k, q]))
-
-    return low.relating.product(node, one, other, recipe)
-
-
-def _is_relation(low: Lowering, node: fx.Node) -> bool:
-    shape = node.meta["val"].shape
-    return [axis - len(shape) for axis, size in enumerate(shape) if low.sizes.varies(size)] == [-2, -1]
+_LOW = -1e3  # instead of a score hides a key as -inf does, where another is seen
 
 
 def board_of(thing: Any) -> Board:
     """A tensor that depends on no signal, as a mask or bias."""
     return thing if isinstance(thing, Board) else Board(thing.node, None)
-
-
-# ---------------------------------------------------------------------- from relations
 
 
 def related(low: Lowering, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any], bound: Dict[str, Any]) -> Any:
@@ -134,6 +32,12 @@ def related(low: Lowering, node: fx.Node, args: Sequence[Any], kwargs: Dict[str,
         UnsupportedModuleError: it has no rule
     """
     name = operation_name(node)
+    skews = [thing for thing in things_in([args, kwargs]) if isinstance(thing, Skew)]
+    if skews:
+        if name in MOVES and len(skews) == 1 and not any(isinstance(x, Value) for x in things_in([args, kwargs])):
+            return Skew(node, skews[0].head, skews[0].moved | {node})
+        by = {skew: low.relating.shifted(skew) for skew in skews}
+        args, kwargs, bound = (_put(each, by) for each in (args, kwargs, bound))
     first = next(iter(bound.values()), None)
     if name in _RULES:
         found = _RULES[name](low, node, first, bound)
@@ -142,6 +46,14 @@ def related(low: Lowering, node: fx.Node, args: Sequence[Any], kwargs: Dict[str,
     if is_pointwise(node) or name in _RULES_POINTWISE:
         return _pointwise(low, node, name, args, kwargs)
     raise _refused(low, node)
+
+
+def _put(argument: Any, by: Dict[Any, Any]) -> Any:
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(_put(item, by) for item in argument)
+    if isinstance(argument, dict):
+        return {key: _put(item, by) for key, item in argument.items()}
+    return by.get(argument, argument) if isinstance(argument, Skew) else argument
 
 
 def _refused(low: Lowering, node: fx.Node) -> Exception:
@@ -283,10 +195,11 @@ def _add(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     one, other = list(a.values())[:2]
     if a.get("alpha", 1) != 1:
         return NotImplemented
-    return _added(low, node, node.target, (one, other), {})
+    return added(low, node, node.target, (one, other), {})
 
 
-def _added(low: Lowering, node: fx.Node, target: Any, pair: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+def added(low: Lowering, node: fx.Node, target: Any, pair: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+    """A relation with a mask or bias added to it."""
     for x, other in (pair, tuple(reversed(pair))):
         if isinstance(x, Relation) and isinstance(other, (Board, Spread)):
             board = board_of(other)
@@ -385,12 +298,28 @@ def _left_hidden(
     return (x.hidden, number) if number in (0.0, -math.inf) else nothing
 
 
+def _biased(low: Lowering, node: fx.Node, q: Any, a: Dict[str, Any]) -> Any:
+    """A fused attention whose mask is a relation."""
+    k, v, x = a["key"], a["value"], a["attn_mask"]
+    sound = all(isinstance(each, Value) and each.time == len(each.shape) - 2 and not each.lifted for each in (q, k, v))
+    if not sound or not isinstance(x, Relation) or a["is_causal"] or len(q.shape) != x.rank:
+        return NotImplemented
+    relating = low.relating
+    hidden = (x.hidden if x.gone == -math.inf else ()) + relating.context
+    sides = relating.side(q, False), relating.side(k, True), relating.side(v, True)
+    options = {"attn_mask": Softened(x), "scale": a["scale"]}
+    if a.get("enable_gqa"):
+        options["enable_gqa"] = True
+    return relating.answered(node, Replay(node.target, sides, options), hidden)
+
+
 _RULES: Dict[str, Callable[[Lowering, fx.Node, Any, Dict[str, Any]], Any]] = {
     **dict.fromkeys(["softmax", "_softmax"], _softmax),
     **dict.fromkeys(["matmul", "bmm"], _answers),
     **dict.fromkeys(["view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"], _view),
     **dict.fromkeys(["_to_copy", "to"], _copied),
     **dict.fromkeys(["slice", "select"], _sliced),
+    "scaled_dot_product_attention": _biased,
     "einsum": _einsum,
     "masked_fill": _masked,
     "where": _where,

@@ -168,7 +168,7 @@ def constructor(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
         axis = next(i for i, size in enumerate(meta.shape) if low.sizes.varies(size))
         size = [None if i == axis else item for i, item in enumerate(a["size"])]
         recipe = Replay(torch.ops.aten.full.default, (size, value), {"dtype": meta.dtype})
-        return Spread(node, tuple(meta.shape), meta.dtype, axis, low.sizes.function(meta.shape[axis]), recipe)
+        return Spread(node, tuple(meta.shape), meta.dtype, axis, low.sizes.function(meta.shape[axis], 1), recipe)
     made = low.static(node, [a["size"], value], {"dtype": meta.dtype})
     assert made.recipe is not None
     made.recipe.target = torch.ops.aten.full.default

@@ -11,6 +11,7 @@ from torch.jit import is_scripting
 from torch.utils import _pytree as pytree
 
 from ..core.describe import describe
+from ..core.row_clock import RowClock, too_long
 from ..core.stream import BaseStream
 from ..core.tracing import plain_inference
 from ..core.turns import in_use
@@ -179,17 +180,33 @@ class PortedGraphStream(GraphStream):
     def _make_room(self, given: List[Optional[Tensor]]) -> None:
         # Refuse a signal that is too long before anything is written, and count its samples.
         if hasattr(self, "came"):
+            clock: RowClock = self.came
+            new = not clock.started()
+            before = 0 if new else int(clock.count().max().item())
+            wound = 0  # samples of the first streamed input by which counts were wound back
+            for i, port in enumerate(self.ports):
+                came = int(port.came.value)
+                if i == self.first:
+                    wound = before - came
+                if came > 0:
+                    new = False
+            arrived = 0
             for i, port in enumerate(self.ports):
                 x = given[i]
-                if i == self.first and x is not None:
+                if x is not None and not port.static:
                     t = x.size(port.time)
-                    begins = not self.came.started()
-                    if begins and t > self._limit:
-                        self._clear()
-                    self.came.require_room(t, self._limit)
-                    if begins:
-                        self.came.begin(self._like)
-                    self.came.advance(t)
+                    total = int(port.came.value + wound * port.p // port.q)
+                    longest = int(port.length(self._limit))
+                    if total + t > longest:
+                        if new:
+                            self._clear()
+                        raise StreamInputError(too_long(t, total, longest))
+                    if i == self.first:
+                        arrived = t
+            if arrived > 0:
+                if not clock.started():
+                    clock.begin(self._like)
+                clock.advance(arrived)
 
     def _accepted(self, chunks: List[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
         """The chunks, checked, with their batch axes; nothing is written before all are found good."""

@@ -1,7 +1,7 @@
 """What stands for the values of a captured graph while it is lowered."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from torch import fx
@@ -24,6 +24,7 @@ __all__ = [
     "Replay",
     "Rows",
     "SettleCall",
+    "Skew",
     "Span",
     "Spread",
     "Static",
@@ -152,7 +153,7 @@ class Spread:
         recipe: how it is computed; `Span` is not yet bound to a value
         first: the value at time 0, and
         step: the difference of neighbours, of a range of numbers; ``None`` otherwise
-        bound: what it is on a clock
+        bound: what it is on a clock, and beside values in which rows are ``mixed``
     """
 
     node: fx.Node
@@ -163,7 +164,7 @@ class Spread:
     recipe: Optional[Replay]
     first: Any = None
     step: Any = None
-    bound: Dict[Clock, Value] = field(default_factory=dict)
+    bound: Dict[Tuple[Clock, bool], Value] = field(default_factory=dict)
 
     def on(self, clock: Clock, level: int, rows: Optional[int] = None, **details: Any) -> Value:
         """The value that it is on a clock."""
@@ -258,6 +259,23 @@ class Relation:
     gone: Optional[float]
     sides: Tuple["Value", "Value"]
     softened: bool = False
+
+
+@dataclass(eq=False)
+class Skew:
+    """A product of queries with rows that stand for distances, of which entries have been moved.
+
+    Attributes:
+        node: the operation that gives it
+        head: the product
+        moved: the operations since then, itself included
+        relation: what it is as a relation, once it has been asked for
+    """
+
+    node: fx.Node
+    head: Any
+    moved: FrozenSet[fx.Node] = frozenset()
+    relation: Optional[Relation] = None
 
 
 @dataclass(eq=False)

@@ -3,10 +3,12 @@
 TorchScript compiles the streams of this file, so it uses no postponed annotations.
 """
 
-from typing import Any, Iterator, List, Optional, Sequence, Union
+from typing import Any, Iterator, Optional, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_scripting
 
 from ..core.context import Context, Pattern
 from ..core.fast_attributes import entry
@@ -14,21 +16,21 @@ from ..core.frozen import in_training
 from ..core.reach import Reach
 from ..core.registry import require_plain
 from ..core.stream import BaseStream
-from ..core.tracing import in_place, plain_inference
+from ..core.tracing import settled
 from ..core.whole_numbers import require_length
 from ..errors import StreamInputError, UnsupportedModuleError
-from .attention_body import AttentionBody, EncoderLayerBody, GroupedQueryAttention
+from .attention_body import AttentionBody
+from .attention_lane import Lane
 from .attention_memory import AttentionMemory
-from .elementwise import PointwiseStream, refuse_training
+from .attention_positions import TransformerXLBias, WithSinks
+from .elementwise import refuse_training
+from .encoder_body import EncoderLayerBody
+from .grouped_queries import GroupedQueryAttention
 
 __all__ = [
-    "ChannelNorm",
-    "CrossAttention1d",
     "SelfAttention1d",
     "SelfAttentionStream",
-    "TransformerEncoder1d",
     "TransformerEncoderLayer1d",
-    "cross_attention_stream",
 ]
 
 
@@ -57,6 +59,11 @@ class _Attends(nn.Module):
     def plain(self) -> bool:
         """Whether torch's own module computes it."""
         return self.rope is None and self.bias is None and not self.softcap and self.scale is None
+
+    def placed_bias(self) -> Optional[nn.Module]:
+        """The bias, for keys that follow each other, or that do so after the sinks."""
+        bias = self.bias
+        return WithSinks(bias, self.sinks) if self.sinks > 0 and isinstance(bias, TransformerXLBias) else bias
 
     def pattern(self) -> Pattern:
         """Which query sees which key."""
@@ -154,7 +161,7 @@ class SelfAttention1d(_Attends):
 
     def body(self) -> AttentionBody:
         """Its mathematics, with its parameters."""
-        return AttentionBody(self.attention, self.rope, self.bias, self.softcap, self.scale)
+        return AttentionBody(self.attention, self.rope, self.placed_bias(), self.softcap, self.scale)
 
 
 class TransformerEncoderLayer1d(_Attends):
@@ -196,78 +203,7 @@ class TransformerEncoderLayer1d(_Attends):
 
     def body(self) -> EncoderLayerBody:
         """Its mathematics, with its parameters."""
-        return EncoderLayerBody(self.layer, self.rope, self.bias, self.softcap, self.scale)
-
-
-class ChannelNorm(nn.Module):
-    """A norm over the last axis, on the channels of ``[B, C, T]``."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.transpose(1, 2)).transpose(1, 2)
-
-
-class TransformerEncoder1d(nn.Sequential):
-    """The layers of a `torch.nn.TransformerEncoder`, each with a context, and its last norm, one after the other.
-
-    Args:
-        encoder: the encoder
-        context: of all layers, or one for each. Look-ahead adds up over layers, but for chunks without a right context
-
-    Shape:
-        - input: ``[B, C, T]``
-        - output: ``[B, C, T]``
-    """
-
-    def __init__(self, encoder: nn.TransformerEncoder, context: Union[Context, Sequence[Context]]) -> None:
-        require_plain(encoder, nn.TransformerEncoder)
-        contexts = [context] * len(encoder.layers) if isinstance(context, Context) else list(context)
-        if len(contexts) != len(encoder.layers):
-            raise ValueError(
-                f"invalid_context: {len(contexts)} contexts came; one for each of {len(encoder.layers)} layers was "
-                "expected; pass as many, or one for all"
-            )
-        layers: List[nn.Module] = [
-            TransformerEncoderLayer1d(layer, each) for layer, each in zip(encoder.layers, contexts, strict=True)
-        ]
-        super().__init__(*layers, *([] if encoder.norm is None else [ChannelNorm(encoder.norm)]))
-
-    def __getitem__(self, index: Any) -> Any:
-        parts = list(self)[index]
-        return nn.Sequential(*parts) if isinstance(index, slice) else parts
-
-
-class CrossAttention1d(nn.Module):
-    """Attention of a signal to a fixed memory, such as an encoded text: each sample for itself.
-
-    Args:
-        attention: the attention
-        memory: what it looks at, ``[S, C']`` for all rows or ``[B, S, C']``; it is not copied
-
-    Shape:
-        - input: ``[B, C, T]``
-        - output: ``[B, C, T]``
-    """
-
-    memory: Tensor
-
-    def __init__(self, attention: nn.MultiheadAttention, memory: Tensor) -> None:
-        super().__init__()
-        self.attention = attention
-        self.register_buffer("memory", memory, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What each sample takes from the memory."""
-        memory = self.memory
-        if memory.dim() == 2:
-            memory = memory.unsqueeze(0).expand(x.size(0), -1, -1)
-        if self.attention.batch_first:
-            return self.attention(x.transpose(1, 2), memory, memory, need_weights=False)[0].transpose(1, 2)
-        memory = memory.transpose(0, 1)
-        return self.attention(x.permute(2, 0, 1), memory, memory, need_weights=False)[0].permute(1, 2, 0)
+        return EncoderLayerBody(self.layer, self.rope, self.placed_bias(), self.softcap, self.scale)
 
 
 # ---------------------------------------------------------------------- streams
@@ -292,7 +228,7 @@ class SelfAttentionStream(BaseStream):
 
     memory = entry("_modules")
     body = entry("_modules")
-    added: Tensor
+    added: Tensor = entry("_buffers")
 
     def __init__(self, net: Union[SelfAttention1d, TransformerEncoderLayer1d]) -> None:
         require_plain(net, SelfAttention1d, TransformerEncoderLayer1d)
@@ -324,6 +260,9 @@ class SelfAttentionStream(BaseStream):
         self.sinks = net.sinks
         self.body = net.body()
         self.memory = AttentionMemory(pattern, net.rope is not None, self._limit)
+        self.memory.keys.lead = self.body.lead()
+        self.lane: Any = Lane() if self.body.lead() > 0 else None
+        self.bare = isinstance(self.body, AttentionBody)
         self.clocked = self.memory.clocked
         self.channels = self.body.channels
         self.kv_width = self.body.kv_channels()
@@ -332,7 +271,7 @@ class SelfAttentionStream(BaseStream):
         self.masked = False
         self.register_buffer("added", torch.empty(0), persistent=False)
 
-    __jit_ignored_attributes__ = ["reach", "_turn", "_backward", "pattern_"]
+    __jit_ignored_attributes__ = [*BaseStream.__jit_ignored_attributes__, "pattern_", "lane"]
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         at: Optional[Tensor] = None
@@ -340,9 +279,15 @@ class SelfAttentionStream(BaseStream):
             faced = self.memory.take(None, None, final)
         else:
             t = x.size(2)
-            rows = x.transpose(1, 2)
             ring = self.memory.keys
-            if ring.period == t and not final and plain_inference() and in_place():
+            quick = ring.period == t and not final and settled()
+            if not is_scripting():
+                if quick and self.lane is not None:
+                    done = self._in_lane(x, t)
+                    if done is not None:
+                        return done
+            rows = x.transpose(1, 2)
+            if quick:
                 done = self._quick(rows, t)
                 if done is not None:
                     return done
@@ -378,6 +323,35 @@ class SelfAttentionStream(BaseStream):
             hidden = torch.zeros(memory.seen.size(), dtype=memory.keys.data.dtype, device=y.device)
             self.added = hidden.masked_fill(~memory.seen, float("-inf")).squeeze(0)
         memory.keys.expect(t)
+
+    @torch.jit.unused
+    def _in_lane(self, x: Tensor, t: int) -> Optional[Tensor]:
+        # The same for one row of a batch, with the fewest operations; samples are rows [t, C] here.
+        body, memory = self.body, self.memory
+        ring = memory.keys
+        attention = body if self.bare else body.attention
+        if x.size(0) > 1:
+            return None
+        rows = x.squeeze(2) if t == 1 else x.squeeze(0).t()
+        asking = body.norm1(rows) if not self.bare and body.norm_first else rows
+        if not self.lane.takes(ring, asking, attention.in_weight):
+            return None
+        mask = self.added if self.masked else None
+        width = attention.width
+        y = self.lane.attend(attention, ring, asking, t, mask)
+        y = y.reshape(1, width) if t == 1 else y.transpose(1, 2).reshape(t, width)
+        if mask is not None:
+            most = y.amax().item()  # the cheapest that shows nan
+            if most != most:
+                # What is behind the mask may not be finite.
+                y = self.lane.guarded(attention, ring, t, memory.steps, memory.slots, memory.seen)
+        bias = attention.out_bias
+        if self.bare and t > 1 and bias is not None:
+            return torch.addmm(bias.unsqueeze(1), attention.out_weight, y.t()).unsqueeze(0)  # channels first at once
+        y = F.linear(y, attention.out_weight, bias)
+        if not self.bare:
+            y = body.around(rows, y)
+        return y.unsqueeze(2) if t == 1 else y.t().unsqueeze(0)
 
     def _quick(self, rows: Tensor, t: int) -> Optional[Tensor]:
         # The steady state, in which the mask never changes: memory is written and read where it is.
@@ -435,14 +409,3 @@ class SelfAttentionStream(BaseStream):
         """Multiply-adds of one row: projections of the new samples, and the keys that each query sees."""
         seen = self.pattern_.hi[0] - self.pattern_.lo[0] + 1 + self.sinks
         return came * self.body.products_per_sample() + given * 2 * seen * self.body.products_per_pair()
-
-
-def cross_attention_stream(net: CrossAttention1d) -> BaseStream:
-    """The stream of a `CrossAttention1d`: every sample for itself."""
-    require_plain(net, CrossAttention1d)
-    require_plain(net.attention, nn.MultiheadAttention)
-    if in_training(net.attention) and net.attention.dropout > 0:
-        raise UnsupportedModuleError(
-            "training_mode", net.attention, "in training mode its dropout is random", "call eval() first"
-        )
-    return PointwiseStream(net, net.attention.embed_dim)

@@ -1,4 +1,4 @@
-"""The mathematics of attention and of encoder layers, on queries and the keys that they face.
+"""The mathematics of attention, on queries and the keys that they face.
 
 Samples stand in rows here, ``[B, t, C]``. TorchScript compiles this file, so it uses no postponed annotations.
 """
@@ -15,52 +15,10 @@ from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from ..core.tracing import recording
 from ..errors import UnsupportedModuleError
+from .attention_positions import ShawBias
+from .grouped_queries import GroupedQueryAttention
 
-__all__ = ["AttentionBody", "EncoderLayerBody", "GroupedQueryAttention"]
-
-
-class GroupedQueryAttention(nn.Module):
-    """Attention in which several heads of queries share one of keys and values. Multi-query with ``kv_heads=1``.
-
-    Args:
-        embed_dim: channels in and out
-        num_heads: heads of queries
-        kv_heads: heads of keys and values, a divisor of ``num_heads``
-        head_dim: channels of a head, by default ``embed_dim // num_heads``
-        bias: whether the projections have biases
-
-    Shape:
-        - input: ``[B, T, C]``; mask ``[T, T]`` or ``[B, T, T]``, ``True`` where a query sees a key
-        - output: ``[B, T, C]``
-    """
-
-    def __init__(
-        self, embed_dim: int, num_heads: int, kv_heads: int, head_dim: Optional[int] = None, bias: bool = True
-    ) -> None:
-        super().__init__()
-        if num_heads % kv_heads or (head_dim is None and embed_dim % num_heads):
-            raise ValueError(
-                f"invalid_heads: embed_dim={embed_dim}, num_heads={num_heads}, kv_heads={kv_heads} came; heads that "
-                "divide the channels, and heads of keys that divide those of queries, were expected; pass such numbers"
-            )
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.kv_heads = kv_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.in_proj = nn.Linear(embed_dim, (num_heads + 2 * kv_heads) * self.head_dim, bias)
-        self.out_proj = nn.Linear(num_heads * self.head_dim, embed_dim, bias)
-
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Attention of a signal to itself."""
-        widths = [self.num_heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
-        q, k, v = (part.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for part in self.in_proj(x).split(widths, 2))
-        if mask is not None:
-            mask = mask.unsqueeze(-3)
-        y = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
-
-    def extra_repr(self) -> str:
-        return f"{self.embed_dim}, num_heads={self.num_heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}"
+__all__ = ["AttentionBody"]
 
 
 class AttentionBody(nn.Module):
@@ -116,6 +74,7 @@ class AttentionBody(nn.Module):
         self.extra_v = _parameter(net, "bias_v", extra_v)
         self.rope = rope
         self.bias = bias
+        self.shares = bias.values if isinstance(bias, ShawBias) else None  # adds to values by positions
         self.softcap = softcap
         self.scale = 1.0 / math.sqrt(self.dim) if scale is None else float(scale)
         self.width = self.heads * self.dim
@@ -165,6 +124,11 @@ class AttentionBody(nn.Module):
 
     # ------------------------------------------------------------------ the steady step, on memory as it stands
 
+    def lead(self) -> int:
+        """Channels of queries before those of keys and values, where a `Lane` may compute them in one; else 0."""
+        plain = self.rope is None and self.bias is None and self.softcap == 0.0 and self.extra == 0
+        return self.width if plain and type(self.in_weight) is nn.Parameter else 0
+
     def quick(self, t: int, masked: bool) -> bool:
         """Whether `seen` serves chunks of this length, with a mask or without."""
         plain = self.rope is None and self.bias is None and self.softcap == 0.0 and self.extra == 0
@@ -181,18 +145,18 @@ class AttentionBody(nn.Module):
 
         Args:
             fused: what `fused` gave
-            data: keys and values, ``[B, …, 2·H'·D]``, each row of the batch contiguous
+            data: keys and values, ``[B, …, 2·H'·D]``, each contiguous
             mask: what is added to scores, ``[t, n]``, or ``None``
 
         Returns:
             the output, or ``None`` where something behind the mask may not be finite
         """
         b, t, dim, heads = fused.size(0), fused.size(1), self.dim, self.kv_heads
-        width = self.kv_width
-        place = data.storage_offset() + first * width
-        size, stride = [b, heads, n, dim], [data.stride(0), dim, width, 1]
+        step = data.stride(1)
+        place = data.storage_offset() + first * step
+        size, stride = [b, heads, n, dim], [data.stride(0), dim, step, 1]
         keys = data.as_strided(size, stride, place)
-        values = data.as_strided(size, stride, place + width // 2)
+        values = data.as_strided(size, stride, place + self.kv_width // 2)
         if heads == self.heads:
             queries = fused.as_strided([b, heads, t, dim], [fused.stride(0), dim, fused.stride(1), 1])
         else:
@@ -282,7 +246,10 @@ class AttentionBody(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = scores.softmax(-1)
-        return (weights @ values).transpose(1, 2).reshape(b, m, self.width)
+        found = weights @ values
+        if self.shares is not None:
+            found = found + self.shares(weights.narrow(3, 0, n), i, j)
+        return found.transpose(1, 2).reshape(b, m, self.width)
 
     def _with_extra(
         self, keys: Tensor, values: Tensor, mask: Optional[Tensor]
@@ -316,105 +283,6 @@ class AttentionBody(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, heads={self.heads}, kv_heads={self.kv_heads}, dim={self.dim}, extra={self.extra}"
-
-
-class EncoderLayerBody(nn.Module):
-    """A `torch.nn.TransformerEncoderLayer`: attention, and what stands around it.
-
-    Args:
-        layer: the layer
-        rope: of its attention, see `AttentionBody`; so are the others
-        bias: adds to scores by positions
-        softcap: bounds scores smoothly
-        scale: of the scores
-    """
-
-    def __init__(
-        self,
-        layer: nn.TransformerEncoderLayer,
-        rope: Optional[nn.Module] = None,
-        bias: Optional[nn.Module] = None,
-        softcap: float = 0.0,
-        scale: Optional[float] = None,
-    ) -> None:
-        super().__init__()
-        require_plain(layer, nn.TransformerEncoderLayer)
-        self.attention = AttentionBody(layer.self_attn, rope, bias, softcap, scale)
-        self.norm_first = layer.norm_first
-        # Those of torch are modules that treat every row alone; as modules they see changes of their parameters.
-        for part in (layer.norm1, layer.norm2, layer.linear1, layer.linear2):
-            require_plain(part, nn.LayerNorm, nn.Linear)
-        self.norm1, self.norm2 = layer.norm1, layer.norm2
-        self.linear1, self.linear2 = layer.linear1, layer.linear2
-        activation: Any = layer.activation
-        kinds = {F.relu: nn.ReLU, torch.relu: nn.ReLU, F.gelu: nn.GELU}
-        self.activation = kinds[activation]() if activation in kinds else activation
-        if not isinstance(self.activation, nn.Module):
-            self.activation = _Calls(activation)
-        self.channels = self.attention.channels
-
-    def project(self, x: Tensor, at: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-        return self.attention.project(self.norm1(x) if self.norm_first else x, at)
-
-    def keys(self, x: Tensor, at: Optional[Tensor]) -> Tensor:
-        return self.attention.keys(self.norm1(x) if self.norm_first else x, at)
-
-    def asks(self, x: Tensor, at: Optional[Tensor]) -> Tensor:
-        return self.attention.asks(self.norm1(x) if self.norm_first else x, at)
-
-    def answer(self, x: Tensor, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
-        return self.around(x, self.attended(q, kv, i, j, mask))
-
-    def attended(self, q: Tensor, kv: Tensor, i: Tensor, j: Tensor, mask: Optional[Tensor]) -> Tensor:
-        return self.attention.attended(q, kv, i, j, mask)
-
-    def quick(self, t: int, masked: bool) -> bool:
-        return self.attention.quick(t, masked)
-
-    def fused(self, x: Tensor) -> Tensor:
-        return self.attention.fused(self.norm1(x) if self.norm_first else x)
-
-    def seen(self, fused: Tensor, data: Tensor, first: int, n: int, mask: Optional[Tensor]) -> Optional[Tensor]:
-        return self.attention.seen(fused, data, first, n, mask)
-
-    def around(self, x: Tensor, y: Tensor) -> Tensor:
-        y = x + y
-        if self.norm_first:
-            return y + self._feed(self.norm2(y))
-        y = self.norm1(y)
-        return self.norm2(y + self._feed(y))
-
-    def weight(self) -> Tensor:
-        return self.attention.in_weight
-
-    def kv_channels(self) -> int:
-        return self.attention.kv_channels()
-
-    def without_guard(self) -> "EncoderLayerBody":
-        twin = copy.copy(self)
-        twin._modules = {**self._modules, "attention": self.attention.without_guard()}
-        return twin
-
-    def products_per_sample(self) -> int:
-        return self.attention.products_per_sample() + 2 * self.linear1.in_features * self.linear1.out_features
-
-    def products_per_pair(self) -> int:
-        return self.attention.products_per_pair()
-
-    def _feed(self, x: Tensor) -> Tensor:
-        return self.linear2(self.activation(self.linear1(x)))
-
-    def extra_repr(self) -> str:
-        return f"norm_first={self.norm_first}"
-
-
-class _Calls(nn.Module):
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def _parameter(net: nn.Module, name: str, value: Any) -> Any:

@@ -13,6 +13,7 @@ from torch.jit import is_scripting
 from ..core.cell import Cell
 from ..core.context import Pattern
 from ..core.counter import Counter
+from ..core.fast_attributes import entry
 from ..core.ring import RingBuffer
 from ..core.row_clock import RowClock
 from ..core.tracing import in_place, plain_inference
@@ -79,6 +80,7 @@ class AttentionMemory(nn.Module):
     steps: Tensor
     slots: Tensor
     seen: Tensor
+    keys = entry("_modules")
 
     def __init__(self, pattern: Pattern, clocked: bool = False, longest: int = -1) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["AlibiBias", "Rotary", "ShawBias", "T5Bias", "TransformerXLBias"]
+__all__ = ["AlibiBias", "Rotary", "ShawBias", "ShawValues", "T5Bias", "TransformerXLBias", "WithSinks"]
 
 
 class Rotary(nn.Module):
@@ -135,12 +135,14 @@ class ShawBias(nn.Module):
     Args:
         dim: channels of a head
         distance: distances beyond it, on either side, count as it
+        values: whether a learned value for each distance is added to the value too: ``v_j + b[j - i]``
     """
 
-    def __init__(self, dim: int, distance: int) -> None:
+    def __init__(self, dim: int, distance: int, values: bool = False) -> None:
         super().__init__()
         self.distance = distance
         self.weight = nn.Parameter(torch.randn(2 * distance + 1, dim) * dim**-0.5)
+        self.values = ShawValues(dim, distance) if values else None
 
     def forward(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor, scale: float) -> Tensor:
         """The bias of scores, ``[B, H, m, K]``."""
@@ -153,10 +155,31 @@ class ShawBias(nn.Module):
         return f"{self.weight.size(1)}, {self.distance}"
 
 
+class ShawValues(nn.Module):
+    """The part of values in Shaw et al.: what a learned value for each distance adds to the answers.
+
+    Args:
+        dim: channels of a head
+        distance: distances beyond it, on either side, count as it
+    """
+
+    def __init__(self, dim: int, distance: int) -> None:
+        super().__init__()
+        self.distance = distance
+        self.weight = nn.Parameter(torch.randn(2 * distance + 1, dim) * dim**-0.5)
+
+    def forward(self, weights: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """The sum by weights ``[B, H, m, K]``, ``[B, H, m, D]``."""
+        ahead = (j.unsqueeze(1) - i.unsqueeze(2)).clamp(-self.distance, self.distance) + self.distance
+        place = ahead.unsqueeze(1).expand(weights.size(0), weights.size(1), -1, -1)
+        share = weights.new_zeros([weights.size(0), weights.size(1), weights.size(2), self.weight.size(0)])
+        return share.scatter_add(3, place, weights) @ self.weight.to(weights.dtype)
+
+
 class TransformerXLBias(nn.Module):
     """Transformer-XL, as in Conformers: ``(q_i + u) · k_j + (q_i + v) · W r[i - j]`` instead of ``q_i · k_j``.
 
-    Here ``r`` are sinusoids of the distance, sines and cosines interleaved. Not with sinks, whose distances are no run.
+    Here ``r`` are sinusoids of the distance, sines and cosines interleaved.
 
     Args:
         channels: of the sinusoids
@@ -178,13 +201,17 @@ class TransformerXLBias(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor, scale: float) -> Tensor:
         """What is added to the scaled products of queries and keys, ``[B, H, m, K]``."""
+        return self.of_run(q, k, i[:1], j[:1], scale)  # the distances are the same in all rows
+
+    def of_run(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor, scale: float) -> Tensor:
+        """The same where keys follow each other, at distances of each row or of all."""
         m, n = i.size(1), j.size(1)
-        # All distances from the nearest to the furthest, once each: the same in all rows.
-        nearest = (i[0, 0] - j[0, 0]) - (n - 1)
-        distance = nearest + torch.arange(m + n - 1, device=i.device)
-        angle = distance.to(self.inverse.dtype).unsqueeze(1) * self.inverse
-        waves = torch.stack([angle.sin(), angle.cos()], 2).flatten(1).to(self.project.weight.dtype)
-        r = self.project(waves).view(-1, self.heads, self.dim).permute(1, 2, 0)  # [H, D, distances]
+        # All distances from the nearest to the furthest, once each, [b, m + n - 1].
+        nearest = (i.select(1, 0) - j.select(1, 0)) - (n - 1)
+        distance = nearest.unsqueeze(1) + torch.arange(m + n - 1, device=i.device)
+        angle = distance.to(self.inverse.dtype).unsqueeze(2) * self.inverse
+        waves = torch.stack([angle.sin(), angle.cos()], 3).flatten(2).to(self.project.weight.dtype)
+        r = self.project(waves).unflatten(2, [self.heads, self.dim]).permute(0, 2, 3, 1)  # [b, H, D, distances]
         place = torch.arange(m, device=i.device).unsqueeze(1) + (n - 1 - torch.arange(n, device=i.device))
         by_distance = (q + self.v.unsqueeze(1)) @ r
         moved = by_distance.gather(3, place.expand(q.size(0), q.size(1), -1, -1))
@@ -192,6 +219,29 @@ class TransformerXLBias(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.heads}, {self.dim}"
+
+
+class WithSinks(nn.Module):
+    """A `TransformerXLBias` where the first keys are those of the start of the signal, and the others are a run.
+
+    Args:
+        bias: the bias
+        sinks: how many the first ones are
+    """
+
+    def __init__(self, bias: TransformerXLBias, sinks: int) -> None:
+        super().__init__()
+        self.bias = bias
+        self.sinks = sinks
+
+    def forward(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor, scale: float) -> Tensor:
+        """What is added to the scaled products of queries and keys, ``[B, H, m, K]``."""
+        n = min(self.sinks, j.size(1))
+        early = self.bias.of_run(q, k.narrow(2, 0, n), i, j.narrow(1, 0, n), scale)
+        rest = j.size(1) - n
+        if rest == 0:
+            return early
+        return torch.cat([early, self.bias(q, k.narrow(2, n, rest), i, j.narrow(1, n, rest), scale)], 3)
 
 
 def _slopes(heads: int) -> "list[float]":

@@ -37,8 +37,8 @@ class LinearRecurrence(nn.Module):
 
     Shape:
         - input: ``[B, 2·C, T]``, first all of ``a``, then all of ``b``, as its stream takes them; with a decay ``b``
-          alone. Inside a model also the two apart, ``forward(a, b)``, where ``a`` may be broadcast. The batch axis may
-          be left out
+          alone. Inside a model, or alone with ``create_stream(net, example=(a, b))``, also the two apart,
+          ``forward(a, b)``, where ``a`` may be broadcast. The batch axis may be left out
         - output: ``[B, C, T]``, in the dtype of the input
 
     Example:

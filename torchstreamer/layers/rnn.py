@@ -18,7 +18,7 @@ from torch.jit import is_scripting
 from ..core.axes import Axes
 from ..core.fast_attributes import entry
 from ..core.registry import require_plain
-from ..core.tracing import recorded_form
+from ..core.tracing import autocasting, recorded_form
 from ..errors import UnsupportedModuleError
 from .limits import UNROLLED_SAMPLES, recurrent_samples
 from .recurrent import RecurrentStream
@@ -72,6 +72,7 @@ class TorchRecurrentStream(RecurrentStream):
         self.starts = nn.ModuleList(_starts(net, initial, self.sizes, self.layers))
         self.projected = weights.proj_size > 0
         self.longest = 0  # samples of a chunk up to which cells pay
+        self.narrows = len(names) == 2  # under autocast the operator of sequences gives another dtype than the cell's
 
     def initial(self, x: Tensor) -> List[Tensor]:
         state: List[Tensor] = []
@@ -81,6 +82,11 @@ class TorchRecurrentStream(RecurrentStream):
         for i, start in enumerate(self.starts):
             value = start()
             state[i] = state[i] + (value.squeeze(1) if value.dim() == 3 else value).to(x.dtype)
+        if self.narrows and autocasting(x):
+            # So the state says for the whole signal that cells would not do.
+            one = x.new_ones([1, 1])
+            dtype = torch.mm(one, one).dtype
+            state = [each.to(dtype) for each in state]
         return state
 
     def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
@@ -92,7 +98,7 @@ class TorchRecurrentStream(RecurrentStream):
                 # ONNX has no operator for it, and the exporter takes that of an LSTM without projections.
                 y, state = self.sample_by_sample(x, state)
                 return y, without_denormals(state)
-        if x.size(2) > self.longest:
+        if x.size(2) > self.longest or (self.narrows and state[0].dtype != x.dtype):
             y, state = self.whole(x, state)
         else:
             y, state = self.sample_by_sample(x, state)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 
 from ..errors import UnsupportedModuleError
-from .weights import PlainWeight
+from .weights import PlainWeight, parameter_source
 
 __all__ = ["Recurrent1d", "RecurrentWeights", "refuse_bidirectional", "weights_of"]
 
@@ -149,7 +149,8 @@ def weights_of(net: nn.RNNBase) -> RecurrentWeights:
     """The weights of a layer.
 
     Raises:
-        UnsupportedModuleError: it is bidirectional, drops values in training mode, or computes its weights
+        UnsupportedModuleError: it is bidirectional, drops values in training mode, or a weight is computed in a way
+            that is not known
     """
     if net.bidirectional:
         raise refuse_bidirectional(net)
@@ -160,15 +161,5 @@ def weights_of(net: nn.RNNBase) -> RecurrentWeights:
             "in training mode it drops random values between its layers",
             "call eval() first",
         )
-    sources = []
-    for name in net._flat_weights_names:
-        weight = net._parameters.get(name)
-        if weight is None:
-            raise UnsupportedModuleError(
-                "computed_parameter",
-                net,
-                f"its {name} is computed from something else, in a way that a stream cannot follow",
-                "make it a parameter, or give an example: captured models compute their weights themselves",
-            )
-        sources.append(PlainWeight(weight))
+    sources = [parameter_source(net, name) for name in net._flat_weights_names]
     return RecurrentWeights(sources, net.num_layers, net.bias, getattr(net, "nonlinearity", "tanh"))

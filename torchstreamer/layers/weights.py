@@ -26,6 +26,7 @@ __all__ = [
     "PlainWeight",
     "WeightSource",
     "copy_network",
+    "parameter_source",
     "register_tensor",
     "weight_source",
 ]
@@ -265,24 +266,50 @@ def register_tensor(module: nn.Module, name: str, tensor: Optional[Tensor]) -> N
 
 
 def weight_source(net: nn.Module) -> nn.Module:
-    """The module that computes a layer's weight from the layer's own parameters.
+    """The module that computes the weight of a layer of which nothing else is computed.
 
     Raises:
-        UnsupportedModuleError: the weight is computed in a way that is not known, or in training mode
+        UnsupportedModuleError: the weight is computed in a way that is not known, or in training mode; or another
+            parameter is computed
     """
     if parametrize.is_parametrized(net):
-        return _parametrized(net)
+        if not parametrize.is_parametrized(net, "weight") or len(net.parametrizations) != 1:  # type: ignore[arg-type]
+            raise UnsupportedModuleError(
+                "parametrized_bias",
+                net,
+                "a parameter other than its weight is parametrized",
+                "remove the parametrization with torch.nn.utils.parametrize.remove_parametrizations",
+            )
+    else:
+        for hook in net._forward_pre_hooks.values():
+            if isinstance(hook, (WeightNorm, SpectralNorm)) and hook.name != "weight":
+                raise _computed(net, hook.name)
+    return parameter_source(net, "weight")
+
+
+def parameter_source(net: nn.Module, name: str) -> nn.Module:
+    """The module that computes a parameter from the layer's own parameters.
+
+    Args:
+        net: the layer
+        name: of the parameter
+
+    Raises:
+        UnsupportedModuleError: it is computed in a way that is not known, or in training mode
+    """
+    if parametrize.is_parametrized(net, name):
+        return _parametrized(net, name)
     for hook in net._forward_pre_hooks.values():
-        if isinstance(hook, (WeightNorm, SpectralNorm)) and hook.name != "weight":
-            raise _computed(net, hook.name)
-        if isinstance(hook, WeightNorm):
-            return WeightNormWeight(net.weight_g, net.weight_v, hook.dim)  # type: ignore[arg-type]
-        if isinstance(hook, SpectralNorm):
+        if isinstance(hook, WeightNorm) and hook.name == name:
+            return WeightNormWeight(getattr(net, f"{name}_g"), getattr(net, f"{name}_v"), hook.dim)
+        if isinstance(hook, SpectralNorm) and hook.name == name:
             _refuse_training(net, net.training)
-            return SpectralNormWeight(net.weight_orig, net.weight_u, net.weight_v, hook.dim)  # type: ignore[arg-type]
-    if not isinstance(net.weight, nn.Parameter):
-        raise _computed(net, "weight")
-    return PlainWeight(net.weight)
+            weight, u, v = (getattr(net, f"{name}_{part}") for part in ("orig", "u", "v"))
+            return SpectralNormWeight(weight, u, v, hook.dim)
+    value = net._parameters.get(name)
+    if value is None:
+        raise _computed(net, name)
+    return PlainWeight(value)
 
 
 def plain_bias(net: nn.Module) -> Optional[nn.Parameter]:
@@ -306,22 +333,15 @@ def _computed(net: nn.Module, name: str) -> UnsupportedModuleError:
     )
 
 
-def _parametrized(net: nn.Module) -> nn.Module:
-    if not parametrize.is_parametrized(net, "weight") or len(net.parametrizations) != 1:  # type: ignore[arg-type]
-        raise UnsupportedModuleError(
-            "parametrized_bias",
-            net,
-            "a parameter other than its weight is parametrized",
-            "remove the parametrization with torch.nn.utils.parametrize.remove_parametrizations",
-        )
-    steps = net.parametrizations["weight"]  # type: ignore[index]
+def _parametrized(net: nn.Module, name: str) -> nn.Module:
+    steps = net.parametrizations[name]  # type: ignore[index]
     first = type(steps[0]).__name__
     module = type(steps[0]).__module__
     if module == "torch.nn.utils.parametrizations" and len(steps) == 1:
         if first == "_WeightNorm":
             dim: Any = steps[0].dim
             return WeightNormWeight(steps.original0, steps.original1, -1 if dim is None else dim)
-        if first == "_SpectralNorm" and net.weight.dim() > 1:
+        if first == "_SpectralNorm" and steps.original.dim() > 1:
             _refuse_training(net, steps[0].training)
             return SpectralNormWeight(steps.original, steps[0]._u, steps[0]._v, steps[0].dim)  # type: ignore[arg-type]
     if not hasattr(steps, "original") or any(
@@ -330,7 +350,7 @@ def _parametrized(net: nn.Module) -> nn.Module:
         raise UnsupportedModuleError(
             "parametrization",
             net,
-            f"its weight is computed by {', '.join(type(step).__name__ for step in steps)} from several tensors or in "
+            f"its {name} is computed by {', '.join(type(step).__name__ for step in steps)} from several tensors or in "
             "training mode",
             "call eval(), or torch.nn.utils.parametrize.remove_parametrizations",
         )

@@ -51,7 +51,7 @@ def patch_module(
         time_dim: axis of time in the example
         length_multiple: as for `create_stream`
         prompt: whether outputs come as soon as they can, which costs more where the hop is large; see `RowStream`
-        training: as for `create_stream`
+        training: as for `create_stream`; ``model.train()`` and ``model.eval()`` count online too
 
     Returns:
         the model. One that is patched already is given back as it is if no option came, and patched anew otherwise
@@ -137,6 +137,11 @@ class _Whole:
                 "others out"
             )
         return self.runner.step(x)
+
+    def follow(self, training: bool) -> None:
+        stream = self.runner.rows.stream
+        if stream.training != training:
+            stream.train(training)
 
     def ids(self) -> Tuple[Hashable, ...]:
         return self.runner.rows.ids()
@@ -240,7 +245,7 @@ def _executor(model: nn.Module, options: Dict[str, Any]) -> Union[_Whole, Layerw
     try:
         return _Whole(Runner(RowStream(create_stream(given, **options), prompt=prompt)))
     except UnsupportedModuleError as error:
-        if "example" in options:
+        if "example" in options or "training" in options:
             raise
         layers = Layerwise(model, prompt)
         if not layers.layers:
@@ -274,6 +279,8 @@ def _forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 "on chance; its eval form was expected; call model.eval(), or patch it with training='frozen'"
             )
         _require_known(executor.ids(), x)
+        if "training" in patch.options and isinstance(executor, _Whole):
+            executor.follow(model.training)
         return executor.step(args, kwargs, x)
 
 

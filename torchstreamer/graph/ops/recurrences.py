@@ -42,7 +42,11 @@ def states_and_outputs(
     return [y, h]
 
 
-def outputs_of_rows(mode: str, x: Tensor, weights: List[Tensor], layers: int, both: bool, first: bool) -> Tensor:
-    """The outputs alone, from an initial state of zeros."""
-    hx: List[Tensor] = []
-    return states_and_outputs(mode, x, hx, weights, layers, both, first)[0]
+def outputs_of_rows(
+    mode: str, x: Tensor, hx: List[Tensor], weights: List[Tensor], layers: int, both: bool, first: bool
+) -> Tensor:
+    """The outputs alone, for rows that are samples too; see `states_and_outputs`."""
+    start: List[Tensor] = []
+    for state in hx:
+        start.append(state.contiguous())
+    return states_and_outputs(mode, x, start, weights, layers, both, first)[0]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Banded", "Biased", "Placed"]
+__all__ = ["Banded", "Biased", "ByDistance", "Placed"]
 
 
 class Banded(nn.Module):
@@ -97,3 +97,29 @@ class Placed(nn.Module):
         size = [1 for _ in range(self.rank - 2)] + [mask.size(1), mask.size(2)]
         size[self.rows] = mask.size(0)
         return mask.reshape(size)
+
+
+class ByDistance(nn.Module):
+    """Scores of queries by distance, put where the keys of these distances stand.
+
+    Args:
+        rank: axes of the scores
+        rows: which of them holds the rows, -1 if none does
+        fold: entries of that axis for each row
+        left: the first column is of the key so far before the query
+
+    Shape:
+        - input: ``[…, m, distances]``
+        - i, j: positions of queries and keys, ``[b, m]`` and ``[b, K]``, for all rows or for one
+        - output: ``[…, m, K]``
+    """
+
+    def __init__(self, rank: int, rows: int, fold: int, left: int) -> None:
+        super().__init__()
+        self.place = Placed(rank, rows, fold)
+        self.left = left
+
+    def forward(self, x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        column = (j.unsqueeze(1) - i.unsqueeze(2) + self.left).clamp(0, x.size(-1) - 1)
+        index = self.place(column)
+        return x.gather(-1, index.expand(list(x.size())[:-1] + [j.size(1)]))
