@@ -102,9 +102,12 @@ def test_an_epoch_goes_on_where_it_stood():
     for state, at in ((sampler.state_dict(), 3), (sampler.state_dict(batches=2), 2)):
         resumed = LengthBatchSampler(lengths, 4, seed=1)
         resumed.load_state_dict(state)
+        resumed.set_epoch(0)  # as trainers do
+        assert resumed.state_dict() == {**state, "batches": at}
         assert list(resumed) == whole[at:]
         assert list(resumed) != whole and resumed.epoch == 2
     assert ahead == whole[:3]
+    assert list(sampler) == whole  # a loop that was left begins anew
 
 
 def test_a_loader_takes_it():

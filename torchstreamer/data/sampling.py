@@ -84,7 +84,8 @@ class LengthBatchSampler(Sampler[List[int]]):
         self.epoch = 0
         self._rank = rank
         self._world_size = world_size
-        self._at = 0  # the batch of the epoch that is given next
+        self._at = 0  # batches of the epoch that were given
+        self._resume = 0  # the batch with which the next loop begins
         self._made: Optional[Tuple[Tuple[int, int], _Epoch]] = None
         self._check()
 
@@ -117,7 +118,8 @@ class LengthBatchSampler(Sampler[List[int]]):
     # ------------------------------------------------------------------ an epoch
 
     def __iter__(self) -> Iterator[List[int]]:
-        epoch, start = self.epoch, self._at
+        epoch, start = self.epoch, self._resume
+        self._at, self._resume = start, 0
         rank, _ = self.shard()
         for at, step in enumerate(self._plan().steps):
             if at >= start:
@@ -136,9 +138,10 @@ class LengthBatchSampler(Sampler[List[int]]):
         return self._plan().padding
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch is given next; it begins with its first batch."""
-        self.epoch = epoch
-        self._at = 0
+        """Say which epoch is given next. One that a state was loaded for goes on where that stood."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self._at = self._resume = 0
 
     def shard(self) -> Tuple[int, int]:
         """The rank and the world size that hold now."""
@@ -262,8 +265,8 @@ class LengthBatchSampler(Sampler[List[int]]):
                 f"wrong_state: the state is of another sampler, by its {', '.join(wrong)}; one of the same lengths and "
                 "settings was expected; make the sampler as it was"
             )
-        self.set_epoch(state["epoch"])
-        self._at = state["batches"]
+        self.epoch = state["epoch"]
+        self._at = self._resume = state["batches"]
 
     def _settings(self) -> Dict[str, Any]:
         return {
