@@ -130,7 +130,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        paths = folder_of(24 if quick else 64, 30.0 if quick else 120.0, Path(folder))
+        paths = folder_of(24 if quick else 48, 30.0 if quick else 60.0, Path(folder))
         audio_s = sum(soundfile.info(path).duration for path in paths)
         found = measure(encoder(), paths, 2 if quick else 3)
     text = markdown(found, audio_s, machine())

@@ -263,9 +263,11 @@ def test_the_list_of_what_is_done(paths, tmp_path):
     with pytest.raises(pts.StreamStateError, match="^in_use: "):
         pts.stream_files(encoder(), own, sink=sink, resume=done)
     held.close()
-    done.write_text("something\n")
-    with pytest.raises(pts.StreamFileError, match="^invalid_done_list: line 1"):
-        pts.stream_files(encoder(), own, sink=sink, resume=done)
+    for text in ("something\n", "something precious", '{"path": 1}\n', '{"more": '):
+        done.write_text(text)
+        with pytest.raises(pts.StreamFileError, match="^invalid_done_list: line 1"):
+            pts.stream_files(encoder(), own, sink=sink, resume=done)
+        assert done.read_text() == text
 
 
 def test_what_does_not_fit_is_refused(paths, tmp_path):

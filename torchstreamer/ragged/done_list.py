@@ -14,6 +14,8 @@ except ImportError:  # Windows
 
 __all__ = ["DoneList"]
 
+_BEGINS = b'{"path": "'
+
 
 class DoneList:
     """A file with a line of JSON for every file that is done, written when it is and not before.
@@ -36,11 +38,11 @@ class DoneList:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock()
-            self._mend()
             self.done: Dict[str, Dict[str, Any]] = {}
             for each in [Path(path), *sorted(Path(path).parent.glob(f"{Path(path).name}.*"))]:
                 if each == Path(path) or each.suffix[1:].isdigit():
                     self._read(each)
+            self._mend()
         except BaseException:
             self.close()
             raise
@@ -71,16 +73,21 @@ class DoneList:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise StreamStateError(
                 f"in_use: another process writes to {self.path}; one at a time was expected; wait for it, or share the "
                 "work by shard=(rank, world)"
             ) from error
+        except OSError:  # a disk that knows no locks
+            pass
 
     def _mend(self) -> None:
-        # What follows the last whole line was being written when the program ended.
-        whole = self.path.read_bytes()
-        os.ftruncate(self._file, whole.rfind(b"\n") + 1)
+        # What follows the last whole line was being written when the program ended. If not, this is no such list.
+        found = self.path.read_bytes()
+        whole = found.rfind(b"\n") + 1
+        if not _BEGINS.startswith(found[whole:][: len(_BEGINS)]):
+            raise _invalid(self.path, found.count(b"\n") + 1, "it has no end")
+        os.ftruncate(self._file, whole)
 
     def _read(self, path: Path) -> None:
         if not path.exists():
@@ -90,7 +97,11 @@ class DoneList:
                 entry = json.loads(line)
                 self.done[entry["path"]] = {"bytes": int(entry["bytes"]), **entry}
             except (ValueError, KeyError, TypeError) as error:
-                raise StreamFileError(
-                    f"invalid_done_list: line {number} of {path} is none of such a list ({error!r}); the list of an "
-                    "earlier run, or no file, was expected; give another path"
-                ) from error
+                raise _invalid(path, number, repr(error)) from error
+
+
+def _invalid(path: Path, number: int, why: str) -> StreamFileError:
+    return StreamFileError(
+        f"invalid_done_list: line {number} of {path} is none of such a list ({why}); the list of an earlier run, or no "
+        "file, was expected; give another path"
+    )

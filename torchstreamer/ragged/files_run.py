@@ -1,23 +1,21 @@
 """One machine's share of `stream_files`: what the files are like, which are open, and what came of the others."""
 
 import logging
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from ..core.rows import RowPiece, RowStream
 from ..data.audio import AudioStreamDataset
-from ..data.batch import StreamBatch
-from ..data.loader import StreamDataLoader
 from ..data.plan import packed
 from ..data.recordings import Header, read_header
 from ..errors import StreamInputError, StreamReadError
 from .done_list import DoneList
 from .files_progress import Teller
+from .files_reading import steps_of
 from .sinks import Sink, Writer
 
 __all__ = ["FilesReport", "Kind", "Run"]
@@ -177,12 +175,13 @@ class Run:
         """Run all of them."""
         try:
             if dataset is not None:
-                loader = StreamDataLoader(dataset, num_workers=workers)
-                for batch in _quietly(iter(loader)):
-                    self._take(batch, loader.skipped)
-                    self._sweep(loader.skipped)
+                for pieces, skipped in steps_of(dataset, workers):
+                    self._take(pieces)
+                    if len(skipped) > self.swept:
+                        self.swept = len(skipped)
+                        for index, why in skipped.items():
+                            self._fail(index, StreamReadError(why, index))
                     self._tell(False)
-                self._sweep(loader.skipped)
                 for index in range(len(self.names)):
                     if index not in self.over:  # there is nothing in it
                         self._begin(index)
@@ -196,42 +195,25 @@ class Run:
             self._tell(True)
             self.teller.end()
 
-    def _take(self, batch: StreamBatch, skipped: Dict[int, str]) -> None:
+    def _take(self, pieces: List[Tuple[int, Tensor]]) -> None:
         anchor = self.rows.stream.anchor()
-        data = batch.data if anchor is None else batch.data.to(anchor.device, anchor.dtype)
-        told = zip(
-            batch.ids.tolist(),
-            batch.lengths.tolist(),
-            batch.first.tolist(),
-            batch.last.tolist(),
-            batch.valid.tolist(),
-            strict=True,
-        )
         entries = []
-        for row, (index, n, first, last, valid) in enumerate(told):
-            if not valid:
-                continue
+        for index, piece in pieces:
+            first = index not in self.counts
             if first:
                 self._begin(index)
-            if last and index in skipped:
-                self._fail(index, StreamReadError(skipped[index], index))
             if index in self.over:
                 continue
+            n = piece.shape[1]
             self.counts[index][0] += n
             self.audio_s += n / self.rates[index]
-            entries.append((index, data[row, :, :n], first, last))
+            last = self.counts[index][0] == self.lengths[index]
+            entries.append((index, piece if anchor is None else piece.to(anchor.device, anchor.dtype), first, last))
         if entries:
             self.steps += 1
             self.filled += len(entries)
-            for piece in self._step(entries):
-                self._give(piece)
-
-    def _sweep(self, skipped: Dict[int, str]) -> None:
-        # Files that gave nothing before they failed.
-        if len(skipped) > self.swept:
-            self.swept = len(skipped)
-            for index, why in skipped.items():
-                self._fail(index, StreamReadError(why, index))
+            for out in self._step(entries):
+                self._give(out)
 
     def _step(self, entries: List[Tuple[int, Tensor, bool, bool]]) -> List[RowPiece]:
         try:
@@ -311,14 +293,3 @@ class Run:
     def _tell(self, now: bool) -> None:
         files, failed = len(self.over), len(self.report.failed)
         self.teller.tell(now, files, len(self.names), self.audio_s, self.of_audio_s, failed)
-
-
-def _quietly(batches: Iterator[Any]) -> Iterator[StreamBatch]:
-    # The loader warns of what is skipped; the report tells it.
-    while True:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"(?s).*the rest of it is skipped", RuntimeWarning)
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
