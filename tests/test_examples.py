@@ -44,6 +44,7 @@ def figure(outcome, pattern):
 
 def test_every_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "files_with_ray.py",
         "load_audio.py",
         "load_video.py",
         "lstm_handler.py",
@@ -227,6 +228,16 @@ def test_videos_need_a_package_and_say_so(tmp_path):
     done = run("-c", script, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "Videos are read with PyAV, which is not installed here: pip install av\n"
+
+
+def test_files_go_through_a_pool_of_actors(tmp_path):
+    pytest.importorskip("ray")
+    command = [sys.executable, EXAMPLES / "files_with_ray.py", tmp_path / "outputs"]
+    paths = {**os.environ, "PYTHONPATH": str(Path(pts.__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "files               12 done, 1 failed\nfailed              missing.flac: stream_failed\n" in done.stdout
+    assert len(list((tmp_path / "outputs").glob("*.npy"))) == 12
 
 
 # --------------------------------------------------------------------------- a handler by hand

@@ -31,6 +31,7 @@ from .data.audio import AudioStreamDataset
 from .data.batch import StreamBatch
 from .data.dataset import StreamDataset
 from .data.loader import StreamDataLoader
+from .data.sampling import LengthBatchSampler
 from .deploy.compile import CompiledStream, compile
 from .deploy.export import export
 from .deploy.loading import load
@@ -71,10 +72,15 @@ from .layers.recurrent import RecurrentStream
 from .layers.rnn import GRUStream, LSTMStream, RNNStream
 from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
+from .ragged.chunked import ChunkModule
 from .ragged.collector import StreamCollector
+from .ragged.files import stream_files
+from .ragged.files_progress import FilesProgress
+from .ragged.files_run import FilesReport
 from .ragged.inputs import Batch, Input
 from .ragged.making import as_stream_tensor, collate, stream_tensor
 from .ragged.online import is_online, patch_module, unpatch_module
+from .ragged.sinks import ArrayFiles, OutputsInMemory, WaveFiles
 from .ragged.stream_module import StreamModule
 from .ragged.stream_state import StreamState, stream_state
 from .ragged.tensor import StreamTensor
@@ -83,12 +89,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlibiBias",
+    "ArrayFiles",
     "AudioStreamDataset",
     "Axes",
     "BaseStream",
     "Batch",
     "BatchNorm1dStream",
     "Cell",
+    "ChunkModule",
     "Chunked1d",
     "Chunked1dStream",
     "CompiledStream",
@@ -106,14 +114,18 @@ __all__ = [
     "Emformer1d",
     "ExponentialMovingAverage1d",
     "ExponentialMovingAverage1dStream",
+    "FilesProgress",
+    "FilesReport",
     "GRUStream",
     "GraphStream",
     "GroupedQueryAttention",
     "Input",
     "LSTMStream",
     "LayerNorm1d",
+    "LengthBatchSampler",
     "LinearRecurrence",
     "LinearRecurrenceStream",
+    "OutputsInMemory",
     "Pad1dStream",
     "Parallel1d",
     "Parallel1dStream",
@@ -155,6 +167,7 @@ __all__ = [
     "TransformerXLBias",
     "UnsupportedModuleError",
     "UpsampleStream",
+    "WaveFiles",
     "WorkerError",
     "as_stream_tensor",
     "band_mask",
@@ -173,6 +186,7 @@ __all__ = [
     "register_streamer",
     "save_state",
     "stack_states",
+    "stream_files",
     "stream_state",
     "stream_tensor",
     "unpatch_module",

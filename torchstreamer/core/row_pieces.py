@@ -167,7 +167,7 @@ class PieceLayout:
         return fits and piece.dtype == signal.dtype and piece.device == signal.device
 
 
-def parts_of(n: int, offset: int, hop: int, prompt: bool, last: bool) -> Iterator[Tuple[int, int]]:
+def parts_of(n: int, offset: int, hop: int, prompt: bool, last: bool, few: bool = False) -> Iterator[Tuple[int, int]]:
     """In which parts so many samples run: the kind of each, and its length, negative.
 
     Args:
@@ -176,7 +176,12 @@ def parts_of(n: int, offset: int, hop: int, prompt: bool, last: bool) -> Iterato
         hop: whole ones are cut into powers of two
         prompt: whether none may wait
         last: whether the signal ends
+        few: whether few signals end, so that it is best to run the end of each as a whole
     """
+    if last and few and n:
+        yield TAIL, -n
+        yield END, 0
+        return
     if offset and n:
         align = hop - offset
         if n >= align or prompt or last:

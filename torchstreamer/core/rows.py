@@ -299,9 +299,12 @@ class RowStream:
         hop = self._hop
         for each in going:
             alike.setdefault((each.n, each.row.came % hop, each.last), []).append(each)
+        # A few rows that end run as a whole each: they need no phase in common with any other from there on.
+        ending = {n for n, _, last in alike if last}
+        few = len(ending) <= (max(ending, default=0) // hop).bit_length()
         parts: Dict[Tuple[int, int], List[Going]] = {}
         for (n, offset, last), these in alike.items():
-            for part in parts_of(n, offset, hop, self.prompt, last):
+            for part in parts_of(n, offset, hop, self.prompt, last, few):
                 parts.setdefault(part, []).extend(these)
         for kind, negative in sorted(parts):
             groups: Dict[int, List[Going]] = {}

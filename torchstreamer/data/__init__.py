@@ -6,9 +6,11 @@ from .dataset import StreamDataset
 from .info import StreamInfo, stream_info
 from .loader import StreamDataLoader
 from .plan import Plan
+from .sampling import LengthBatchSampler
 
 __all__ = [
     "AudioStreamDataset",
+    "LengthBatchSampler",
     "Plan",
     "StreamBatch",
     "StreamDataLoader",

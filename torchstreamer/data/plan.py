@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
-__all__ = ["Plan", "derive_seed", "make_plan", "split_rows"]
+__all__ = ["Plan", "derive_seed", "make_plan", "packed", "split_rows"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def make_plan(
     order = list(range(count))
     if shuffle:
         random.Random(derive_seed(seed, epoch)).shuffle(order)
-    bins = _packed(order, lengths, batch_size * world_size) if balanced and lengths else None
+    bins = packed(order, lengths, batch_size * world_size) if balanced and lengths else None
     if bins is None:
         # Rank r takes every world_size-th stream, row b of it every batch_size-th of those.
         bins = [order[at :: batch_size * world_size] for at in range(batch_size * world_size)]
@@ -79,9 +79,15 @@ def make_plan(
     return Plan(tuple(map(tuple, rows)), tuple(order), steps, padding)
 
 
-def _packed(order: List[int], lengths: Sequence[int], count: int) -> List[List[int]]:
-    # The longest stream first, each into the emptiest bin: at most 4/3 of the best there is. A bin keeps the order of
-    # the epoch.
+def packed(order: List[int], lengths: Sequence[int], count: int) -> List[List[int]]:
+    """Streams in so many bins of like length: the fullest has at most 4/3 of the best there is.
+
+    Args:
+        order: of the streams, which every bin keeps
+        lengths: of the streams
+        count: number of bins
+    """
+    # The longest stream first, each into the emptiest bin.
     place = {index: at for at, index in enumerate(order)}
     bins: List[List[int]] = [[] for _ in range(count)]
     heap = [(0, 0, number) for number in range(count)]

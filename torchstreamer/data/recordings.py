@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import StreamReadError, missing_package
 from .info import stream_info
 
-__all__ = ["Opener", "soundfile"]
+__all__ = ["Header", "Opener", "read_header", "soundfile"]
 
 _AHEAD = 65_536  # samples read from the disk at once, at least
 # What stands as the size of a RIFF file by a program that could not go back to write it.
@@ -74,10 +74,9 @@ class Opener:
         for index, path in enumerate(self.files):
             frames = 0
             try:
-                _check_whole(path)
-                info = soundfile().info(path)
-                self.check(Header(info.frames, info.samplerate, info.channels))
-                frames = info.frames
+                header = read_header(path)
+                self.check(header)
+                frames = header.frames
             except Exception as error:  # whatever a decoder does
                 if not skip:
                     raise StreamReadError(
@@ -115,11 +114,9 @@ class Opener:
         if self._model is None:
             for path in self.files:
                 try:
-                    _check_whole(path)
-                    info = soundfile().info(path)
+                    self._model = path, read_header(path)
                 except Exception:  # whatever a decoder does
                     continue
-                self._model = path, Header(info.frames, info.samplerate, info.channels)
                 break
         return self._model
 
@@ -162,6 +159,17 @@ class _Recording:
                 file.read(min(_AHEAD, at - file.tell()))
         elif at:
             file.seek(at)
+
+
+def read_header(path: str) -> Header:
+    """What the header of a sound file tells.
+
+    Raises:
+        Exception: it cannot be read, or is cut short: whatever the decoder says
+    """
+    _check_whole(path)
+    info = soundfile().info(path)
+    return Header(info.frames, info.samplerate, info.channels)
 
 
 def _check_whole(path: str) -> None:
