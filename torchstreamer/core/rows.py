@@ -1,14 +1,14 @@
 """`RowStream`: many live signals of any age, whose pieces of any length run in few batches."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Hashable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import StreamInputError, StreamStateError
 from .describe import describe
-from .row_pieces import END, Going, PieceLayout, RowInput, RowPiece, parts_of, stream_for_rows
+from .row_pieces import END, Going, PieceLayout, RowInput, RowPiece, few_lengths, parts_of, stream_for_rows
 from .row_state import RowState
 from .row_table import Batch, Row, RowTable, gather, rows_apart
 from .state import require_named_tensors, stack_states
@@ -24,9 +24,9 @@ Standing = Tuple[Dict[Hashable, Optional[Row]], Optional[Tensor]]
 class RowStream:
     """Many live signals at once, each with an id, through one stream.
 
-    In a step each signal that has anything new brings a piece of any length. Pieces are cut into powers of two of
-    ``hop``, and rows that are in the same phase run as one batch. What a row gives is what a stream of its own gives,
-    whatever comes in the other rows.
+    In a step each signal that has anything new brings a piece of any length. Rows that are in the same phase and bring
+    as much run as one batch; pieces of many lengths are cut into powers of two of ``hop`` for that. What a row gives is
+    what a stream of its own gives, whatever comes in the other rows.
 
     A step changes all of its rows or, if it raises, none.
 
@@ -102,10 +102,15 @@ class RowStream:
         After any error all rows are as they were.
         """
         with self._at_work():
+            rows, resident = list(rows), self._resident
+            if resident is not None and rows and self._signal is not None and not torch.is_grad_enabled():
+                pieces = self._layout.same_again(rows, resident, self._table.rows, self._signal, self._hop)
+                if pieces is not None and not self._apart:
+                    return self._again(resident, pieces)
             signal, going = self._layout.accepted(rows, self._table, self._signal)
             self._advance(going)
             changes: Dict[Hashable, Optional[Row]] = {}
-            pieces = []
+            found = []
             for each in going:
                 row = each.row
                 if each.last:
@@ -120,9 +125,9 @@ class RowStream:
                     changes[each.id] = row
                 outputs = each.outputs
                 y = None if not outputs else outputs[0] if len(outputs) == 1 else torch.cat(outputs, self._layout.given)
-                pieces.append(RowPiece(each.id, y, each.first, each.last, each.start if each.start >= 0 else None))
+                found.append(RowPiece(each.id, y, each.first, each.last, each.start if each.start >= 0 else None))
             self._commit(changes, signal)
-            return pieces
+            return found
 
     def detach_state(self, id: Optional[Hashable] = None) -> None:
         """Cut the gradient's path into earlier pieces, of one signal or of all.
@@ -145,8 +150,8 @@ class RowStream:
 
     def standing(self, ids: Iterable[Hashable]) -> Standing:
         """How some signals stand, for `back_to`, if a step of theirs here is part of something larger that may fail."""
-        rows = self._table.rows
-        return {id: rows.get(id) for id in ids}, self._signal
+        found = [(id, self._table.rows.get(id)) for id in ids]
+        return {id: None if row is None else row.copy() for id, row in found}, self._signal
 
     def back_to(self, standing: Standing) -> None:
         """Let signals stand as they did when `standing` was called; no other call may have changed them."""
@@ -291,15 +296,49 @@ class RowStream:
             finally:
                 self._busy = False
 
+    def _again(self, resident: Batch, pieces: List[Tensor]) -> List[RowPiece]:
+        # All rows of the batch that the stream holds go on, and nothing else.
+        layout = self._layout
+        self.calls += 1
+        x = torch.stack(pieces, layout.rows)
+        self._resident, self._dirty = None, True
+        y = self.stream(x)
+        batch = self._batch(resident.ids)
+        self._table.move(resident, batch)
+        self._resident = batch
+        outputs: Sequence[Optional[Tensor]] = [None] * len(pieces)
+        n = 0
+        if y is not None:
+            outputs, n = y.unbind(layout.rows_out), y.shape[layout.time_out]
+        found = []
+        rows = self._table.rows
+        for id, output in zip(batch.ids, outputs, strict=True):
+            row = rows[id]
+            start: Optional[int] = row.given
+            if row.given >= 0:
+                row.given += n
+            else:
+                start = None
+            found.append(RowPiece(id, output, False, False, start))
+        return found
+
     def _advance(self, going: Sequence[Going]) -> None:
         # All pieces, part by part; the longest first, so that those of a length meet.
-        alike: Dict[Tuple[int, int, bool], List[Going]] = {}
         hop = self._hop
+        alike: Dict[Tuple[int, int, int, bool], List[Going]] = {}
+        lengths: Dict[int, Set[int]] = {}
         for each in going:
-            alike.setdefault((each.n, each.row.came % hop, each.last), []).append(each)
+            batch = each.row.batch
+            form = 0 if batch is None else id(batch.form)
+            offset = each.row.came % hop
+            alike.setdefault((form, each.n, offset, each.last), []).append(each)
+            whole = (each.n - (hop - offset if offset else 0)) // hop
+            if whole > 0:
+                lengths.setdefault(form, set()).add(whole)
+        cut = {form: not few_lengths(these) for form, these in lengths.items()}
         parts: Dict[Tuple[int, int], List[Going]] = {}
-        for (n, offset, last), these in alike.items():
-            for part in parts_of(n, offset, hop, self.prompt, last):
+        for (form, n, offset, last), these in alike.items():
+            for part in parts_of(n, offset, hop, self.prompt, last, cut.get(form, True)):
                 parts.setdefault(part, []).extend(these)
         for kind, negative in sorted(parts):
             groups: Dict[int, List[Going]] = {}
