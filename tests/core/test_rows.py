@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.core import row_table, state_size
+from torchstreamer.core import row_runner, row_table, state_size
 from torchstreamer.core.row_state import RowState
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -115,7 +115,7 @@ def compare(net, signals, found, tolerance=1e-10):
 def assert_empty(rows):
     assert len(rows) == 0 and rows.ids() == () and rows.nbytes == 0
     assert not rows._table.rows and not rows._table._forms
-    assert rows._signal is None and rows._resident is None
+    assert rows._signal is None and rows._runner.resident is None
     assert rows.stream.state_nbytes() == 0
 
 
@@ -378,6 +378,67 @@ def test_a_batch_that_stays_as_it_is_is_not_copied(monkeypatch):
     monkeypatch.setattr(RowState, "go_on", None)
     rows.step([(i, x, False, False) for i in (2, 0, 1, 3)])
     rows.step([(i, x, False, False) for i in range(4)])
+
+
+@pytest.mark.parametrize("name", ["convolutions", "strided", "recurrent", "attention"])
+@torch.no_grad()
+def test_rows_leave_and_join_a_batch_of_large_states(name, monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+    net, draw = NETS[name], random.Random(0)
+    rows = pts.RowStream(net)
+    hop, nan = rows.stream.hop, torch.full((2, 0), math.nan, dtype=torch.float64)
+    whole = {i: nan for i in range(16)}
+    found = {i: [] for i in whole}
+    joined, moved, join = [], [], RowState.join
+    monkeypatch.setattr(RowState, "join", lambda self, *args: joined.append(1) or join(self, *args))
+    take = row_runner.gather
+    monkeypatch.setattr(row_runner, "gather", lambda given: moved.append(len(given)) or take(given))
+    for step in range(40):
+        given = []
+        for i in whole:
+            x = torch.randn(2, 2 * hop, dtype=torch.float64)
+            first = step == 0 or draw.random() < 0.02
+            if not first and draw.random() < 0.02:
+                continue
+            if first:
+                whole[i], found[i] = nan, []
+            whole[i] = torch.cat([whole[i], x], 1)
+            given.append((i, x, first, False))
+        for piece in rows.step(given):
+            found[piece.id] += [] if piece.output is None else [piece.output]
+    for piece in rows.step([(i, None, False, True) for i in whole]):
+        found[piece.id] += [] if piece.output is None else [piece.output]
+    compare(net, whole, {i: torch.cat(each, 1) if each else None for i, each in found.items()})
+    assert_empty(rows)
+    if name == "attention":
+        assert joined and sum(n >= 14 for n in moved) < 30
+
+
+@torch.no_grad()
+def test_a_row_that_nobody_wants_makes_no_step_fail(monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+
+    class Finite(nn.Module):
+        def forward(self, x):
+            if not x.isfinite().all():
+                raise RuntimeError("boom")
+            return x
+
+    net = nn.Sequential(nn.Conv1d(2, 2, 5), nn.BatchNorm1d(2), Finite()).double().eval()
+    rows = pts.RowStream(net)
+    xs = signals(16, 24, shortest=24)
+    rows.step([(i, x[:, :8], True, False) for i, x in xs.items()])
+    with pytest.raises(RuntimeError, match="boom"):
+        rows.step([(i, x[:, 8:9] * (math.inf if i == 3 else 1), False, False) for i, x in xs.items()])
+    rows.step([(3, xs[3][:, 8:9], False, False)])
+    before = states(rows)
+    bad = [(i, x[:, 8:9] * (math.inf if i == 5 else 1), False, False) for i, x in xs.items() if i != 3]
+    with pytest.raises(RuntimeError, match="boom"):
+        rows.step(bad)
+    assert_equal(states(rows), before)
+    pieces = rows.step([(i, x[:, 8:], False, True) for i, x in xs.items() if i != 3])
+    for piece in pieces:
+        torch.testing.assert_close(piece.output, net(xs[piece.id][None])[0][:, 4:], rtol=0, atol=1e-10)
 
 
 # --------------------------------------------------------------------------- errors

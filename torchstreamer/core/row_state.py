@@ -1,6 +1,6 @@
 """`RowState`: what a stream remembers as rows, taken out and put back without checks, copies or names."""
 
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -11,10 +11,26 @@ from .remembering import Remembering
 from .ring import RingBuffer
 from .row_clock import RowClock
 
-__all__ = ["Phase", "RowState"]
+__all__ = ["ParkedState", "Phase", "RowState"]
 
 # Of every memory, in the order of modules, and at last the channels of the signals.
 Phase = Tuple[Tuple[int, ...], ...]
+
+
+class ParkedState(NamedTuple):
+    """A state that went out of a stream, with the room in memory in which the stream may go on.
+
+    Attributes:
+        phase: as of `RowState.phase`
+        rows: as of `RowState.rows`
+        known: as of `RowState.known`
+        memory: of every ring that may be written in place its data, where the samples begin, its room, and what is free
+    """
+
+    phase: Phase
+    rows: List[Tensor]
+    known: Tuple[int, ...]
+    memory: List[Tuple[int, Tensor, int, int, int]]
 
 
 class RowState:
@@ -33,12 +49,13 @@ class RowState:
     """
 
     def __init__(self, stream: Remembering) -> None:
+        self._stream = stream
         modules = list(stream.modules())
         # A deep stream has many memories, mostly of two kinds, and each step asks them all: those are read directly.
         self._memories = [_Place(module) for module in modules if isinstance(module, Memory)]
         self._clocks = [place.memory for place in self._memories if isinstance(place.memory, RowClock)]
         # Streams inside have a signal of their own if a handler calls them as others do.
-        self._signals = [module._buffers for module in modules if isinstance(module, Remembering)]
+        self._signals: List[Dict[str, Any]] = [m._buffers for m in modules if isinstance(m, Remembering)]
 
     def phase(self) -> Phase:
         """What must be equal for rows to go on as one batch; hashable."""
@@ -108,6 +125,71 @@ class RowState:
                 signal["_like"] = next(rest)
             elif signal["_like"].dim() == 3:
                 signal["_like"] = signal["_like"].new_empty([0])
+
+    def park(self) -> ParkedState:
+        """What the stream holds, for `unpark`, once, as long as nothing else goes on from there."""
+        memory = []
+        for i, place in enumerate(self._memories):
+            fields = place.fields
+            if place.is_ring and fields["free"] >= 0:
+                memory.append((i, place.buffers["data"], fields["begin"], fields["room"], fields["free"]))
+        return ParkedState(self.phase(), self.rows(), self.known(), memory)
+
+    def unpark(self, parked: ParkedState) -> None:
+        """Hold that again."""
+        self.go_on(parked.phase, parked.rows, parked.known)
+        for i, data, begin, room, free in parked.memory:
+            place = self._memories[i]
+            if data.is_inference() and not torch.is_inference_mode_enabled():
+                continue
+            place.buffers["data"] = data
+            place.fields.update(begin=begin, room=room, free=free, borrowed=False)
+
+    def join(self, slots: List[int], rows: Sequence[Tensor], known: Sequence[int]) -> None:
+        """Put rows of the same phase in the place of others, which nobody wants anymore; gradients must be off.
+
+        Args:
+            slots: places of those, as many as there are rows
+            rows: as `rows` gives them
+            known: as `known` gives it, of these rows
+        """
+        rest, before = iter(rows), self.known()
+        index: Any = None
+        for place in self._memories:
+            fields, memory = place.fields, place.memory
+            if place.is_counter:
+                continue
+            if place.is_ring and fields["fold"] == 1:
+                data = place.buffers["data"]
+                if data.dim() == 1:
+                    continue
+                given = next(rest)
+                fields["period"] = -1
+                if not fields["held"]:
+                    continue
+                if index is None:
+                    index = torch.tensor(slots, device=data.device)
+                if fields["free"] >= 0 and (torch.is_inference_mode_enabled() or not data.is_inference()):
+                    data.narrow(1, fields["begin"], fields["held"]).index_copy_(0, index, given)
+                else:
+                    place.buffers["data"] = memory.tensors()[0].index_copy(0, index, given)
+                    fields.update(begin=0, room=fields["held"], free=-1)
+                continue
+            now = memory.tensors()
+            if not now:
+                continue
+            fold = fields["fold"]
+            mixed = []
+            for tensor in now:
+                whole = tensor if fold == 1 else torch.unflatten(tensor, 0, (tensor.size(0) // fold, fold))
+                mixed.append(whole.index_copy(0, torch.tensor(slots, device=tensor.device), next(rest)))
+            memory.put(memory.shape(), iter(mixed) if fold == 1 else _folded(iter(mixed)))
+        for clock, least, other in zip(self._clocks, before, known, strict=True):
+            clock.known = min(least, other)
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # It holds the tables of modules, which copies have of their own.
+        return RowState, (self._stream,)
 
 
 class _Place:

@@ -9,7 +9,10 @@ from torch import Tensor
 from ..errors import StreamInputError
 from .row_state import Phase
 
-__all__ = ["Batch", "Form", "Row", "RowTable", "gather", "rows_apart"]
+__all__ = ["Batch", "DetachedRows", "Form", "Row", "RowTable", "gather", "rows_apart"]
+
+# Of every batch its phase, tensors, what clocks know, and its rows; a row is id, came, given, and what waits.
+DetachedRows = List[Tuple[Phase, List[Tensor], Tuple[int, ...], List[Tuple[Hashable, int, int, Optional[Tensor]]]]]
 
 # Bytes of a row from which on its tensors are not packed.
 _LARGE = 1 << 14
@@ -167,19 +170,20 @@ class RowTable:
     def commit(self, changes: Dict[Hashable, Optional[Row]]) -> None:
         """Put rows in the place of those that were there; ``None`` for one that is gone."""
         rows = self.rows
-        left: Set[Batch] = set()
+        touched: Set[Batch] = set()
         for id, row in changes.items():
             before = rows.get(id)
             if before is not None and before.batch is not None:
                 before.batch.live -= 1
-                left.add(before.batch)
+                touched.add(before.batch)
             if row is None:
                 rows.pop(id, None)
             else:
                 rows[id] = row
                 if row.batch is not None:
                     row.batch.live += 1
-        for batch in left:
+                    touched.add(row.batch)
+        for batch in touched:
             # One row must not keep the memory of a whole batch.
             if 0 < 2 * batch.live < len(batch.ids):
                 self._compact(batch)
@@ -204,6 +208,34 @@ class RowTable:
         smaller.live = len(here)
         for slot, (_, row) in enumerate(here):
             row.batch, row.slot = smaller, slot
+
+    def detached(self) -> DetachedRows:
+        """All rows as plain values, without gradients."""
+        batches: Dict[Optional[Batch], List[Tuple[Hashable, Row]]] = {}
+        for id, row in self.rows.items():
+            batches.setdefault(row.batch, []).append((id, row))
+        found: DetachedRows = []
+        for batch, these in batches.items():
+            values = [
+                (id, row.came, row.given, None if row.queue is None else row.queue.detach().clone())
+                for id, row in these
+            ]
+            if batch is None:
+                found.append(((), [], (), values))
+            else:
+                packed = [each.detach() for each in _selected(batch.packed, [row.slot for _, row in these])]
+                tensors = [tensor.contiguous() for tensor in batch.form.unpack(packed)]
+                found.append((batch.form.phase, tensors, batch.known, values))
+        return found
+
+    def attached(self, found: DetachedRows) -> Dict[Hashable, Optional[Row]]:
+        """Those rows, for `commit`."""
+        rows: Dict[Hashable, Optional[Row]] = {}
+        for phase, tensors, known, values in found:
+            batch = Batch(self.form(phase, tensors), tensors, known, [id for id, *_ in values]) if phase else None
+            for slot, (id, came, given, queue) in enumerate(values):
+                rows[id] = Row(batch, slot, came, given, queue)
+        return rows
 
     def known(self, id: Hashable) -> Row:
         """The row of an id.

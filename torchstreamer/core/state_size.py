@@ -59,7 +59,7 @@ def estimate_state_size(
 
     with no_grad():
         # Shapes are a function of the shapes before, so what repeats once repeats for ever.
-        start, phases = 0, [rows._state.phase()]
+        start, phases = 0, [rows._runner.state.phase()]
         while len(phases) < 2 or phases[-1] != phases[-2]:
             if start > _LONGEST:
                 raise UnsupportedModuleError(
@@ -70,10 +70,10 @@ def estimate_state_size(
                 )
             feed(max(start, hop))
             start += max(start, hop)
-            phases = [rows._state.phase()]
+            phases = [rows._runner.state.phase()]
             feed(hop)
             start += hop
-            phases.append(rows._state.phase())
+            phases.append(rows._runner.state.phase())
         if lengths is None:
             return rows.nbytes_of(0)
         found = []
