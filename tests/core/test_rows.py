@@ -1,6 +1,8 @@
 """`RowStream`: what each row gives is what the network gives on its whole signal, whatever comes in the others."""
 
+import copy
 import math
+import pickle
 import random
 import sys
 import threading
@@ -518,6 +520,46 @@ def test_an_error_in_the_midst_of_a_step_changes_no_row(mode, monkeypatch):
             torch.testing.assert_close(y, net(x[None])[0], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda rows: pickle.loads(pickle.dumps(rows))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize("name", ["strided", "attention"])
+def test_copies_and_pickles_have_the_rows_too(name, copied):
+    net, xs = NETS[name], signals(5, 60, shortest=50)
+    rows = pts.RowStream(net, prompt=True)
+    rows.step([("new", None, True, False)] + [(i, x[:, : 13 + i % 2], True, False) for i, x in xs.items()])
+    before = states(rows)
+    twin = copied(rows)
+    assert twin.ids() == rows.ids() and twin.prompt and twin.nbytes == rows.nbytes
+    rest = [(i, x[:, 13 + i % 2 :], False, True) for i, x in xs.items()]
+    for one in (twin.step(rest), rows.step(rest)):
+        for piece in one:
+            expected = net(xs[piece.id][None])[0][:, piece.start :]
+            torch.testing.assert_close(piece.output, expected, rtol=0, atol=1e-10)
+    assert "new" in twin and before.keys() == {"new", *xs}
+    rows.drop("new")
+    assert_empty(rows)
+
+
+@torch.no_grad()
+def test_a_length_that_is_refused_names_the_signal_and_changes_none():
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 2, 4, stride=4)
+
+        def forward(self, x):
+            return torch.repeat_interleave(self.conv(x), 4, -1) + x
+
+    rows = pts.RowStream(Frames().double().eval(), example=X[None, :, :4], length_multiple=4)
+    rows.step([("a", X, True, False), ("b", X[:, :4], True, False)])
+    before = states(rows)
+    with pytest.raises(pts.StreamInputError, match=r"^length_multiple: .*signal 'a'") as caught:
+        rows.step([("b", X[:, :4], False, True), ("a", X[:, :2], False, True)])
+    assert caught.value.code == "length_multiple"
+    assert_equal(states(rows), before)
+
+
 def test_wrong_states_are_refused():
     rows = pts.RowStream(NETS["strided"])
     with torch.no_grad():
@@ -665,6 +707,23 @@ def test_the_size_of_a_row_is_known_before(name):
     rows = pts.RowStream(net)
     rows.step([(i, torch.randn(2, n, dtype=torch.float64), True, False) for i, n in enumerate(lengths)])
     assert found == [rows.nbytes_of(i) for i in range(len(lengths))]
+
+
+@pytest.mark.parametrize("longest", [3, 37])
+@torch.no_grad()
+def test_the_size_of_a_row_that_may_not_grow_for_ever(longest):
+    attention = pts.SelfAttention1d(
+        nn.MultiheadAttention(2, 1, batch_first=True), pts.Context(None, max_length=longest)
+    )
+    net = nn.Sequential(nn.Conv1d(2, 2, 3), attention, nn.Conv1d(2, 2, 5, dilation=8, padding=16)).double().eval()
+    example, most = torch.zeros(1, 2, 5, dtype=torch.float64), longest + 2
+    rows = pts.RowStream(net)
+    for n in (1, most):
+        rows.step([(0, torch.randn(2, n, dtype=torch.float64), True, False)])
+        assert pts.estimate_state_size(net, example, [n]) == [rows.nbytes_of(0)]
+    assert pts.estimate_state_size(net, example) == rows.nbytes_of(0)
+    with pytest.raises(pts.StreamInputError, match="^signal_too_long"):
+        pts.estimate_state_size(net, example, [most + 1])
 
 
 def test_a_state_that_grows_for_ever_has_no_size(monkeypatch):

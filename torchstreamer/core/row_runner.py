@@ -5,6 +5,7 @@ from typing import Dict, Hashable, List, Optional, Sequence, Set, Tuple
 import torch
 from torch import Tensor
 
+from ..errors import StreamInputError
 from .row_pieces import END, Going, PieceLayout, RowPiece, few_lengths, parts_of
 from .row_state import ParkedState, RowState
 from .row_table import Batch, Row, RowTable, gather, rows_apart
@@ -295,7 +296,10 @@ class RowRunner:
                 each.row.came += length
             axis = self.layout.rows
             x = torch.stack(pieces, axis) if len(pieces) > 1 else pieces[0].unsqueeze(axis)
-        y = self.stream(x, final=ends)
+        try:
+            y = self.stream(x, final=ends)
+        except StreamInputError as error:
+            raise StreamInputError(f"{error} ({_named(seats)})") from error
         if not ends:
             self._store(seats)
         if y is not None:
@@ -317,6 +321,12 @@ class RowRunner:
                 if each is not None:
                     each.row.batch, each.row.slot = batch, slot
             self.resident = batch
+
+
+def _named(seats: Sequence[Optional[Going]]) -> str:
+    ids = [repr(each.id) for each in seats if each is not None]
+    more = f" and {len(ids) - 4} more" if len(ids) > 5 else ""
+    return "signal " + ids[0] if len(ids) == 1 else "one of the signals " + ", ".join(ids[: 4 if more else 5]) + more
 
 
 def _place(each: Going) -> Tuple[int, int]:
