@@ -1,6 +1,8 @@
 """`RowStream`: what each row gives is what the network gives on its whole signal, whatever comes in the others."""
 
+import copy
 import math
+import pickle
 import random
 import sys
 import threading
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.core import row_table, state_size
+from torchstreamer.core import row_runner, row_table, state_size
 from torchstreamer.core.row_state import RowState
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -115,7 +117,7 @@ def compare(net, signals, found, tolerance=1e-10):
 def assert_empty(rows):
     assert len(rows) == 0 and rows.ids() == () and rows.nbytes == 0
     assert not rows._table.rows and not rows._table._forms
-    assert rows._signal is None and rows._resident is None
+    assert rows._signal is None and rows._runner.resident is None
     assert rows.stream.state_nbytes() == 0
 
 
@@ -380,6 +382,67 @@ def test_a_batch_that_stays_as_it_is_is_not_copied(monkeypatch):
     rows.step([(i, x, False, False) for i in range(4)])
 
 
+@pytest.mark.parametrize("name", ["convolutions", "strided", "recurrent", "attention"])
+@torch.no_grad()
+def test_rows_leave_and_join_a_batch_of_large_states(name, monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+    net, draw = NETS[name], random.Random(0)
+    rows = pts.RowStream(net)
+    hop, nan = rows.stream.hop, torch.full((2, 0), math.nan, dtype=torch.float64)
+    whole = {i: nan for i in range(16)}
+    found = {i: [] for i in whole}
+    joined, moved, join = [], [], RowState.join
+    monkeypatch.setattr(RowState, "join", lambda self, *args: joined.append(1) or join(self, *args))
+    take = row_runner.gather
+    monkeypatch.setattr(row_runner, "gather", lambda given: moved.append(len(given)) or take(given))
+    for step in range(40):
+        given = []
+        for i in whole:
+            x = torch.randn(2, 2 * hop, dtype=torch.float64)
+            first = step == 0 or draw.random() < 0.02
+            if not first and draw.random() < 0.02:
+                continue
+            if first:
+                whole[i], found[i] = nan, []
+            whole[i] = torch.cat([whole[i], x], 1)
+            given.append((i, x, first, False))
+        for piece in rows.step(given):
+            found[piece.id] += [] if piece.output is None else [piece.output]
+    for piece in rows.step([(i, None, False, True) for i in whole]):
+        found[piece.id] += [] if piece.output is None else [piece.output]
+    compare(net, whole, {i: torch.cat(each, 1) if each else None for i, each in found.items()})
+    assert_empty(rows)
+    if name == "attention":
+        assert joined and sum(n >= 14 for n in moved) < 30
+
+
+@torch.no_grad()
+def test_a_row_that_nobody_wants_makes_no_step_fail(monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+
+    class Finite(nn.Module):
+        def forward(self, x):
+            if not x.isfinite().all():
+                raise RuntimeError("boom")
+            return x
+
+    net = nn.Sequential(nn.Conv1d(2, 2, 5), nn.BatchNorm1d(2), Finite()).double().eval()
+    rows = pts.RowStream(net)
+    xs = signals(16, 24, shortest=24)
+    rows.step([(i, x[:, :8], True, False) for i, x in xs.items()])
+    with pytest.raises(RuntimeError, match="boom"):
+        rows.step([(i, x[:, 8:9] * (math.inf if i == 3 else 1), False, False) for i, x in xs.items()])
+    rows.step([(3, xs[3][:, 8:9], False, False)])
+    before = states(rows)
+    bad = [(i, x[:, 8:9] * (math.inf if i == 5 else 1), False, False) for i, x in xs.items() if i != 3]
+    with pytest.raises(RuntimeError, match="boom"):
+        rows.step(bad)
+    assert_equal(states(rows), before)
+    pieces = rows.step([(i, x[:, 8:], False, True) for i, x in xs.items() if i != 3])
+    for piece in pieces:
+        torch.testing.assert_close(piece.output, net(xs[piece.id][None])[0][:, 4:], rtol=0, atol=1e-10)
+
+
 # --------------------------------------------------------------------------- errors
 
 
@@ -455,6 +518,46 @@ def test_an_error_in_the_midst_of_a_step_changes_no_row(mode, monkeypatch):
         for i, x in xs.items():
             y = torch.cat([first[i], second[i].output, rest[i].output], 1)
             torch.testing.assert_close(y, net(x[None])[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda rows: pickle.loads(pickle.dumps(rows))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize("name", ["strided", "attention"])
+def test_copies_and_pickles_have_the_rows_too(name, copied):
+    net, xs = NETS[name], signals(5, 60, shortest=50)
+    rows = pts.RowStream(net, prompt=True)
+    rows.step([("new", None, True, False)] + [(i, x[:, : 13 + i % 2], True, False) for i, x in xs.items()])
+    before = states(rows)
+    twin = copied(rows)
+    assert twin.ids() == rows.ids() and twin.prompt and twin.nbytes == rows.nbytes
+    rest = [(i, x[:, 13 + i % 2 :], False, True) for i, x in xs.items()]
+    for one in (twin.step(rest), rows.step(rest)):
+        for piece in one:
+            expected = net(xs[piece.id][None])[0][:, piece.start :]
+            torch.testing.assert_close(piece.output, expected, rtol=0, atol=1e-10)
+    assert "new" in twin and before.keys() == {"new", *xs}
+    rows.drop("new")
+    assert_empty(rows)
+
+
+@torch.no_grad()
+def test_a_length_that_is_refused_names_the_signal_and_changes_none():
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 2, 4, stride=4)
+
+        def forward(self, x):
+            return torch.repeat_interleave(self.conv(x), 4, -1) + x
+
+    rows = pts.RowStream(Frames().double().eval(), example=X[None, :, :4], length_multiple=4)
+    rows.step([("a", X, True, False), ("b", X[:, :4], True, False)])
+    before = states(rows)
+    with pytest.raises(pts.StreamInputError, match=r"^length_multiple: .*signal 'a'") as caught:
+        rows.step([("b", X[:, :4], False, True), ("a", X[:, :2], False, True)])
+    assert caught.value.code == "length_multiple"
+    assert_equal(states(rows), before)
 
 
 def test_wrong_states_are_refused():
@@ -604,6 +707,23 @@ def test_the_size_of_a_row_is_known_before(name):
     rows = pts.RowStream(net)
     rows.step([(i, torch.randn(2, n, dtype=torch.float64), True, False) for i, n in enumerate(lengths)])
     assert found == [rows.nbytes_of(i) for i in range(len(lengths))]
+
+
+@pytest.mark.parametrize("longest", [3, 37])
+@torch.no_grad()
+def test_the_size_of_a_row_that_may_not_grow_for_ever(longest):
+    attention = pts.SelfAttention1d(
+        nn.MultiheadAttention(2, 1, batch_first=True), pts.Context(None, max_length=longest)
+    )
+    net = nn.Sequential(nn.Conv1d(2, 2, 3), attention, nn.Conv1d(2, 2, 5, dilation=8, padding=16)).double().eval()
+    example, most = torch.zeros(1, 2, 5, dtype=torch.float64), longest + 2
+    rows = pts.RowStream(net)
+    for n in (1, most):
+        rows.step([(0, torch.randn(2, n, dtype=torch.float64), True, False)])
+        assert pts.estimate_state_size(net, example, [n]) == [rows.nbytes_of(0)]
+    assert pts.estimate_state_size(net, example) == rows.nbytes_of(0)
+    with pytest.raises(pts.StreamInputError, match="^signal_too_long"):
+        pts.estimate_state_size(net, example, [most + 1])
 
 
 def test_a_state_that_grows_for_ever_has_no_size(monkeypatch):

@@ -1,6 +1,6 @@
 """What comes in a row and goes out of it in a step, and in which parts it runs."""
 
-from typing import Any, Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import StreamInputError, UnsupportedModuleError
 from .describe import describe, dtype_name, is_plain
 from .registry import create_stream
-from .row_table import Row, RowTable
+from .row_table import Batch, Row, RowTable
 from .stream import BaseStream
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "PieceLayout",
     "RowInput",
     "RowPiece",
+    "few_lengths",
     "parts_of",
     "stream_for_rows",
 ]
@@ -129,6 +130,39 @@ class PieceLayout:
             going.append(Going(id, row, piece, n, bool(first), bool(last)))
         return signal, going
 
+    def same_again(
+        self, entries: Sequence[Any], batch: Batch, known: Dict[Hashable, Row], signal: Tensor, hop: int
+    ) -> Optional[List[Tensor]]:
+        """The pieces, if all rows of a batch go on, in its order, by as many samples, a multiple of ``hop``.
+
+        That is the steady state of rows, so nothing is asked twice here. ``None`` where it is not so, whatever else
+        came; `accepted` tells then what is wrong.
+        """
+        if len(entries) != len(batch.ids) or type(entries[0]) is not tuple or len(entries[0]) != 4:
+            return None
+        model = entries[0][1]
+        if type(model) is not Tensor or model.layout is not torch.strided or model.is_nested:
+            return None
+        if not self._fits(model, signal) or not model.shape[self.time] or model.shape[self.time] % hop:
+            return None
+        shape, dtype, device = model.shape, model.dtype, model.device
+        pieces: List[Tensor] = []
+        try:
+            for slot, (id, piece, first, last) in enumerate(entries):
+                row = known[id]
+                if first or last or row.slot != slot or row.batch is not batch or row.queue is not None:
+                    return None
+                if hop > 1 and row.came % hop:
+                    return None
+                if type(piece) is not Tensor or piece.shape != shape or piece.dtype is not dtype:
+                    return None
+                if piece is not model and (piece.device != device or piece.layout is not torch.strided):
+                    return None
+                pieces.append(piece)
+        except (KeyError, RuntimeError, TypeError, ValueError):
+            return None
+        return pieces
+
     def fitting(self, piece: Any, signal: Optional[Tensor]) -> Tensor:
         """What pieces are like, ``[C, 0]``, of which this one is.
 
@@ -167,7 +201,17 @@ class PieceLayout:
         return fits and piece.dtype == signal.dtype and piece.device == signal.device
 
 
-def parts_of(n: int, offset: int, hop: int, prompt: bool, last: bool, few: bool = False) -> Iterator[Tuple[int, int]]:
+def few_lengths(lengths: Set[int]) -> bool:
+    """Whether cutting rows of these lengths, in hops, into powers of two makes no fewer batches."""
+    bits = 0
+    for n in lengths:
+        bits |= n
+    return len(lengths) <= bits.bit_count()
+
+
+def parts_of(
+    n: int, offset: int, hop: int, prompt: bool, last: bool, cut: bool = True, few: bool = False
+) -> Iterator[Tuple[int, int]]:
     """In which parts so many samples run: the kind of each, and its length, negative.
 
     Args:
@@ -176,6 +220,7 @@ def parts_of(n: int, offset: int, hop: int, prompt: bool, last: bool, few: bool 
         hop: whole ones are cut into powers of two
         prompt: whether none may wait
         last: whether the signal ends
+        cut: whether whole hops are cut at all
         few: whether few signals end, so that it is best to run the end of each as a whole
     """
     if last and few and n:
@@ -192,7 +237,7 @@ def parts_of(n: int, offset: int, hop: int, prompt: bool, last: bool, few: bool 
             n = 0
     whole = n // hop
     while whole:
-        power = 1 << (whole.bit_length() - 1)
+        power = 1 << (whole.bit_length() - 1) if cut else whole
         yield WHOLE, -power * hop
         whole -= power
     if n % hop and (prompt or last):

@@ -9,10 +9,16 @@ from torch import Tensor
 from ..errors import StreamInputError
 from .row_state import Phase
 
-__all__ = ["Batch", "Form", "Row", "RowTable", "gather", "rows_apart"]
+__all__ = ["Batch", "DetachedRows", "Form", "Row", "RowTable", "gather", "rows_apart"]
+
+# Of every batch its phase, tensors, what clocks know, and its rows; a row is id, came, given, and what waits.
+DetachedRows = List[Tuple[Phase, List[Tensor], Tuple[int, ...], List[Tuple[Hashable, int, int, Optional[Tensor]]]]]
 
 # Bytes of a row from which on its tensors are not packed.
 _LARGE = 1 << 14
+
+# Bytes that are copied in vain rather than selected, which takes a call.
+_SPARED = 1 << 16
 
 
 class Form:
@@ -22,16 +28,18 @@ class Form:
     ones, which each take longer to copy than to pick.
     """
 
-    __slots__ = ("dtypes", "kinds", "large", "phase", "shapes", "sizes", "whole")
+    __slots__ = ("dtypes", "empty", "kinds", "large", "phase", "shapes", "sizes", "whole")
 
     def __init__(self, phase: Phase, tensors: Sequence[Tensor]) -> None:
         self.phase = phase
         self.dtypes = tuple([tensor.dtype for tensor in tensors])
         self.shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
         self.kinds = list(dict.fromkeys(self.dtypes))
-        # By kind, which tensors, and how many numbers of each a row has.
-        self.whole = [[i for i, dtype in enumerate(self.dtypes) if dtype is kind] for kind in self.kinds]
-        self.sizes = [[math.prod(self.shapes[i]) for i in these] for these in self.whole]
+        # By kind, which tensors, and how many numbers of each a row has; of an empty one there is nothing to pack.
+        sizes = [math.prod(shape) for shape in self.shapes]
+        self.empty = [i for i, n in enumerate(sizes) if not n]
+        self.whole = [[i for i, n in enumerate(sizes) if n and self.dtypes[i] is kind] for kind in self.kinds]
+        self.sizes = [[sizes[i] for i in these] for these in self.whole]
         self.large = self.row_nbytes() > _LARGE
 
     def pack(self, tensors: Sequence[Tensor]) -> List[Tensor]:
@@ -41,7 +49,9 @@ class Form:
         rows = tensors[0].shape[0]
         return [
             torch.cat([tensors[i].reshape(rows, n) for i, n in zip(these, sizes, strict=True)], 1)
-            for these, sizes in zip(self.whole, self.sizes, strict=True)
+            if these
+            else tensors[self.dtypes.index(kind)].new_empty([rows, 0])
+            for kind, these, sizes in zip(self.kinds, self.whole, self.sizes, strict=True)
         ]
 
     def unpack(self, packed: Sequence[Tensor]) -> List[Tensor]:
@@ -49,10 +59,13 @@ class Form:
         if self.large:
             return list(packed)
         found: List[Any] = [None] * len(self.shapes)
+        rows = packed[0].shape[0]
         for one, these, sizes in zip(packed, self.whole, self.sizes, strict=True):
-            rows = one.shape[0]
-            for i, part in zip(these, torch.split(one, sizes, 1), strict=True):
-                found[i] = part.view(rows, *self.shapes[i])
+            if these:
+                for i, part in zip(these, torch.split_with_sizes(one, sizes, 1), strict=True):
+                    found[i] = part.view(rows, *self.shapes[i])
+        for i in self.empty:
+            found[i] = packed[self.kinds.index(self.dtypes[i])].new_empty([rows, *self.shapes[i]])
         return found
 
     def row_nbytes(self) -> int:
@@ -157,19 +170,20 @@ class RowTable:
     def commit(self, changes: Dict[Hashable, Optional[Row]]) -> None:
         """Put rows in the place of those that were there; ``None`` for one that is gone."""
         rows = self.rows
-        left: Set[Batch] = set()
+        touched: Set[Batch] = set()
         for id, row in changes.items():
             before = rows.get(id)
             if before is not None and before.batch is not None:
                 before.batch.live -= 1
-                left.add(before.batch)
+                touched.add(before.batch)
             if row is None:
                 rows.pop(id, None)
             else:
                 rows[id] = row
                 if row.batch is not None:
                     row.batch.live += 1
-        for batch in left:
+                    touched.add(row.batch)
+        for batch in touched:
             # One row must not keep the memory of a whole batch.
             if 0 < 2 * batch.live < len(batch.ids):
                 self._compact(batch)
@@ -179,6 +193,13 @@ class RowTable:
             here = {row.batch.form for row in rows.values() if row.batch is not None}
             self._forms = {key: form for key, form in self._forms.items() if form in here}
 
+    def move(self, batch: Batch, after: Batch) -> None:
+        """Let all rows of a batch stand in another one, of the same ids."""
+        rows = self.rows
+        for id in batch.ids:
+            rows[id].batch = after
+        after.live, batch.live = batch.live, 0
+
     def _compact(self, batch: Batch) -> None:
         here = [(id, self.rows[id]) for id in batch.ids if id in self.rows]
         here = [(id, row) for id, row in here if row.batch is batch]
@@ -187,6 +208,34 @@ class RowTable:
         smaller.live = len(here)
         for slot, (_, row) in enumerate(here):
             row.batch, row.slot = smaller, slot
+
+    def detached(self) -> DetachedRows:
+        """All rows as plain values, without gradients."""
+        batches: Dict[Optional[Batch], List[Tuple[Hashable, Row]]] = {}
+        for id, row in self.rows.items():
+            batches.setdefault(row.batch, []).append((id, row))
+        found: DetachedRows = []
+        for batch, these in batches.items():
+            values = [
+                (id, row.came, row.given, None if row.queue is None else row.queue.detach().clone())
+                for id, row in these
+            ]
+            if batch is None:
+                found.append(((), [], (), values))
+            else:
+                packed = [each.detach() for each in _selected(batch.packed, [row.slot for _, row in these])]
+                tensors = [tensor.contiguous() for tensor in batch.form.unpack(packed)]
+                found.append((batch.form.phase, tensors, batch.known, values))
+        return found
+
+    def attached(self, found: DetachedRows) -> Dict[Hashable, Optional[Row]]:
+        """Those rows, for `commit`."""
+        rows: Dict[Hashable, Optional[Row]] = {}
+        for phase, tensors, known, values in found:
+            batch = Batch(self.form(phase, tensors), tensors, known, [id for id, *_ in values]) if phase else None
+            for slot, (id, came, given, queue) in enumerate(values):
+                rows[id] = Row(batch, slot, came, given, queue)
+        return rows
 
     def known(self, id: Hashable) -> Row:
         """The row of an id.
@@ -232,12 +281,13 @@ def gather(rows: Sequence[Row]) -> Tuple[Optional[Batch], List[Tensor], Tuple[in
     known = tuple(map(min, zip(*[batch.known for batch, _ in taken], strict=True)))
     if first.form.large and not any(tensor.requires_grad for batch, _ in taken for tensor in batch.packed):
         return None, _joined(taken), known
+    nbytes = first.form.row_nbytes()
     # Of a batch of which most is wanted all goes into the sum, so that one selection serves many of them.
     parts: List[List[Tensor]] = []
     index: List[int] = []
     size = 0
     for batch, slots in taken:
-        if 2 * len(slots) >= len(batch.ids):
+        if 2 * len(slots) >= len(batch.ids) or (len(batch.ids) - len(slots)) * nbytes <= _SPARED:
             parts.append(batch.packed)
             index += [size + slot for slot in slots]
             size += len(batch.ids)

@@ -1,16 +1,16 @@
 """`RowStream`: many live signals of any age, whose pieces of any length run in few batches."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Hashable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, Iterable, Iterator, List, Optional, Tuple, Type
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import StreamInputError, StreamStateError
 from .describe import describe
-from .row_pieces import END, Going, PieceLayout, RowInput, RowPiece, parts_of, stream_for_rows
-from .row_state import RowState
-from .row_table import Batch, Row, RowTable, gather, rows_apart
+from .row_pieces import RowInput, RowPiece, stream_for_rows
+from .row_runner import RowRunner
+from .row_table import Batch, DetachedRows, Row, RowTable
 from .state import require_named_tensors, stack_states
 from .stream import BaseStream
 from .turns import Turn, refuse_shallow_copy
@@ -24,9 +24,9 @@ Standing = Tuple[Dict[Hashable, Optional[Row]], Optional[Tensor]]
 class RowStream:
     """Many live signals at once, each with an id, through one stream.
 
-    In a step each signal that has anything new brings a piece of any length. Pieces are cut into powers of two of
-    ``hop``, and rows that are in the same phase run as one batch. What a row gives is what a stream of its own gives,
-    whatever comes in the other rows.
+    In a step each signal that has anything new brings a piece of any length. Rows that are in the same phase and bring
+    as much run as one batch; pieces of many lengths are cut into powers of two of ``hop`` for that. What a row gives is
+    what a stream of its own gives, whatever comes in the other rows.
 
     A step changes all of its rows or, if it raises, none.
 
@@ -67,17 +67,11 @@ class RowStream:
         stream = stream_for_rows(net, options)
         self.stream: BaseStream = stream
         self.prompt = prompt
-        self.calls = 0
         self._hop = stream.hop
-        self._layout = PieceLayout(stream)
-        # A model that does not treat the rows of a batch apart gets one at a time.
-        self._apart = getattr(stream, "rows", -1) == 1 and hasattr(stream, "beyond")
-        self._state = RowState(stream)
-        self._new = self._state.phase(), self._state.rows(), self._state.known()
         self._table = RowTable()
+        self._runner = RowRunner(stream, self._table, prompt)
+        self._layout = self._runner.layout
         self._signal: Optional[Tensor] = None  # [C, 0], what every piece is like, while there are rows
-        self._resident: Optional[Batch] = None  # the batch that the stream holds
-        self._dirty = False  # whether the stream has run in this step
         self._turn = Turn()
         self._busy = False
 
@@ -102,10 +96,24 @@ class RowStream:
         After any error all rows are as they were.
         """
         with self._at_work():
+            rows, runner = list(rows), self._runner
+            resident = runner.resident
+            if resident is not None and rows and self._signal is not None and not torch.is_grad_enabled():
+                pieces = self._layout.same_again(rows, resident, self._table.rows, self._signal, self._hop)
+                if pieces is not None and not runner.apart:
+                    return runner.again(pieces)
             signal, going = self._layout.accepted(rows, self._table, self._signal)
-            self._advance(going)
+            try:
+                runner.advance(going)
+            except Exception:
+                if not runner.carried:
+                    raise
+                # A row that nobody wants ran along, and may be to blame: once more without any.
+                runner.fail()
+                signal, going = self._layout.accepted(rows, self._table, self._signal)
+                runner.advance_alone(going)
             changes: Dict[Hashable, Optional[Row]] = {}
-            pieces = []
+            found = []
             for each in going:
                 row = each.row
                 if each.last:
@@ -120,9 +128,9 @@ class RowStream:
                     changes[each.id] = row
                 outputs = each.outputs
                 y = None if not outputs else outputs[0] if len(outputs) == 1 else torch.cat(outputs, self._layout.given)
-                pieces.append(RowPiece(each.id, y, each.first, each.last, each.start if each.start >= 0 else None))
+                found.append(RowPiece(each.id, y, each.first, each.last, each.start if each.start >= 0 else None))
             self._commit(changes, signal)
-            return pieces
+            return found
 
     def detach_state(self, id: Optional[Hashable] = None) -> None:
         """Cut the gradient's path into earlier pieces, of one signal or of all.
@@ -147,8 +155,9 @@ class RowStream:
 
     def standing(self, ids: Iterable[Hashable]) -> Standing:
         """How some signals stand, for `back_to`, if a step of theirs here is part of something larger that may fail."""
-        rows = self._table.rows
-        return {id: rows.get(id) for id in ids}, self._signal
+        self._runner.share()
+        found = [(id, self._table.rows.get(id)) for id in ids]
+        return {id: None if row is None else row.copy() for id, row in found}, self._signal
 
     def back_to(self, standing: Standing) -> None:
         """Let signals stand as they did when `standing` was called; no other call may have changed them."""
@@ -172,12 +181,7 @@ class RowStream:
         """
         with self._at_work():
             row = self._table.known(id)
-            self._resident, self._dirty = None, True
-            if row.batch is None:
-                self._state.go_on(*self._new)
-            else:
-                _, tensors, known = gather([row])
-                self._state.go_on(row.batch.form.phase, tensors, known)
+            self._runner.take_up([row])
             state = self.stream.get_state()
             if row.queue is not None:
                 state["@queue"] = row.queue.detach()[None].clone()
@@ -209,7 +213,8 @@ class RowStream:
                     "with unstack_state, or take it from get(id)"
                 )
             # Before the stream is touched: a state that is refused has written nothing, but no batch is there anymore.
-            self._resident, self._dirty = None, True
+            self._runner.let_go()
+            self._runner.dirty = True
             self.stream.set_state(stack_states([own]))
             like = self.stream._like
             signal = self._signal
@@ -219,7 +224,7 @@ class RowStream:
                     signal = self._layout.fitting(came_here, signal)
             row = Row(came=0 if came is None else int(came), given=-1 if start is None else start)
             if like.dim() == 3:
-                row.batch = self._batch([id])
+                row.batch = self._runner.held([id])
             if queue is not None and queue.numel() > 0:
                 row.queue = queue[0].clone()
             self._commit({id: row}, signal)
@@ -256,6 +261,11 @@ class RowStream:
         return self._table.known(id).nbytes()
 
     @property
+    def calls(self) -> int:
+        """Batches run so far."""
+        return self._runner.calls
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the states of all signals, and of their samples that wait."""
         return sum(row.nbytes() for row in self._table.rows.values())
@@ -272,6 +282,14 @@ class RowStream:
     def __copy__(self) -> "RowStream":
         raise refuse_shallow_copy(self)
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # Deep copies and pickles have the rows too, detached, and what the stream holds of them only there.
+        with self._at_work():
+            rows = self._table.detached()
+            self._runner.let_go()
+            self.stream.reset()
+            return _rebuilt, (type(self), self.stream, self.prompt, self._signal, rows)
+
     # ------------------------------------------------------------------ a step
 
     @contextmanager
@@ -282,117 +300,25 @@ class RowStream:
                     "in_use: a call came while a step of the same rows runs around it; one call at a time was "
                     "expected; let handlers and modules leave the rows alone that they run in"
                 )
-            self._busy, self._dirty = True, False
+            self._busy = True
+            self._runner.begin()
             try:
                 yield
             except BaseException:
-                if self._dirty:
-                    self._resident = None
-                    self.stream.reset()
+                self._runner.fail()
                 raise
             finally:
                 self._busy = False
 
-    def _advance(self, going: Sequence[Going]) -> None:
-        # All pieces, part by part; the longest first, so that those of a length meet.
-        alike: Dict[Tuple[int, int, bool], List[Going]] = {}
-        hop = self._hop
-        for each in going:
-            alike.setdefault((each.n, each.row.came % hop, each.last), []).append(each)
-        # A few rows that end run as a whole each: they need no phase in common with any other from there on.
-        ending = {n for n, _, last in alike if last}
-        few = len(ending) <= (max(ending, default=0) // hop).bit_length()
-        parts: Dict[Tuple[int, int], List[Going]] = {}
-        for (n, offset, last), these in alike.items():
-            for part in parts_of(n, offset, hop, self.prompt, last, few):
-                parts.setdefault(part, []).extend(these)
-        for kind, negative in sorted(parts):
-            groups: Dict[int, List[Going]] = {}
-            for each in parts[kind, negative]:
-                batch = each.row.batch
-                if kind != END or batch is not None:
-                    groups.setdefault(0 if batch is None else id(batch.form), []).append(each)
-            for group in groups.values():
-                self._run_group(group, -negative, kind)
-
-    def _run_group(self, group: List[Going], length: int, kind: int) -> None:
-        # An end that comes at once for all of them takes no run of its own.
-        ends = kind == END or all(each.last and each.n - each.at == length for each in group)
-        if len(group) > 1 and group[0].row.batch is not None and not self._stays(group):
-            group.sort(key=_place)
-        for one in [[each] for each in group] if self._apart else [group]:
-            self._run(one, length, ends)
-        if ends:
-            for each in group:
-                each.row.batch = None
-
-    def _stays(self, group: List[Going]) -> bool:
-        # Whether a group is what the stream holds, in its order.
-        resident = self._resident
-        if resident is None or len(group) != len(resident.ids):
-            return False
-        for slot, each in enumerate(group):
-            row = each.row
-            if row.slot != slot or row.batch is not resident:
-                return False
-        return True
-
-    def _run(self, group: List[Going], length: int, ends: bool) -> None:
-        self.calls += 1
-        x: Optional[Tensor] = None
-        if length:
-            pieces, time = [], self._layout.time
-            for each in group:
-                samples = each.samples
-                assert samples is not None
-                whole = each.n == length
-                pieces.append(samples if whole else samples.narrow(time, each.at, length))
-                each.at += length
-                each.row.came += length
-            axis = self._layout.rows
-            x = torch.stack(pieces, axis) if len(pieces) > 1 else pieces[0].unsqueeze(axis)
-        first = group[0].row.batch
-        if first is None:
-            self._dirty = True
-            self._state.go_on(*self._new)
-        else:
-            batch, tensors, known = gather([each.row for each in group])
-            self._dirty = True
-            if batch is None or batch is not self._resident:
-                self._state.go_on(first.form.phase, tensors, known)
-        self._resident = None
-        y = self.stream(x, final=ends)
-        if not ends:
-            self._store(group)
-        if y is not None:
-            n = y.shape[self._layout.time_out]
-            for each, row in zip(group, y.unbind(self._layout.rows_out), strict=True):
-                each.outputs.append(row)
-                if each.row.given >= 0:
-                    each.row.given += n
-
-    def _store(self, group: List[Going]) -> None:
-        batch = self._batch([each.id for each in group])
-        if any([tensor.requires_grad for tensor in batch.tensors]):
-            for each, one in zip(group, rows_apart(batch), strict=True):
-                each.row.batch, each.row.slot = one, 0
-        else:
-            for slot, each in enumerate(group):
-                each.row.batch, each.row.slot = batch, slot
-            self._resident = batch
-
-    def _batch(self, ids: List[Hashable]) -> Batch:
-        # Of what the stream holds now.
-        tensors = self._state.rows()
-        return Batch(self._table.form(self._state.phase(), tensors), tensors, self._state.known(), ids)
-
     def _commit(self, changes: Dict[Hashable, Optional[Row]], signal: Optional[Tensor]) -> None:
         self._table.commit(changes)
         self._signal = signal if len(self._table) else None
-        if not len(self._table) and self._resident is not None:
-            self._resident = None
-            self._state.go_on(*self._new)
+        self._runner.done()
 
 
-def _place(each: Going) -> Tuple[int, int]:
-    return id(each.row.batch), each.row.slot
+def _rebuilt(
+    kind: Type[RowStream], stream: BaseStream, prompt: bool, signal: Optional[Tensor], rows: DetachedRows
+) -> RowStream:
+    found = kind(stream, prompt)
+    found._commit(found._table.attached(rows), signal)
+    return found

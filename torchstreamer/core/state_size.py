@@ -1,10 +1,10 @@
 """`estimate_state_size`: how much memory each live signal will take."""
 
-from typing import Any, List, Optional, Sequence, Union, overload
+from typing import Any, Callable, List, Optional, Sequence, Union, overload
 
 from torch import Tensor, nn, no_grad
 
-from ..errors import UnsupportedModuleError
+from ..errors import StreamInputError, UnsupportedModuleError
 from .rows import RowStream
 from .whole_numbers import require_length
 
@@ -30,7 +30,7 @@ def estimate_state_size(
     Args:
         net: the network, as for `create_stream`
         example: an input, as for `create_stream`; of its shape, dtype and device are the signals
-        lengths: samples of some signals so far; ``None`` for a signal that has gone on for long
+        lengths: samples of some signals so far; ``None`` for a signal that has gone on for long, or as long as it may
         options: of `create_stream`
 
     Returns:
@@ -38,6 +38,7 @@ def estimate_state_size(
 
     Raises:
         UnsupportedModuleError: the network cannot be streamed, has several inputs or outputs, or remembers ever more
+        StreamInputError: ``signal_too_long``, no signal of the network has so many samples
 
     Example:
         >>> import torch, torchstreamer as pts
@@ -59,7 +60,7 @@ def estimate_state_size(
 
     with no_grad():
         # Shapes are a function of the shapes before, so what repeats once repeats for ever.
-        start, phases = 0, [rows._state.phase()]
+        start, phases = 0, [rows._runner.state.phase()]
         while len(phases) < 2 or phases[-1] != phases[-2]:
             if start > _LONGEST:
                 raise UnsupportedModuleError(
@@ -68,18 +69,38 @@ def estimate_state_size(
                     f"after {start} samples its state does not come to repeat its shape",
                     "let counters in its handlers wind back, and check hop",
                 )
-            feed(max(start, hop))
-            start += max(start, hop)
-            phases = [rows._state.phase()]
-            feed(hop)
+            try:
+                feed(max(start, hop))
+                start += max(start, hop)
+                phases = [rows._runner.state.phase()]
+                feed(hop)
+            except StreamInputError as error:
+                if error.code != "signal_too_long":
+                    raise
+                start += _to_the_end(feed, max(start, hop), hop)
+                break
             start += hop
-            phases.append(rows._state.phase())
+            phases.append(rows._runner.state.phase())
         if lengths is None:
             return rows.nbytes_of(0)
+        # Where signals may not grow for ever, only a try tells whether one may be so long.
+        limited = any(getattr(module, "_limit", -1) >= 0 for module in rows.stream.modules())
         found = []
         for n in lengths:
             rows.reset()
             rows.step([(0, None, True, False)])
-            feed(n if n < start else start + (n - start) % hop)
+            feed(n if limited or n < start else start + (n - start) % hop)
             found.append(rows.nbytes_of(0))
         return found
+
+
+def _to_the_end(feed: Callable[[int], None], n: int, hop: int) -> int:
+    # As many samples more as a signal may have, less than so many; how many they were.
+    came = 0
+    while n >= hop:
+        try:
+            feed(n)
+            came += n
+        except StreamInputError:  # no row is changed
+            n = n // hop // 2 * hop
+    return came
