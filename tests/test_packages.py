@@ -29,7 +29,7 @@ def extras() -> dict[str, list[str]]:
 def faults(text: str) -> list[str]:
     """What is wrong with what a text tells to install."""
     pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
-    known = {name.lower() for name in pinned} | {"build", "sounddevice", "torch-streamer"}
+    known = {name.lower() for name in pinned} | {"build", "moshi", "sounddevice", "speechbrain", "torch-streamer"}
     found = [f"{told} is on no index" for told in re.findall(r"\btorchstreamer\[[a-z]+\]", text)]
     for command in COMMAND.findall(text):
         before = ""

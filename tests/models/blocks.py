@@ -10,11 +10,15 @@ from mamba import MambaLayer
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
 from recurrent_zoo import RECURRENT
-from streaming_conformers import ChunkConformer, FastConformer, SharedWeights
+from streaming_conformers import ChunkConformer, FastConformer
 from torch import Tensor, nn
 from wenet_conformer import WeNetConformer
+from zipformer import Zipformer
 
 import torchstreamer as pts
+
+
+LONGEST = 45_000  # frames, in tables of relative positions
 
 
 class WeNet(nn.Module):
@@ -87,7 +91,7 @@ def _recurrent(entry) -> Block:
 
 
 def _fast(size: tuple[int, int], style: str = "chunked_limited") -> Callable[[], nn.Module]:
-    return lambda: FastConformer(att_context_size=size, style=style)
+    return lambda: FastConformer(att_context_size=size, style=style, longest=LONGEST)
 
 
 BLOCKS = [
@@ -112,7 +116,7 @@ BLOCKS = [
     Block("speechbrain", ChunkConformer, (2, 8, 40)),
     Block("fastconformer", _fast((4, 1)), (2, 5, 120)),
     Block("fastconformer_regular", _fast((4, 2), "regular"), (2, 5, 120)),
-    Block("zipformer", SharedWeights, (2, 8, 40)),
+    Block("zipformer", lambda: Zipformer(longest=LONGEST), (2, 8, 40)),
     Block("wenet", WeNet, (2, 8, 40), context=pts.Context.chunks(4, 2)),
 ]
 
@@ -123,5 +127,5 @@ EDGES = [
     Block("speechbrain_no_left", lambda: ChunkConformer(left=0), (2, 8, 40)),
     Block("fastconformer_no_left", _fast((0, 3)), (2, 5, 120)),
     Block("fastconformer_right_beyond_left", _fast((1, 3), "regular"), (2, 5, 160)),
-    Block("zipformer_no_left", lambda: SharedWeights(left=0), (2, 8, 40)),
+    Block("zipformer_no_left", lambda: Zipformer(left=0, longest=LONGEST), (2, 8, 40)),
 ]
