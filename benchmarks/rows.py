@@ -95,6 +95,7 @@ def through_rows(case: Case, net: nn.Module, x: Tensor) -> tuple[pts.RowStream, 
         for i, n in enumerate(age):
             rows.step([(i, torch.randn(x.shape[1], n), True, False)])
     begun = set(rows.ids())
+    pieces = {n: x[0, :, :n] for n in range(case.low, case.high + 1)}
 
     def run() -> None:
         for step in traffic:
@@ -102,7 +103,7 @@ def through_rows(case: Case, net: nn.Module, x: Tensor) -> tuple[pts.RowStream, 
             for i, n in step:
                 old = case.renewed > 0 and age[i] + n > case.renewed
                 age[i] = n if old else age[i] + n
-                given.append((i, x[0, :, :n], old or i not in begun, False))
+                given.append((i, pieces[n], old or i not in begun, False))
                 begun.add(i)
             rows.step(given)
 
@@ -113,11 +114,12 @@ def alone(case: Case, net: nn.Module, x: Tensor) -> Callable[[], None]:
     """The same traffic, each signal through a stream of its own."""
     streams = [pts.create_stream(net) for _ in range(case.rows)]
     traffic = case.traffic()
+    pieces = {n: x[:, :, :n] for n in range(case.low, case.high + 1)}
 
     def run() -> None:
         for step in traffic:
             for i, n in step:
-                streams[i](x[:, :, :n])
+                streams[i](pieces[n])
 
     return run
 

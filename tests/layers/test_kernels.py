@@ -32,6 +32,26 @@ def test_products_per_tap_where_they_pay(script, dtype, pay, taken, monkeypatch)
     assert (counts.get("aten::addmm_", 0), counts.get("aten::conv1d", 0)) == ((4, 0) if taken else (0, 1))
 
 
+@pytest.mark.parametrize("script", [False, True])
+@pytest.mark.parametrize("pay", [False, True])
+def test_one_product_for_a_batch_of_short_chunks_where_products_pay(script, pay, monkeypatch):
+    monkeypatch.setattr(conv, "taps_pay", lambda: pay)
+    torch.manual_seed(0)
+    net = nn.Conv1d(32, 32, 3, padding=1, dilation=2)
+    stream = pts.create_stream(net)
+    stream = torch.jit.script(stream) if script else stream
+    x = torch.randn(12, 32, 160)
+    with torch.inference_mode():
+        for _ in range(3):
+            pieces = [stream(chunk) for chunk in x.split(40, -1)] + [stream.flush()]
+        stream(x[..., :40])
+        with torch.profiler.profile(acc_events=True) as profile:
+            stream(x[..., 40:80])
+        torch.testing.assert_close(torch.cat(pieces, -1), net(x), rtol=0, atol=1e-5)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts.get("aten::conv1d", 0) == (0 if pay else 1)
+
+
 def test_the_machine_is_tried_once_for_each_number_of_threads(monkeypatch):
     tried = []
     monkeypatch.setattr(limits, "_TAPS_PAY", {})

@@ -96,7 +96,7 @@ class PieceLayout:
     ) -> Tuple[Optional[Tensor], List[Going]]:
         """What every piece is like, and the rows of a step; nothing is changed."""
         time = self.time
-        shape, dtype, device = None, None, None  # of the last piece that was looked at
+        shapes, dtype, device = set(), None, None  # of the pieces that were looked at
         known = table.rows
         going: List[Going] = []
         seen = set()
@@ -119,9 +119,10 @@ class PieceLayout:
                 if type(piece) is not Tensor or piece.layout is not torch.strided or piece.is_nested:
                     signal = self.fitting(piece, signal)
                     piece = piece.as_subclass(Tensor)  # what a subclass does with it is no part of a stream
-                elif piece.shape != shape or piece.dtype is not dtype or piece.device != device:
+                elif piece.shape not in shapes or piece.dtype is not dtype or piece.device != device:
                     signal = self.fitting(piece, signal)
-                    shape, dtype, device = piece.shape, signal.dtype, signal.device
+                    shapes.add(piece.shape)
+                    dtype, device = signal.dtype, signal.device
                 if row.queue is not None:
                     piece = torch.cat([row.queue, piece], time)
             else:

@@ -248,7 +248,7 @@ class RowRunner:
                 continue
             if self._hold(batch):
                 self.resident, self.dirty = None, True
-                self.carried = True
+                self.carried = self.carried or None in seats
                 return seats
         return None
 

@@ -231,6 +231,9 @@ class AttentionBody(nn.Module):
                 queries = queries.reshape(b, self.kv_heads, group * m, self.dim)
                 if mask is not None:
                     mask = mask.repeat(1, 1, group, 1)
+            if mask is not None and q.device.type == "cpu" and not recording():
+                # 0 and -inf, as torch makes them of it, in a third of the time.
+                mask = 1 - mask.to(queries.dtype).reciprocal()
             y = F.scaled_dot_product_attention(queries, keys, values, mask, 0.0, False, scale=self.scale)
             return y.view(b, self.heads, m, self.dim).transpose(1, 2).reshape(b, m, self.width)
         if self.kv_heads < self.heads:

@@ -14,6 +14,7 @@ from ..core.registry import require_plain
 from ..core.tracing import autocasting, plain_inference, recorded_form
 from ..errors import StreamInputError
 from .limits import (
+    BATCH_VALUES,
     CACHED_WEIGHTS,
     DEPTHWISE_PRODUCTS,
     GEMM_COLUMNS,
@@ -78,6 +79,7 @@ class Conv1dStream(WindowStream):
         "dilation",
         "groups",
         "depthwise",
+        "batch_columns",
         "gemm_columns",
         "gpu_columns",
         "gpu_half_columns",
@@ -125,9 +127,11 @@ class Conv1dStream(WindowStream):
             if kernel_size <= MOST_TAPS:
                 self.gpu_columns, self.gpu_half_columns = GPU_COLUMNS, GPU_HALF_COLUMNS
         self.tap_columns = self.double_tap_columns = sys.maxsize
+        self.batch_columns = 0
         if self.weight.steady() and groups == 1 and in_channels >= TAP_CHANNELS:
             self.double_tap_columns = TAP_COLUMNS
-            self.tap_columns = TAP_COLUMNS if taps_pay() else sys.maxsize
+            if taps_pay():
+                self.tap_columns, self.batch_columns = TAP_COLUMNS, BATCH_VALUES // kernel_size
         register_tensor(self, "bias", bias)
         self.pad = pad
 
@@ -154,6 +158,7 @@ class Conv1dStream(WindowStream):
         elif not short:
             taps = count >= (self.double_tap_columns if x.element_size() == 8 else self.tap_columns)
             taps = taps and not autocasting(x)
+            short = columns <= self.batch_columns and x.size(0) > 1 and not taps and x.element_size() < 8
         if not is_scripting():
             form = recorded_form()
             if form == "winograd" and self._reducible(x, count):

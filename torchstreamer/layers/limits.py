@@ -6,6 +6,7 @@ from typing import Dict
 import torch
 
 __all__ = [
+    "BATCH_VALUES",
     "CACHED_WEIGHTS",
     "DEPTHWISE_PRODUCTS",
     "GEMM_COLUMNS",
@@ -22,6 +23,11 @@ __all__ = [
 # Up to so many columns (rows times samples) one product on unfolded rows beats torch's convolution, which takes the
 # rows of a batch one by one. Measured on stacks of 8, 64 and 256 channels, plain and dilated, batch 1, 4 and 16.
 GEMM_COLUMNS = 256
+
+# Where `taps_pay` says that products are quick, one on unfolded rows beats torch's convolution for more columns still,
+# if they are of several rows, each of few: up to so many columns times taps. Measured on 64 channels, 3 taps, batch 8
+# to 32, chunks of 16 to 128.
+BATCH_VALUES = 4 << 10
 
 # Windows of more taps are not unfolded: their values would be too many.
 MOST_TAPS = 64
