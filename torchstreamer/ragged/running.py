@@ -51,7 +51,7 @@ class Runner:
             pieces = pieces.permute(*self._takes[:1], 2, *self._takes[1:])
         time = time_in - (rows_in < time_in)
         came = []
-        for id, first, length, start in zip(x.ids, x.first, x.lengths, x.start, strict=True):
+        for id, first, length, start in zip(x.ids, x.first, x._layout.rows.lengths, x.start, strict=True):
             stands = 0 if first else self.came.get(id)
             if stands is not None and start is not None and start != stands:
                 raise StreamOnlineError(
@@ -63,7 +63,7 @@ class Runner:
             [
                 (id, piece.narrow(time, 0, length), first, last)
                 for id, piece, length, first, last in zip(
-                    x.ids, pieces.unbind(rows_in), x.lengths, x.first, x.last, strict=True
+                    x.ids, pieces.unbind(rows_in), x._layout.rows.lengths, x.first, x.last, strict=True
                 )
             ]
         )
