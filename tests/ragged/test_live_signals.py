@@ -71,28 +71,53 @@ def assert_empty(model):
         assert runner.rows.stream.state_nbytes() == 0
 
 
-@pytest.mark.parametrize("way", ["rows", "captured", "layers"])
+def check(net, xs, way, shortest, longest, tolerance, layers=None):
+    """Signals of [4, T] through a network, and through ``layers`` if it is to be streamed layer by layer."""
+    if way == "rows":
+        rows = pts.RowStream(net)
+        given = play(through_rows(rows), xs, shortest, longest, 1)
+        assert len(rows) == 0 and rows.nbytes == 0
+    else:
+        model = pts.patch_module(layers if way == "layers" else nn.Sequential(*net)).online()
+        given = play(through_model(model, 1), xs, shortest, longest, 1)
+        assert_empty(model)
+        pts.unpatch_module(model)
+    compare(given, xs, net, 1, tolerance)
+
+
+@pytest.mark.parametrize("way", ["rows", "whole", "layers"])
 @pytest.mark.parametrize("number", range(len(CONVOLUTIONS)))
 @pytest.mark.sample(every=7, rest=2)
 @torch.no_grad()
 def test_convolutions(number, way):
     torch.manual_seed(number)
-    kernel = CONVOLUTIONS[number][0]
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
-        net = Stack(*CONVOLUTIONS[number]).to(dtype).eval()
-        plain = nn.Sequential(net.conv, nn.ReLU(), net.norm, net.again)
-        xs = signals([4, 0], 1, 16, 32, dtype)
-        for shortest, longest in ((16, 32), (1, kernel)):
-            if way == "rows":
-                rows = pts.RowStream(plain)
-                given = play(through_rows(rows), xs, shortest, longest, 1)
-                assert len(rows) == 0 and rows.nbytes == 0
-            else:
-                model = pts.patch_module(nn.Sequential(*plain) if way == "captured" else net).online()
-                given = play(through_model(model, 1), xs, shortest, longest, 1)
-                assert_empty(model)
-                pts.unpatch_module(model)
-            compare(given, xs, plain, 1, tolerance)
+    layers = Stack(*CONVOLUTIONS[number]).double().eval()
+    net = nn.Sequential(layers.conv, nn.ReLU(), layers.norm, layers.again)
+    xs = signals([4, 0], 1, 16, 32, torch.float64)
+    check(net, xs, way, 16, 32, 1e-10, layers)
+    check(net, xs[:8], way, 1, CONVOLUTIONS[number][0], 1e-10, layers)
+    check(net.float(), [x.float() for x in xs[:12]], way, 16, 32, 1e-5, layers.float())
+
+
+def recurrent():
+    return nn.Sequential(nn.Conv1d(4, 6, 3, stride=2, padding=1), pts.Recurrent1d(nn.LSTM(6, 5, 2)))
+
+
+def attention():
+    heads = nn.MultiheadAttention(8, 2, batch_first=True)
+    return nn.Sequential(nn.Conv1d(4, 8, 3), pts.SelfAttention1d(heads, pts.Context(20, 3)))
+
+
+@pytest.mark.parametrize("way", ["rows", "whole"])
+@pytest.mark.parametrize("make", [recurrent, attention])
+@pytest.mark.sample("recurrent-whole", "attention-rows", rest=1)
+@torch.no_grad()
+def test_recurrence_and_attention(make, way):
+    torch.manual_seed(0)
+    net = make().double().eval()
+    xs = signals([4, 0], 1, 16, 32, torch.float64)
+    check(net, xs, way, 16, 32, 1e-10)
+    check(net, xs[:8], way, 1, 3, 1e-10)
 
 
 ENTRIES = [entry for entry in [*ZOO, *RECURRENT] if not entry.refused]
