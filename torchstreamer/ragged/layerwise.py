@@ -27,6 +27,13 @@ __all__ = ["Layerwise"]
 _AS_THEY_ARE = (PointwiseStream, IdentityStream, BatchNorm1dStream, ChannelNormStream)
 
 
+class _Call:
+    # A call of the model: which layers were called, and for whom.
+
+    def __init__(self) -> None:
+        self.took: Dict[nn.Module, Set[Hashable]] = {}
+
+
 class _Layer(nn.Module):
     # In the place of a module that has a stream.
 
@@ -38,9 +45,7 @@ class _Layer(nn.Module):
             axes = (0, 1) if net.batch_first else (1, 0)
         self.net = net
         self.runner = Runner(rows, axes)
-        self.strict: Optional[Strict] = None  # of the call that runs
-        self.used = False
-        self.took: Set[Hashable] = set()  # whose pieces came in this call
+        self.call: Optional[_Call] = None  # that runs
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         packed = isinstance(x, nn.utils.rnn.PackedSequence)
@@ -48,20 +53,23 @@ class _Layer(nn.Module):
             return self.net(x, *args, **kwargs)  # of no signal
         if any(value is not None for value in (*args, *kwargs.values())):
             self._refuse("online_arguments", "more than its input came", "only the input", "leave the others out")
-        if self.used:
+        call = self.call
+        if call is None:
+            self._refuse(
+                "online_layer_late",
+                "it was called after the forward, by the backward pass of a checkpoint for instance",
+                "one call in it",
+                "leave checkpoints out online",
+            )
+        if self in call.took:
             self._refuse(
                 "online_layer_twice",
                 "the forward called it twice",
                 "once, as it remembers one signal for each row",
                 "give an example: pts.patch_module(model, example=x)",
             )
-        if self.strict is None:
-            self._refuse(
-                "online_layer_late", "it was called after the forward", "calls in it", "call it in the forward"
-            )
-        self.used = True
         rows = rows_of_packed(x) if packed else x
-        self.took = set(rows.ids)
+        call.took[self] = set(rows.ids)
         for id, first in zip(rows.ids, rows.first, strict=True):
             if not first and id not in self.runner.rows:
                 self._refuse(
@@ -70,7 +78,7 @@ class _Layer(nn.Module):
                     "every piece of a signal, from its first one on",
                     "let the forward run all its layers on all rows",
                 )
-        with self.strict.trusted(), torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             y = widened(self.runner.step(rows))
             if packed:
                 return packed_like(x, y), _last_state(self.net)
@@ -179,16 +187,16 @@ class Layerwise:
         versions = [_version(buffer) for module in self._own for buffer in module._buffers.values()]
         came: List[Tuple[Optional[int], ...]] = []  # of each input
         first_refusal(forget=True)
-        strict = Strict()
+        call = _Call()
         try:
             for layer in layers:
-                layer.used, layer.took, layer.strict = False, set(), strict
+                layer.__dict__["call"] = call
                 for id, first in zip(ids, x.first, strict=True):
                     if first:
                         layer.runner.drop(id)
             args, kwargs = pytree.tree_map(partial(self._handed, x, came), (args, kwargs))
             try:
-                with strict:
+                with Strict():
                     y = self.net.forward(*args, **kwargs)
             except Exception as error:
                 refused = first_refusal()
@@ -198,7 +206,7 @@ class Layerwise:
             refused = first_refusal()
             if refused is not None:  # and the forward went on all the same
                 raise refused
-            self._require_all_rows(before, x)
+            self._require_all_rows(call, before, x)
             self._require_no_memory(kept, versions)
             y = pytree.tree_map(partial(_given, x), y)
         except BaseException:
@@ -211,8 +219,9 @@ class Layerwise:
                 module._buffers.update(buffers)
             raise
         finally:
+            first_refusal(forget=True)  # its traceback would keep the pieces
             for layer in layers:
-                layer.strict = None
+                layer.__dict__["call"] = None
         for row, (id, last) in enumerate(zip(ids, x.last, strict=True)):
             if last:
                 self.drop(id)
@@ -256,11 +265,11 @@ class Layerwise:
                 return of_pieces(value.clone())
         return value
 
-    def _require_all_rows(self, before: Any, x: StreamTensor) -> None:
+    def _require_all_rows(self, call: _Call, before: Any, x: StreamTensor) -> None:
         # A layer that has had pieces of a signal must get all of them.
         for layer, (_, (standing, _)) in zip(self.layers.values(), before, strict=True):
             for id, first in zip(x.ids, x.first, strict=True):
-                if not first and standing[0][id] is not None and id not in layer.took:
+                if not first and standing[0][id] is not None and id not in call.took.get(layer, ()):
                     raise StreamOnlineError(
                         f"online_gap: {type(layer.net).__name__} was not given the piece of {id!r}, of which it had "
                         "those before; every piece of a signal was expected; let the forward run all its layers on all "

@@ -59,6 +59,7 @@ class Runner:
                     "expected, as so many came; hand in every piece once and in order, through the same layers"
                 )
             came.append(None if stands is None else stands + length)
+        standing = self.standing(x.ids)
         given = self.rows.step(
             [
                 (id, piece.narrow(time, 0, length), first, last)
@@ -72,7 +73,11 @@ class Runner:
                 self.came.pop(id, None)
             else:
                 self.came[id] = count
-        return self._joined(given, pieces)
+        try:
+            return self._joined(given, pieces)
+        except BaseException:  # out of memory, for instance
+            self.back_to(standing)
+            raise
 
     def _joined(self, given: List[RowPiece], pieces: Tensor) -> StreamTensor:
         outputs = [piece.output for piece in given]
