@@ -464,7 +464,7 @@ X = torch.zeros(2, 7, dtype=torch.float64)
     ("code", "entries"),
     [
         ("unknown_id", [("a", X, False, False), ("c", X, False, False)]),
-        ("doubled_id", [("a", X, False, False), ("a", X, False, False)]),
+        ("doubled_ids", [("a", X, False, False), ("a", X, False, False)]),
         ("invalid_row", [("a", X, False, False), ("b", X)]),
         ("invalid_row", [([], X, True, False)]),
         ("invalid_chunk", [("a", X, False, False), ("b", X[:1], False, False)]),

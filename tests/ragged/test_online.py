@@ -1,6 +1,7 @@
 """Patched models: each id gives what the model gives on its whole signal, online; and nothing else changes."""
 
 import copy
+import math
 import pickle
 import random
 import threading
@@ -55,6 +56,20 @@ def packed(m, x, batch_first=True):
     return z[back].transpose(1, 2) if batch_first else z[:, back].permute(1, 2, 0)
 
 
+compiled = torch.compile(lambda x: torch.relu(x) * 2, backend="eager")
+
+
+def without_gradients(m, x):
+    with torch.inference_mode():
+        y = m.conv(x)
+    return y * 1
+
+
+def two_states(m, x):
+    y, (hidden, cell) = m.lstm(x.permute(2, 0, 1))
+    return y, (hidden, cell)
+
+
 CAPTURED = {
     "residual": lambda m, x: m.down(F.relu(x + m.conv(x))),
     "cropped": lambda m, x: m.valid(x) + x[..., 1:-1],
@@ -70,6 +85,10 @@ LAYERWISE = {
     "recurrent": recurrent,
     "packed": packed,
     "packed, time first": lambda m, x: packed(m, x, batch_first=False),
+    "written to": lambda m, x: m.conv(x.clone().mul_(2)).relu_(),
+    "compiled": lambda m, x: compiled(m.conv(x)),
+    "without gradients": lambda m, x: without_gradients(m, x),
+    "last state not used": lambda m, x: (lambda y, states: y)(*two_states(m, x)).permute(1, 2, 0),
 }
 
 
@@ -131,6 +150,35 @@ def test_every_id_gives_its_whole_signal(name, captured):
         assert all(not len(layer.runner.rows) for layer in model.__dict__[PATCH].executor.layers.values())
 
 
+@torch.jit.script
+def scripted(x):
+    return x.mean(-1, keepdim=True)
+
+
+def swallowed(m, x):
+    y = m.conv(x)
+    try:
+        return y - y.mean(-1, keepdim=True)
+    except Exception:
+        return y
+
+
+def counted(m, x):
+    m.linear.in_features += 1
+    return m.conv(x) * m.linear.in_features
+
+
+def buffered(m, x):
+    m.bn.running_mean += 1
+    return m.bn(m.conv(x))
+
+
+def packed_data(m, x, change):
+    rows = nn.utils.rnn.pack_padded_sequence(m.conv(x).transpose(1, 2), torch.tensor([7, 7]), True)
+    change(rows)
+    return nn.utils.rnn.pad_packed_sequence(m.gru(rows)[0], True)[0]
+
+
 def numbers(m, x):
     return m.conv(x) * torch.arange(x.shape[-1])
 
@@ -163,15 +211,46 @@ REFUSED = {
         lambda m, x: m.conv(x) / x.shape[-1],
         lambda m, x: m.conv(x) * torch.ones(x.size(2)),
         lambda m, x: m.conv(x) * x.numel(),
+        # Cuts that leave a short piece as it is.
+        lambda m, x: m.conv(x)[..., :100],
+        lambda m, x: m.conv(x).split(100, -1)[0],
+        lambda m, x: torch.cat([m.conv(x)], -1),
+        # Sizes that are equal by chance.
+        lambda m, x: m.conv(x).view(2, 4, -1, 6).sum(-1),
+        lambda m, x: m.conv(x).view(x.shape[0], 2, -1, x.shape[2]),
+        lambda m, x: torch.max(x, torch.zeros(1, 4, 7)),
+        lambda m, x: x.gather(1, torch.zeros(2, 4, 7, dtype=torch.long)),
+        # Code that torch does not tell of.
+        lambda m, x: m.conv(x) * scripted(x),
+        lambda m, x: m.conv(x) * torch.vmap(lambda row: row.mean(-1, keepdim=True))(x),
+        lambda m, x: m.conv(x) * x.tensor().mean(),
+        lambda m, x: m.conv(x) / torch.tensor(x.lengths).view(-1, 1, 1),
+        lambda m, x: m.conv(x) * x.stride(0),
+        lambda m, x: m.conv(x) * torch.from_numpy(x.detach().numpy()).mean(),
+        swallowed,
+        # What differs from call to call.
+        lambda m, x: m.conv(x) * x.shape[0],
+        lambda m, x: m.conv(x) + torch.arange(x.size(0)).view(-1, 1, 1),
+        lambda m, x: F.dropout(m.conv(x)),
+        lambda m, x: m.conv(x) + torch.randn(4, 1),
     ],
+    "online_rows": [lambda m, x: m.conv(x) * (x.shape[0] + 1), lambda m, x: x if x.shape[0] == 1 else m.conv(x)],
+    "online_memory": [counted, buffered],
     "online_length": [
         lambda m, x: m.conv(x) * (x.shape[-1] - 1),
         lambda m, x: m.conv(x) if x.shape[-1] > 3 else x,
         lambda m, x: m.conv(x) * int(x.size(-1)),
+        lambda m, x: m.conv(x) * len(range(x.shape[-1])),
+        lambda m, x: m.conv(x) * math.log(x.shape[-1]),
+        lambda m, x: m.conv(x) * x.shape.numel(),
+        lambda m, x: m.conv(x) if x.shape[-1] == 7 else x,
+        lambda m, x: m.conv(x) * {7: 2.0}.get(x.shape[-1], 1.0),
+        lambda m, x: m.conv(x) * sum(x.lengths),
+        lambda m, x: (m.conv(x), x.shape[-1]),
     ],
     "online_layer_twice": [lambda m, x: m.conv(x) + m.conv(x)],
     "online_layout": [lambda m, x: m.conv(x.transpose(1, 2))],
-    "online_output": [lambda m, x: m.conv(x).tensor()],
+    "online_output": [lambda m, x: (m.conv(x), torch.ones(3)), lambda m, x: m.conv(x)[:1]],
     "online_arguments": [lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.zeros(1, 2, 5))[0]],
     "online_gap": [lambda m, x: m.valid(x if 1 in x.ids else m.conv(x)).relu()],
     "final_state": [
@@ -410,3 +489,81 @@ def test_one_call_at_a_time():
     go.set()
     worker.join()
     assert found[0].shape == (1, 1, 3)
+
+
+class Lengths(nn.Module):
+    """Features and their lengths through a recurrence, as speech models have it."""
+
+    def __init__(self, divided):
+        super().__init__()
+        self.gru = nn.GRU(4, 5, batch_first=True)
+        self.divided = divided
+
+    def forward(self, x, lengths):
+        if self.divided:
+            x = x / lengths.view(-1, 1, 1)
+        rows = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.gru(rows)[0], batch_first=True)[0]
+
+
+@torch.no_grad()
+def test_lengths_as_a_second_input_order_and_pack_rows_and_nothing_else():
+    net = Lengths(False).double().eval()
+    model = pts.patch_module(copy.deepcopy(net)).online()
+    xs = {name: torch.randn(length, 4, dtype=torch.float64) for name, length in (("a", 9), ("b", 11))}
+    collected = pts.StreamCollector()
+    for at in (0, 3, 6):
+        pieces = [x[at : at + 3 if at < 6 else None] for x in xs.values()]
+        x = pts.stream_tensor(pieces, ids=list(xs), first=at == 0, last=at == 6, time_dim=1)
+        lengths = torch.tensor(x.lengths)
+        collected.update(model(x, lengths) if at else model(x, lengths=lengths))
+    for name, x in xs.items():
+        expected = net(x[None], torch.tensor([len(x)]))[0]
+        torch.testing.assert_close(collected.pop(name), expected, rtol=0, atol=1e-12)
+    model = pts.patch_module(Lengths(True).double().eval()).online()
+    with pytest.raises(pts.StreamOnlineError, match="^online_time"):
+        model(x := pts.stream_tensor(list(xs.values()), ids=list(xs), first=True, time_dim=1), torch.tensor(x.lengths))
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv1d(4, 4, 3), nn.Conv1d(4, 4, 3)
+
+    def forward(self, x, y):
+        return self.one(x) * self.two(y)
+
+
+def test_several_inputs_have_the_same_rows_and_a_failed_call_changes_none_of_them():
+    model = pts.patch_module(Product().eval()).online()
+    x, y = (pts.stream_tensor([torch.randn(4, 9)] * 2, ids=ids, first=True) for ids in ("ab", "bc"))
+    with pytest.raises(pts.StreamOnlineError, match="^online_arguments"):
+        model(x, y)
+    assert pts.stream_state(model).ids() == ()
+    z = model.offline()(x.tensor(), x.tensor())
+    torch.testing.assert_close(model.online()(x, x).tensor(), z)
+    with pytest.raises(pts.StreamOnlineError, match="^online_gap"):
+        model(*(pts.stream_tensor([torch.randn(4, 3)] * 2, ids="ab", start=start) for start in ([9, 9], [9, 8])))
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_other_parts_come_between_signals_and_hooks_do_not_come_at_all(captured):
+    model = pts.patch_module(made(LAYERWISE["two layers"], captured)).online()
+    piece = torch.randn(4, 30, dtype=torch.float64)
+    begun, whole = (pts.stream_tensor([piece], ids=["a"], first=True, last=last) for last in (False, True))
+    for change in (
+        lambda: setattr(model, "conv", nn.Conv1d(4, 4, 3, padding=1).double()),
+        lambda: setattr(model.conv, "weight", nn.Parameter(torch.ones(4, 4, 3, dtype=torch.float64))),
+        lambda: model.load_state_dict({name: x / 2 for name, x in model.state_dict().items()}, assign=True),
+    ):
+        model(begun)
+        change()
+        with pytest.raises(pts.StreamOnlineError, match="^signals_live"):
+            model(begun)
+        pts.stream_state(model).drop("a")
+        found = model(whole).tensor()
+        torch.testing.assert_close(found, model.offline()(piece[None]), rtol=0, atol=1e-12)
+        model.online()
+    model.register_forward_hook(lambda module, args, y: y - y.mean(-1, keepdim=True))
+    with pytest.raises(pts.UnsupportedModuleError, match="^forward_hook"):
+        model(whole)

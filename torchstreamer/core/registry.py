@@ -23,6 +23,7 @@ __all__ = [
     "create_stream",
     "find_handler",
     "part_stream",
+    "refuse_hooks",
     "register_streamer",
 ]
 
@@ -166,7 +167,7 @@ def require_plain(net: nn.Module, *bases: Type[nn.Module]) -> None:
         names = " or ".join(base.__name__ for base in bases)
         raise UnsupportedModuleError("wrong_module", net, f"a {names} was expected", "use pts.create_stream(net)")
     _refuse_lazy(net)
-    _refuse_hooks(net)
+    refuse_hooks(net)
     # Who registers a handler for a changed type knows what it computes.
     if changed_method(net, base) and type(net) not in _factories:
         raise changed_forward(net, base)
@@ -275,7 +276,7 @@ def create_stream(
                     "no_example: time_dim or length_multiple came without an example; pass example=, an input of the "
                     "model"
                 )
-            _refuse_hooks(net)
+            refuse_hooks(net)
             factory = find_handler(net)
             if factory is not None:
                 return _handled(net, factory, Telling(making, progress, logging.DEBUG))
@@ -285,7 +286,7 @@ def create_stream(
             _refuse_lazy(module)
         if inside is None and takes_plain(net, example, time_dim, length_multiple):
             try:
-                _refuse_hooks(net)
+                refuse_hooks(net)
                 factory = find_handler(net)
                 assert factory is not None
                 stream = _handled(net, factory, Telling(making, progress, logging.DEBUG))
@@ -369,7 +370,12 @@ def _refuse_lazy(net: nn.Module) -> None:
         )
 
 
-def _refuse_hooks(net: nn.Module) -> None:
+def refuse_hooks(net: nn.Module) -> None:
+    """Refuse a module whose hooks a stream would not run.
+
+    Raises:
+        UnsupportedModuleError: ``forward_hook``
+    """
     # The hooks of weight_norm and spectral_norm only compute a weight, which the handlers of these layers do too.
     normed = isinstance(net, (nn.Conv1d, nn.ConvTranspose1d, nn.RNNBase))
     known = ("WeightNorm", "SpectralNorm") if normed else ()

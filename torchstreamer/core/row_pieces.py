@@ -111,7 +111,7 @@ class PieceLayout:
                 ) from error
             if len(seen) == len(going):
                 raise StreamInputError(
-                    f"doubled_id: {id!r} came twice in one step; one piece of each signal was expected; join the "
+                    f"doubled_ids: {id!r} came twice in one step; one piece of each signal was expected; join the "
                     "pieces, or take two steps"
                 )
             row = Row() if first else (known.get(id) or table.known(id)).copy()

@@ -89,7 +89,7 @@ class RowStream:
             what came out, in the order of ``rows``
 
         Raises:
-            StreamInputError: ``unknown_id``, a signal that has not begun goes on; ``doubled_id``, an id came twice;
+            StreamInputError: ``unknown_id``, a signal that has not begun goes on; ``doubled_ids``, an id came twice;
                 ``invalid_row``, a row is none; ``invalid_chunk``, a piece does not fit; or what the stream refuses
             StreamStateError: a step runs, of another thread or around this one
 

@@ -1,6 +1,6 @@
 """Indices: slices, masks and lists of rows, slices of time."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from .row_data import Layout
 from .table import by_plan, functions, require_same, rule
 from .tensor import StreamTensor
 
-__all__: List[str] = []
+__all__ = ["index_of_time"]
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _WHOLE = slice(None)
@@ -123,6 +123,21 @@ def _indexed(layout: Layout, shape: torch.Size, index: Any) -> Optional[Layout]:
         at += width
         out += 1 if mask else chosen.dim()
     return None if time is None else Layout(rows, batch, time, out)
+
+
+def index_of_time(layout: Layout, index: Any) -> Any:
+    """What an index has at the axis of time."""
+    entries = index if type(index) is tuple else (index,)
+    taken = sum(_width(entry) for entry in entries if entry is not None and entry is not Ellipsis)
+    at = 0
+    for entry in entries:
+        if entry is None:
+            continue
+        width = layout.rank - taken if entry is Ellipsis else _width(entry)
+        if at <= layout.time < at + width:
+            return _WHOLE if entry is Ellipsis else entry
+        at += width
+    return _WHOLE
 
 
 def _width(entry: Any) -> int:

@@ -33,7 +33,7 @@ def stream_tensor(
         rows: a list of tensors, one for each signal, of any lengths along time: ``[C, t]``, ``[t]``, ``[…, t]``. Or one
             tensor ``[B, …, T]`` of all, which is not copied. Or a `StreamBatch`, which knows the rest itself: its rows
             of padding are left out, and data of several parts give a `StreamTensor` for each. A `StreamTensor` is given
-            back as it is.
+            back as it is, and a `Batch` put together.
         ids: whose piece each row is: anything hashable; strings and whole numbers pass ``torch.load``
         first: whether each piece is the first of its signal; one for all, or one for each
         last: whether each piece is the last of its signal
@@ -60,6 +60,8 @@ def stream_tensor(
     """
     if isinstance(rows, StreamTensor):
         return rows
+    if hasattr(rows, "is_collated"):  # a `Batch`, whose file imports this one
+        return rows.data
     if isinstance(rows, StreamBatch):
         return _of_batch(rows, time_dim)
     if ids is None:

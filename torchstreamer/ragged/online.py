@@ -1,17 +1,17 @@
 """`patch_module`: a model that keeps, online, the state of every signal whose pieces it is given."""
 
+from contextlib import contextmanager
 from functools import partial
-from threading import RLock
-from typing import Any, Dict, Hashable, NoReturn, Optional, Tuple, TypeVar, Union
+from typing import Any, Dict, Hashable, Iterator, NoReturn, Optional, Tuple, TypeVar, Union
 
 from torch import Tensor, nn
 
 from ..core.example import Example, TimeDim
 from ..core.patched import PATCH, twin
-from ..core.registry import create_stream
+from ..core.registry import create_stream, refuse_hooks
 from ..core.rows import RowStream
-from ..core.turns import in_use
-from ..errors import StreamInputError, StreamOnlineError, UnsupportedModuleError
+from ..core.turns import Turn
+from ..errors import StreamInputError, StreamOnlineError, StreamStateError, UnsupportedModuleError
 from ..layers.elementwise import MODES
 from .inputs import Batch
 from .layerwise import Layerwise
@@ -133,8 +133,9 @@ class _Whole:
     def step(self, args: Tuple[Any, ...], kwargs: Dict[str, Any], x: StreamTensor) -> StreamTensor:
         if len(args) + len(kwargs) != 1:
             raise StreamOnlineError(
-                f"online_arguments: {len(args) + len(kwargs)} arguments came; one StreamTensor was expected; leave the "
-                "others out"
+                f"online_arguments: {len(args) + len(kwargs)} arguments came; one StreamTensor was expected, as "
+                "the model is captured with one input; leave the others out, or hand them in from the first signal on "
+                "if the model was patched without an example"
             )
         return self.runner.step(x)
 
@@ -173,21 +174,44 @@ class Patch:
         self.online = online
         self.executor: Union[None, _Whole, Layerwise] = None
         self.place: Any = None
-        self._lock = RLock()
+        self.parts: Any = None
+        self._turn = Turn()
+        self._busy = False
 
-    def turn(self) -> "_Turn":
-        """For ``with``: one call at a time."""
-        return _Turn(self._lock)
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One call at a time."""
+        with self._turn:
+            if self._busy:  # the thread that has the turn may take it again
+                raise StreamStateError(
+                    "in_use: a call came while one of the same model runs around it; one call at a time was expected; "
+                    "let a forward leave its own patched model alone"
+                )
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
 
-    def ready(self, model: nn.Module) -> Union[_Whole, Layerwise]:
-        """What runs, made when it is first needed, and anew when the model has moved."""
-        place = _place(model)
-        if self.executor is not None and place != self.place:
-            _require_none_live(self, f"moved from {self.place} to {place}")
-            self.executor = None
-        if self.executor is None:
-            self.executor = _executor(model, dict(self.options))
-            self.place = place
+    def ready(self, model: nn.Module, one_input: bool = True) -> Union[_Whole, Layerwise]:
+        """What runs, made when it is first needed, and anew when the model has moved or has other parts.
+
+        Args:
+            model: the model
+            one_input: whether it gets one input alone; a captured model takes no other
+        """
+        if self.executor is not None:
+            place = _place(model)
+            if place != self.place:
+                _require_none_live(self, f"moved from {self.place} to {place}")
+                self.executor = None
+            elif not self.parts.unchanged():
+                _require_none_live(self, "given other parameters, buffers, layers or hooks")
+                self.executor = None
+        if self.executor is None or not (one_input or isinstance(self.executor, Layerwise) or self.ids()):
+            self.executor = _executor(model, dict(self.options), one_input)
+            self.place = _place(model)
+            self.parts = _Parts(model)
         return self.executor
 
     def ids(self) -> Tuple[Hashable, ...]:
@@ -214,16 +238,29 @@ class Patch:
         return Patch, (self.options, self.own, self.online)
 
 
-class _Turn:
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
+class _Parts:
+    # What a model is made of; an executor is of these parts, and no others.
 
-    def __enter__(self) -> None:
-        if not self._lock.acquire(False):
-            raise in_use()
+    def __init__(self, model: nn.Module) -> None:
+        self._tables = [
+            (table, list(table.items()))
+            for module in model.modules()
+            for table in (module._parameters, module._buffers, module._modules)
+        ]
+        self._hooks = [
+            (hooks, len(hooks))
+            for module in model.modules()
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        ]
 
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+    def unchanged(self) -> bool:
+        for table, items in self._tables:
+            if len(table) != len(items):
+                return False
+            for name, part in items:
+                if table.get(name) is not part:
+                    return False
+        return all(len(hooks) == count for hooks, count in self._hooks)
 
 
 def put_patch(model: nn.Module, options: Dict[str, Any]) -> Patch:
@@ -238,14 +275,17 @@ def put_patch(model: nn.Module, options: Dict[str, Any]) -> Patch:
     return patch
 
 
-def _executor(model: nn.Module, options: Dict[str, Any]) -> Union[_Whole, Layerwise]:
+def _executor(model: nn.Module, options: Dict[str, Any], one_input: bool = True) -> Union[_Whole, Layerwise]:
     prompt = options.pop("prompt", False)
     still = None if "training" in options else False
     given = twin(model, lambda module: None, training=still)
+    refuse_hooks(given)  # of the model itself: they would run outside of what is checked
     try:
-        return _Whole(Runner(RowStream(create_stream(given, **options), prompt=prompt)))
+        if one_input or "example" in options or "training" in options:
+            return _Whole(Runner(RowStream(create_stream(given, **options), prompt=prompt)))
+        return Layerwise(model, prompt)
     except UnsupportedModuleError as error:
-        if "example" in options or "training" in options:
+        if "example" in options or "training" in options or not one_input:
             raise
         layers = Layerwise(model, prompt)
         if not layers.layers:
@@ -256,6 +296,7 @@ def _executor(model: nn.Module, options: Dict[str, Any]) -> Union[_Whole, Layerw
 def _forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
     patch: Patch = model.__dict__[PATCH]
     args = tuple([value.data if isinstance(value, Batch) else value for value in args])
+    kwargs = {name: value.data if isinstance(value, Batch) else value for name, value in kwargs.items()}
     x = next((value for value in (*args, *kwargs.values()) if isinstance(value, StreamTensor)), None)
     if not patch.online:
         if x is not None:
@@ -272,7 +313,7 @@ def _forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             "call model.offline()"
         )
     with patch.turn():
-        executor = patch.ready(model)
+        executor = patch.ready(model, len(args) + len(kwargs) == 1)
         if model.training and "training" not in patch.options and _random(model):
             raise StreamOnlineError(
                 f"training_mode: the {type(model).__name__} is in training mode, in which it depends on the batch or "

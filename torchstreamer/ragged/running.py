@@ -51,7 +51,7 @@ class Runner:
             pieces = pieces.permute(*self._takes[:1], 2, *self._takes[1:])
         time = time_in - (rows_in < time_in)
         came = []
-        for id, first, length, start in zip(x.ids, x.first, x.lengths, x.start, strict=True):
+        for id, first, length, start in zip(x.ids, x.first, x._layout.rows.lengths, x.start, strict=True):
             stands = 0 if first else self.came.get(id)
             if stands is not None and start is not None and start != stands:
                 raise StreamOnlineError(
@@ -59,11 +59,12 @@ class Runner:
                     "expected, as so many came; hand in every piece once and in order, through the same layers"
                 )
             came.append(None if stands is None else stands + length)
+        standing = self.standing(x.ids)
         given = self.rows.step(
             [
                 (id, piece.narrow(time, 0, length), first, last)
                 for id, piece, length, first, last in zip(
-                    x.ids, pieces.unbind(rows_in), x.lengths, x.first, x.last, strict=True
+                    x.ids, pieces.unbind(rows_in), x._layout.rows.lengths, x.first, x.last, strict=True
                 )
             ]
         )
@@ -72,7 +73,11 @@ class Runner:
                 self.came.pop(id, None)
             else:
                 self.came[id] = count
-        return self._joined(given, pieces)
+        try:
+            return self._joined(given, pieces)
+        except BaseException:  # out of memory, for instance
+            self.back_to(standing)
+            raise
 
     def _joined(self, given: List[RowPiece], pieces: Tensor) -> StreamTensor:
         outputs = [piece.output for piece in given]

@@ -4,13 +4,14 @@ import copy
 from typing import Any, Dict, Hashable, List, Optional, Tuple
 
 import torch
+import torch.overrides
 from torch import Tensor
 
 from ..errors import StreamInputError
 from .row_data import Layout, RowData
 from .table import TABLE, plainly, set_kind
 
-__all__ = ["StreamTensor", "bare", "with_layout"]
+__all__ = ["StreamTensor", "bare", "lengths_of", "with_layout"]
 
 _plain = torch._C.DisableTorchFunctionSubclass
 _NONE: Dict[str, Any] = {}
@@ -76,6 +77,8 @@ class StreamTensor(Tensor):
 
     @property
     def lengths(self) -> Tuple[int, ...]:
+        if torch._C._is_torch_function_mode_enabled():
+            return torch.overrides.handle_torch_function(lengths_of, (self,), self)
         return self._layout.rows.lengths
 
     @property
@@ -97,6 +100,8 @@ class StreamTensor(Tensor):
 
     def tensor(self) -> Tensor:
         """The plain tensor, padding and all; it shares memory."""
+        if torch._C._is_torch_function_mode_enabled():
+            return torch.overrides.handle_torch_function(_tensor, (self,), self)
         return bare(self)
 
     def unbatch(self) -> "List[StreamTensor]":
@@ -166,6 +171,16 @@ class StreamTensor(Tensor):
             data = self.detach().as_subclass(Tensor).requires_grad_(self.requires_grad)
         layout = self._layout
         return _rebuild, (data, *layout.rows.fields, layout.batch, layout.time)
+
+
+def lengths_of(x: StreamTensor) -> Tuple[int, ...]:
+    """What a mode of torch sees of ``x.lengths``."""
+    return x._layout.rows.lengths
+
+
+def _tensor(x: StreamTensor) -> Tensor:
+    # What a mode sees of ``x.tensor()``.
+    return bare(x)
 
 
 def bare(x: Tensor) -> Tensor:
