@@ -15,6 +15,7 @@ from .distances import Distances, Head, Shifted
 from .masks import Bound, MaskError, Masks
 from .refusals import Refusals
 from .relation_body import GIVEN, Attended, Bias, MetBody, Softened, Zeroed
+from .relation_costs import products_of
 from .relations import RelationNode
 from .values import Clock, Relation, RelationCall, Replay, Skew, Span, Static, Value, things_in
 from .weights import Weights
@@ -207,10 +208,13 @@ class Relating:
         ]
         queries = sum(not self._sides[side][1] for side in sides)
         layouts = [each.layout() for each in aligned]
+        products = products_of(node, recipe, self.sizes)
         self.alignment.handler = "RelationNode"
 
         def module(slots: Sequence[int], target: int) -> RelationNode:
-            return RelationNode(pattern, bodies[0], bodies[1], slots, queries, layouts, target, value.layout())
+            return RelationNode(
+                pattern, bodies[0], bodies[1], slots, queries, layouts, target, value.layout(), products
+            )
 
         self.alignment.calls.append(RelationCall([*aligned, *statics], [value], module))  # type: ignore[list-item]
         return value

@@ -3,7 +3,7 @@
 # A ModuleList does not tell the type of its modules.
 # mypy: disable-error-code="operator, union-attr, assignment"
 
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class RelationNode(nn.Module):
         layouts: of both
         target: slot of the answers
         layout_out: of these
+        products: multiply-adds for each key that a query sees, and for each distance of a query
     """
 
     sources: List[int]
@@ -52,6 +53,7 @@ class RelationNode(nn.Module):
         layouts: Sequence[Layout],
         target: int,
         layout_out: Layout,
+        products: Tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         self.memory = AttentionMemory(pattern)
@@ -65,6 +67,7 @@ class RelationNode(nn.Module):
         self.target = target
         self.layout_out = layout_out
         self.spent = []
+        self.per_key, self.per_distance = products
 
     def extra_repr(self) -> str:
         return f"{self.sources} -> {self.target}"
@@ -131,6 +134,17 @@ class RelationNode(nn.Module):
         memory: Any = self.memory
         table = tuple(tuple(row) for row in memory.table.tolist()) if memory.tabled else None
         return Pattern(tuple(memory.lo), tuple(memory.hi), table, memory.prefix)
+
+    @torch.jit.unused
+    def multiply_adds(self, given: int) -> int:
+        """Multiply-adds of one row for so many answers: of the keys that a query sees, on an average of the pattern."""
+        pattern = self.pattern()
+        i = torch.arange(pattern.period).unsqueeze(1)
+        j = torch.arange(min(pattern.lo), max(pattern.hi) + 1).unsqueeze(0)
+        within = Pattern(pattern.lo, pattern.hi, pattern.table)
+        seen = int(within.visible(i, j).sum()) / pattern.period + pattern.prefix
+        distances = pattern.lookback + max(pattern.lookahead, 0) + 1
+        return round(given * (seen * self.per_key + distances * self.per_distance))
 
     @torch.jit.unused
     def taps(self, n: int) -> Iterator[Tensor]:
