@@ -25,7 +25,8 @@ __all__ = ["Relating"]
 _UNBOUNDED = (
     "every query sees all keys, so every output depends on the whole signal",
     "give the model a mask with an end, or name one: create_stream(model, example=…, context=pts.Context(left, right, "
-    "chunk)) streams it as if it had that mask; or pts.Chunked1d(model, …), which is another model",
+    "chunk)) streams it as if it had that mask, and context=pts.Context(None, max_length=n) keeps all that came, for "
+    "signals of up to n samples; or pts.Chunked1d(model, …), which is another model",
 )
 
 
@@ -58,6 +59,7 @@ class Relating:
         self.masks = Masks(weights, environment)
         self.distances = Distances(self.masks)
         self.context: Tuple[Any, ...] = () if context is None else (Bound.of(context),)
+        self.altered = False  # whether the context hides what the model's own masks do not
         self._sides: Dict[Value, Tuple[Value, bool]] = {}
 
     def longest(self) -> int:
@@ -142,9 +144,24 @@ class Relating:
         size = length.shape[length.time]
         assert not isinstance(size, int)
         try:
-            return self.masks.pattern(hidden, size)
+            found = self.masks.pattern(self._ending(hidden, length), size)
         except MaskError as error:
             raise self.refused(node, error) from None
+        if self.context and not self.altered:
+            own = [Bound.ending(each.limit) if each in self.context else each for each in hidden]
+            try:
+                self.altered = self.masks.pattern(self._ending(own, length), size) != found
+            except MaskError:
+                self.altered = True
+        return found
+
+    def _ending(self, hidden: Sequence[Any], length: Value) -> Sequence[Any]:
+        """The same, and nothing is kept beyond the end of the model's tables where the longest signal is given."""
+        if not any(isinstance(each, Bound) and each.limit is not None for each in hidden):
+            return hidden
+        same = self.clocks.same_length
+        ends = [end for size, end in self.clocks.limits if same(self.sizes.function(size, 1), length.length)]
+        return [*hidden, Bound.ending(min(ends))] if ends else hidden
 
     def refused(self, node: fx.Node, error: MaskError) -> UnsupportedModuleError:
         """The refusal of a mask."""
