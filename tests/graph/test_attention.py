@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import torchstreamer as pts
 from torchstreamer.analysis import receptive_field
+from torchstreamer.graph.relations import RelationNode
 from torchstreamer.layers.attention_memory import AttentionMemory
 from torchstreamer.testing.live_rows import LiveRows
 
@@ -410,6 +411,30 @@ def test_blocks(name: str) -> None:
     x = torch.randn(2, channels, length + 37, dtype=torch.float64)
     stream = pts.create_stream(net, example=x[:1, :, :length])
     check(net, x, stream, (7, length))
+
+
+def test_weights_for_several_values_are_computed_once() -> None:
+    torch.manual_seed(0)
+    net = Zipformer().double().eval()
+    x = torch.randn(1, 8, 48, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[..., :40])
+    nodes: list[Any] = [node for node in stream.modules() if isinstance(node, RelationNode)]
+    assert [node.given == nodes[0].shared for node in nodes] == [False, True, True]
+    apart = copy.deepcopy(stream)
+    for node in apart.modules():
+        if isinstance(node, RelationNode):
+            node.given = -1  # computes them again
+    calls: list[str] = []
+    for node in nodes[1:]:
+        node.body.register_forward_hook(lambda *_: calls.append("whole"))
+        node.plain.register_forward_hook(lambda *_: calls.append("whole"))
+        node.short.register_forward_hook(lambda *_: calls.append("short"))
+    with torch.no_grad():
+        torch.testing.assert_close(joined(stream, x, 4), net(x), rtol=0, atol=1e-10)
+        assert set(calls) == {"short"}
+        x[0, 3, 9] = math.nan  # hidden from what does not see it, however they are computed
+        torch.testing.assert_close(joined(stream, x, 5), joined(apart, x, 5), rtol=0, atol=1e-10, equal_nan=True)
+        assert not joined(stream, x, 5)[..., 44:].isnan().any()
 
 
 def test_wenet_with_the_context_of_its_loop() -> None:

@@ -1,7 +1,7 @@
 """Multiply-adds of what is computed between queries and keys."""
 
 import math
-from typing import Any, Dict, Sequence, Set, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from torch import fx
 
@@ -9,21 +9,35 @@ from .distances import Shifted
 from .lengths import Sizes
 from .values import Relation, Replay, Value, things_in
 
-__all__ = ["products_of"]
+__all__ = ["products_of", "relations_in"]
 
 
-def products_of(node: fx.Node, recipe: Replay, sizes: Sizes) -> Tuple[int, int]:
+def relations_in(recipe: Replay) -> List[Relation]:
+    """The relations that an operation needs, and those that they are made of, after them."""
+    found: Dict[Relation, None] = {}
+    for thing in things_in([recipe.args, recipe.kwargs]):
+        inner = getattr(thing, "scores", getattr(thing, "weights", thing))
+        if isinstance(inner, Relation):
+            found[inner] = None
+            found.update(dict.fromkeys(relations_in(inner.recipe)))
+    return list(found)
+
+
+def products_of(node: fx.Node, recipe: Replay, sizes: Sizes, given: Optional[Relation] = None) -> Tuple[int, int]:
     """Multiply-adds of one row.
 
     Args:
         node: the operation that gives the answers
         recipe: how they are computed, of relations and sides
         sizes: of the capture
+        given: a relation that comes from outside
 
     Returns:
         those for each key that a query sees, and for each distance of a query
     """
     counted = _Products(sizes)
+    if given is not None:
+        counted.known.add(id(given.recipe))
     counted.count(node, recipe)
     return counted.pairs, counted.distances
 
@@ -33,13 +47,13 @@ class _Products:
         self.sizes = sizes
         self.pairs = 0
         self.distances = 0
-        self._known: Set[int] = set()
+        self.known: Set[int] = set()
 
     def count(self, node: fx.Node, recipe: Replay) -> None:
         """Add the products of an operation, and of those that it needs."""
-        if id(recipe) in self._known:
+        if id(recipe) in self.known:
             return
-        self._known.add(id(recipe))
+        self.known.add(id(recipe))
         for thing in things_in([recipe.args, recipe.kwargs]):
             inner = getattr(thing, "scores", getattr(thing, "weights", thing))
             if isinstance(inner, Relation):
