@@ -10,9 +10,10 @@ from mamba import MambaLayer
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
 from recurrent_zoo import RECURRENT
-from streaming_conformers import ChunkConformer, FastConformer, SharedWeights
+from streaming_conformers import ChunkConformer, FastConformer
 from torch import Tensor, nn
 from wenet_conformer import WeNetConformer
+from zipformer import Zipformer
 
 import torchstreamer as pts
 
@@ -112,7 +113,7 @@ BLOCKS = [
     Block("speechbrain", ChunkConformer, (2, 8, 40)),
     Block("fastconformer", _fast((4, 1)), (2, 5, 120)),
     Block("fastconformer_regular", _fast((4, 2), "regular"), (2, 5, 120)),
-    Block("zipformer", SharedWeights, (2, 8, 40)),
+    Block("zipformer", Zipformer, (2, 8, 40)),
     Block("wenet", WeNet, (2, 8, 40), context=pts.Context.chunks(4, 2)),
 ]
 
@@ -123,5 +124,5 @@ EDGES = [
     Block("speechbrain_no_left", lambda: ChunkConformer(left=0), (2, 8, 40)),
     Block("fastconformer_no_left", _fast((0, 3)), (2, 5, 120)),
     Block("fastconformer_right_beyond_left", _fast((1, 3), "regular"), (2, 5, 160)),
-    Block("zipformer_no_left", lambda: SharedWeights(left=0), (2, 8, 40)),
+    Block("zipformer_no_left", lambda: Zipformer(left=0), (2, 8, 40)),
 ]
