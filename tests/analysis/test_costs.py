@@ -118,3 +118,32 @@ def test_refusals():
     with pytest.raises(ValueError, match="^no_example"):
         summary(pts.create_stream(nn.ReLU()))
     assert summary(pts.create_stream(nn.ReLU()), x=torch.zeros(1, 3, 1), calls=1).macs == 0
+
+
+class Attends(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):  # [B, 2, T, 4]
+        t = x.shape[2]
+        i = torch.arange(t)
+        behind = i[:, None] - i
+        mask = (behind >= 0) & (behind < 12)
+        if self.how == "fused":
+            return nn.functional.scaled_dot_product_attention(x, x, x, mask)
+        if self.how == "distances":
+            by_distance = x @ torch.sin(torch.arange(1 - t, t) * torch.arange(1.0, 5)[:, None])
+            scores = x @ x.mT + by_distance.gather(-1, (t - 1 - behind).expand(x.shape[0], 2, -1, -1))
+            return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ x
+        scores = torch.einsum("bhid,bhjd->bhij", x, x) if self.how == "einsum" else x @ x.mT
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        return torch.einsum("bhij,bhjd->bhid", weights, x) if self.how == "einsum" else weights @ x
+
+
+@pytest.mark.parametrize("how", ["fused", "product", "einsum", "distances"])
+def test_multiply_adds_of_attention_are_those_of_the_keys_seen(how):
+    stream = pts.create_stream(Attends(how).eval(), example=torch.randn(1, 2, 30, 4), time_dim=2)
+    pairs = 12 * 2 * (4 + 4) + (12 * 2 * 4 if how == "distances" else 0)
+    for rows, chunk in ((1, 1), (3, 5)):
+        assert summary(stream, chunk, calls=1, x=torch.randn(rows, 2, chunk, 4)).macs == pairs

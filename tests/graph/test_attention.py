@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import torchstreamer as pts
 from torchstreamer.analysis import receptive_field
+from torchstreamer.graph.relations import RelationNode
+from torchstreamer.layers.attention_memory import AttentionMemory
 from torchstreamer.testing.live_rows import LiveRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -332,9 +334,9 @@ def test_a_signal_longer_than_the_table() -> None:
 class Placed(nn.Module):
     """Positions of many kinds in front of an attention, [B, 8, T]."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, seen: Places = causal) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.seen = kind, seen
         self.inner = nn.MultiheadAttention(8, 2, batch_first=True)
         self.learned = nn.Embedding(60, 8)
         self.given = nn.Parameter(torch.randn(1, 60, 8))
@@ -352,7 +354,7 @@ class Placed(nn.Module):
         elif self.kind == "time first":
             x = (x.transpose(0, 1) + self.sines[:t]).transpose(0, 1)
         i = torch.arange(t)
-        return self.inner(x, x, x, attn_mask=~causal(i[:, None], i[None]), need_weights=False)[0].mT
+        return self.inner(x, x, x, attn_mask=~self.seen(i[:, None], i[None]), need_weights=False)[0].mT
 
 
 @pytest.mark.parametrize("kind", ["embedding", "ids", "parameter", "time first"])
@@ -364,6 +366,26 @@ def test_positions_that_end(kind: str) -> None:
     check(net, x, stream, (7,))
     with pytest.raises(pts.StreamInputError, match="signal_too_long"):
         stream(torch.cat([x, x], -1))
+
+
+@pytest.mark.parametrize("kind", ["embedding", "none"])
+def test_all_that_came_up_to_the_longest_signal(kind: str) -> None:
+    """A causal mask without an end keeps what came, no longer than the table or the context says."""
+    torch.manual_seed(0)
+    net = Placed(kind, lambda i, j: j <= i).double().eval()
+    example = torch.randn(1, 8, 30, dtype=torch.float64)
+    with pytest.raises(pts.UnsupportedModuleError, match=r"unbounded_context.*max_length=n"):
+        pts.create_stream(net, example=example)
+    end = 60 if kind == "embedding" else 90
+    stream = pts.create_stream(net, example=example, context=pts.Context(None, max_length=90))
+    x = torch.randn(2, 8, end, dtype=torch.float64)
+    check(net, x, stream, (7,))
+    memory = next(module for module in stream.modules() if isinstance(module, AttentionMemory))
+    assert max(memory.back) in (end - 1, end)
+    with pytest.raises(pts.StreamInputError, match="signal_too_long"):
+        stream(torch.cat([x, x], -1))
+    rows = LiveRows(stream, net, 4, (3, 2), lengths=[1, 30, end], longest=end, nan=0.0)
+    rows.run(40).compare()
 
 
 # ---------------------------------------------------------------------- blocks
@@ -389,6 +411,30 @@ def test_blocks(name: str) -> None:
     x = torch.randn(2, channels, length + 37, dtype=torch.float64)
     stream = pts.create_stream(net, example=x[:1, :, :length])
     check(net, x, stream, (7, length))
+
+
+def test_weights_for_several_values_are_computed_once() -> None:
+    torch.manual_seed(0)
+    net = Zipformer().double().eval()
+    x = torch.randn(1, 8, 48, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[..., :40])
+    nodes: list[Any] = [node for node in stream.modules() if isinstance(node, RelationNode)]
+    assert [node.given == nodes[0].shared for node in nodes] == [False, True, True]
+    apart = copy.deepcopy(stream)
+    for node in apart.modules():
+        if isinstance(node, RelationNode):
+            node.given = -1  # computes them again
+    calls: list[str] = []
+    for node in nodes[1:]:
+        node.body.register_forward_hook(lambda *_: calls.append("whole"))
+        node.plain.register_forward_hook(lambda *_: calls.append("whole"))
+        node.short.register_forward_hook(lambda *_: calls.append("short"))
+    with torch.no_grad():
+        torch.testing.assert_close(joined(stream, x, 4), net(x), rtol=0, atol=1e-10)
+        assert set(calls) == {"short"}
+        x[0, 3, 9] = math.nan  # hidden from what does not see it, however they are computed
+        torch.testing.assert_close(joined(stream, x, 5), joined(apart, x, 5), rtol=0, atol=1e-10, equal_nan=True)
+        assert not joined(stream, x, 5)[..., 44:].isnan().any()
 
 
 def test_wenet_with_the_context_of_its_loop() -> None:

@@ -17,7 +17,6 @@ from zipformer import Zipformer
 
 import torchstreamer as pts
 
-
 LONGEST = 45_000  # frames, in tables of relative positions
 
 

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def apply_rope(q: Tensor, k: Tensor, max_period: float = 10_000) -> tuple[Tensor, Tensor]:
-    """Turns pairs of neighbouring channels of [B, H, T, D] by the positions."""
+def apply_rope(q: Tensor, k: Tensor, offset: Tensor, max_period: float = 10_000) -> tuple[Tensor, Tensor]:
+    """Turns pairs of neighbouring channels of [B, H, T, D] by the positions, which begin at an offset of each row."""
     t, d = q.shape[-2:]
     ds = torch.arange(d // 2, device=q.device, dtype=q.dtype)
     freqs = torch.exp(ds * (-math.log(max_period) * 2 / d))
-    ts = torch.arange(t, device=q.device).to(q.dtype).view(-1, 1)
+    ts = offset.to(q.dtype).view(-1, 1) + torch.arange(t, device=q.device, dtype=q.dtype)
+    ts = ts.view(q.shape[0], 1, -1, 1)
     cos, sin = torch.cos(freqs * ts), torch.sin(freqs * ts)
 
     def turn(x: Tensor) -> Tensor:
@@ -48,10 +49,12 @@ class StreamingMultiheadAttention(nn.Module):
         b, t, _ = x.shape
         projected = F.linear(x, self.in_proj_weight)
         q, k, v = projected.view(b, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = apply_rope(q, k)
-        position = torch.arange(t, device=x.device)
-        delta = position.view(-1, 1) - position.view(1, -1)
-        bias = (delta >= 0) & (delta < self.context)
+        offset = torch.zeros(b, device=x.device, dtype=torch.long)  # no state outside of streaming
+        q, k = apply_rope(q, k, offset)
+        pos_k = torch.arange(t, device=x.device)
+        pos_q = offset.view(-1, 1, 1) + torch.arange(t, device=x.device).view(-1, 1)
+        delta = pos_q - pos_k
+        bias = ((pos_k >= 0) & (delta >= 0) & (delta < self.context))[:, None]
         y = F.scaled_dot_product_attention(q, k, v, bias, dropout_p=0.0)
         return self.out_proj(y.transpose(1, 2).reshape(b, t, -1))
 

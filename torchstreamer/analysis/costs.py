@@ -12,6 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ..core.describe import samples
 from ..core.stream import BaseStream
+from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
 from .arguments import rate, tensors, whole_number
 from .delay import latency
@@ -247,6 +248,10 @@ class _Operations(Watch):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         known = func._overloadpacket in flop_registry
+        if func._overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+            q, k, v = (each.shape for each in args[:3])  # which torch's counter leaves out
+            self.flops += 2 * q.numel() // q[-1] * k[-2] * (q[-1] + v[-1])
+            return func(*args, **kwargs)
         if not known:
             with self:
                 y = func.decompose(*args, **kwargs)
@@ -297,6 +302,14 @@ class _Meter:
 
     def _stated(self, x: Any, y: Any) -> Optional[int]:
         # What the stream says of itself, whatever kernel it took.
+        node: Any = self.part.module
+        if isinstance(node, RelationNode):
+            answers = x[node.target]
+            if answers is None:
+                return 0
+            layout: Any = node.layout_out
+            rows = answers.size(layout.rows) // layout.inner if layout.has_rows else 1
+            return rows * node.multiply_adds(answers.size(layout.time))
         if not isinstance(self.part.module, BaseStream):
             return None
         rows = next((value.size(0) for value in (x, y) if value is not None), 0)

@@ -327,7 +327,7 @@ class _Related:
         """What it gave, and what it gives for the whole of that."""
         node: Any = self.node
         del node.run  # no longer watched
-        chunks: List[Optional[Tensor]] = [None] * (max(*node.sources, node.target) + 1)
+        chunks: List[Optional[Tensor]] = [None] * (max(node.slots()) + 1)
         for source, layout, pieces in zip(node.sources, node.layouts, zip(*self.came, strict=True), strict=False):
             whole = _joined(pieces)
             chunks[source] = None if whole is None else layout.unpack(whole)

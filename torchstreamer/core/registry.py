@@ -219,7 +219,8 @@ def create_stream(
         context: what each query of its attentions sees, besides their own masks, which the stream is exact to; for
             torch's own modules, and with an example for whatever the model computes scores with. For models that see
             the whole signal, or that make their mask in a loop over it: with that mask switched off they are captured,
-            and stream as the model does with the mask
+            and stream as the model does with the mask. ``Context(None, max_length=n)`` hides nothing of the past, for
+            causal models that see all of it in signals of up to ``n`` samples of the attention
         training: ``"frozen"`` for a stream that has a training mode, to train the network on streams: dropout and
             `RReLU` are random, for each sample, or for each channel of a signal where whole channels are dropped; batch
             norm goes on with its running statistics. It begins in the mode of each module, and ``train()`` and

@@ -11,6 +11,7 @@ from .fusing import fuse_sums
 from .lowering import Lowering
 from .naming import names_of
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StartedNode, StreamNode, SumNode
+from .relations import RelationNode
 from .values import (
     AlignCall,
     Call,
@@ -139,7 +140,7 @@ class Assembly:
         sources = [self.slot(value) for value in call.sources]
         targets = [self.slot(value) for value in call.targets]
         if isinstance(call, RelationCall):
-            module: nn.Module = call.module(sources, targets[0])
+            module: nn.Module = call.module(sources, targets[0], self.slot)
             return module
         layouts = [value.layout() for value in call.sources]
         if isinstance(call, AlignCall):
@@ -172,6 +173,9 @@ class Assembly:
         nodes: List[Any] = self.nodes
         slots = []
         for node in nodes:
+            if isinstance(node, RelationNode):
+                slots.append(node.slots())
+                continue
             sources = node.sources if hasattr(node, "sources") else [node.source]
             slots.append([*sources, *(node.targets if hasattr(node, "targets") else [node.target])])
         for node, free in zip(nodes, spent(slots, kept), strict=True):

@@ -115,7 +115,7 @@ def _made(
         raise UnsupportedModuleError(
             "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
         )
-    found.altered = context is not None
+    found.altered = low.relating.altered
     return assembled(found, low, outputs, telling)
 
 

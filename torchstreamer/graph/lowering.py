@@ -361,9 +361,12 @@ class Lowering:
         pointwise = is_pointwise(node)
         recipe = Replay(node.target, substituted(tuple(args), placed), substituted(kwargs, placed))
         streamed = [placed[value] for value in values] + [placed[spread] for spread in spreads]
+        lifted = all(value.lifted for value in streamed)
         if any(value.lifted for value in streamed):
             if pointwise:
-                recipe = self.positions.ranked(node, recipe, streamed)
+                # With what is made for each row, positions are values of rows as others are.
+                lifted = lifted and not self._has_rows_in_front(node)
+                recipe = self.positions.ranked(node, recipe, streamed, lifted)
             else:
                 recipe = self.positions.shifted(node, recipe, streamed)
         if len({value.mixed for value in streamed if value.merged}) > 1:
@@ -375,7 +378,7 @@ class Lowering:
             require_samplewise(self, node, recipe, streamed, [m for m in meta if isinstance(m, Tensor)])
             self.alignment.recorded.append(group)
             return group
-        if all(value.lifted for value in streamed):
+        if lifted:
             value: Optional[Value] = self.positions.value(node, meta, clock, level, recipe)
         else:
             value = self.value(node, meta, clock, level, recipe)
@@ -390,6 +393,10 @@ class Lowering:
         value.fresh = pointwise
         value.mixed = value.merged and any(each.mixed for each in streamed)
         return self.record(value)
+
+    def _has_rows_in_front(self, node: fx.Node) -> bool:
+        meta = node.meta["val"]
+        return isinstance(meta, Tensor) and meta.dim() > 0 and self.sizes.has_rows(meta.shape[0])
 
     def _item(self, node: fx.Node) -> Any:
         source, index = self._env[node.args[0]], node.args[1]  # type: ignore[index]

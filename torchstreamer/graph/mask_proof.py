@@ -214,6 +214,8 @@ class Proof(Arithmetic):
         return self.computed(node, name, a)
 
     def _arange(self, node: fx.Node, a: Dict[str, Any]) -> Known:
+        if not self.axes(node):
+            return Regular()  # of a fixed length, so no positions
         start, step = a.get("start", 0), a.get("step", 1)
         step = 1 if step is None else step
         begin = self.argument(0 if start is None else start, node)

@@ -95,6 +95,11 @@ class Bound:
         """What comes after the query."""
         return Bound(1, None, 1, None, lambda length: torch.ones(length, length, dtype=torch.bool).tril())
 
+    @staticmethod
+    def ending(limit: Optional[int]) -> "Bound":
+        """What hides nothing in signals of so many samples, of which none is longer."""
+        return Bound(1, None, None, limit, lambda length: torch.ones(length, length, dtype=torch.bool))
+
 
 class Proved(NamedTuple):
     """What is proved of a board.

@@ -194,8 +194,15 @@ class Positions:
             return Replay(recipe.target, tuple(args), recipe.kwargs)
         return Replay(recipe.target, recipe.args, {**recipe.kwargs, "dim": dim})
 
-    def ranked(self, node: fx.Node, recipe: Replay, values: Sequence[Value]) -> Replay:
-        """Give positions, which have an axis of rows in front, the rank of the result."""
+    def ranked(self, node: fx.Node, recipe: Replay, values: Sequence[Value], lifted: bool) -> Replay:
+        """Give positions, which have an axis of rows in front, the rank of the result.
+
+        Args:
+            node: the operation
+            recipe: the same
+            values: what it takes
+            lifted: whether the result has that axis in front too; otherwise it is among its own
+        """
         rank = len(node.meta["val"].shape)
         plain = [value for value in values if not value.lifted]
         rows = plain[0].rows if plain else 0
@@ -207,7 +214,7 @@ class Positions:
                 own: List[Any] = [
                     Span(value) if axis == value.time else int(size) for axis, size in enumerate(value.shape)
                 ]
-                if plain:
+                if not lifted:
                     # Rows take the place of an axis of one entry, or of none.
                     own = [*[1] * (rank - len(own)), *own]
                     if own.pop(rows) != 1:

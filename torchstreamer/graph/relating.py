@@ -1,6 +1,7 @@
 """Finds relations between queries and keys in a graph, up to where they become values again."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -15,6 +16,7 @@ from .distances import Distances, Head, Shifted
 from .masks import Bound, MaskError, Masks
 from .refusals import Refusals
 from .relation_body import GIVEN, Attended, Bias, MetBody, Softened, Zeroed
+from .relation_costs import products_of, relations_in
 from .relations import RelationNode
 from .values import Clock, Relation, RelationCall, Replay, Skew, Span, Static, Value, things_in
 from .weights import Weights
@@ -24,8 +26,24 @@ __all__ = ["Relating"]
 _UNBOUNDED = (
     "every query sees all keys, so every output depends on the whole signal",
     "give the model a mask with an end, or name one: create_stream(model, example=…, context=pts.Context(left, right, "
-    "chunk)) streams it as if it had that mask; or pts.Chunked1d(model, …), which is another model",
+    "chunk)) streams it as if it had that mask, and context=pts.Context(None, max_length=n) keeps all that came, for "
+    "signals of up to n samples; or pts.Chunked1d(model, …), which is another model",
 )
+
+
+@dataclass(eq=False)
+class _Sharing:
+    """Weights of queries for keys that several parts use.
+
+    Attributes:
+        value: the answers of the part that makes them
+        pattern: which query sees which key
+        taken: those that other parts take, if any do
+    """
+
+    value: Value
+    pattern: Pattern
+    taken: Optional[Relation] = None
 
 
 class Relating:
@@ -57,7 +75,9 @@ class Relating:
         self.masks = Masks(weights, environment)
         self.distances = Distances(self.masks)
         self.context: Tuple[Any, ...] = () if context is None else (Bound.of(context),)
+        self.altered = False  # whether the context hides what the model's own masks do not
         self._sides: Dict[Value, Tuple[Value, bool]] = {}
+        self._shared: Dict[Relation, _Sharing] = {}
 
     def longest(self) -> int:
         """The longest signal that tables of the model are made for, in samples of the first input; -1 for any."""
@@ -141,9 +161,24 @@ class Relating:
         size = length.shape[length.time]
         assert not isinstance(size, int)
         try:
-            return self.masks.pattern(hidden, size)
+            found = self.masks.pattern(self._ending(hidden, length), size)
         except MaskError as error:
             raise self.refused(node, error) from None
+        if self.context and not self.altered:
+            own = [Bound.ending(each.limit) if each in self.context else each for each in hidden]
+            try:
+                self.altered = self.masks.pattern(self._ending(own, length), size) != found
+            except MaskError:
+                self.altered = True
+        return found
+
+    def _ending(self, hidden: Sequence[Any], length: Value) -> Sequence[Any]:
+        """The same, and nothing is kept beyond the end of the model's tables where the longest signal is given."""
+        if not any(isinstance(each, Bound) and each.limit is not None for each in hidden):
+            return hidden
+        same = self.clocks.same_length
+        ends = [end for size, end in self.clocks.limits if same(self.sizes.function(size, 1), length.length)]
+        return [*hidden, Bound.ending(min(ends))] if ends else hidden
 
     def refused(self, node: fx.Node, error: MaskError) -> UnsupportedModuleError:
         """The refusal of a mask."""
@@ -201,19 +236,59 @@ class Relating:
             raise self.refuse(node, "time_mixing", *_UNBOUNDED)
         value.fresh = True
         statics: List[Static] = []
-        bodies = [
-            self._proved(node, lambda plain=plain: self._body(recipe, sides, statics, value, pattern, plain))  # type: ignore[misc]
-            for plain in (False, True)
-        ]
+        sharing = self._sharing(recipe, pattern, value)
+        bodies = self._bodies(node, recipe, sides, statics, value, pattern)
         queries = sum(not self._sides[side][1] for side in sides)
         layouts = [each.layout() for each in aligned]
+        weights = sharing.taken if sharing is not None and sharing.value is not value else None
+        products = products_of(node, recipe, self.sizes, weights)
+        if weights is not None:
+            bodies.append(self._body(recipe, sides, statics, value, pattern, False, weights))
         self.alignment.handler = "RelationNode"
 
-        def module(slots: Sequence[int], target: int) -> RelationNode:
-            return RelationNode(pattern, bodies[0], bodies[1], slots, queries, layouts, target, value.layout())
+        def module(slots: Sequence[int], target: int, slot: Callable[[Any], int]) -> RelationNode:
+            shared = given = -1
+            if weights is not None:
+                given = slot(weights)
+            elif sharing is not None and sharing.taken:
+                shared = slot(sharing.taken)
+                bodies[:2] = self._bodies(node, recipe, sides, statics, value, pattern, sharing.taken)
+            layout = value.layout()
+            return RelationNode(pattern, bodies, slots, queries, layouts, target, layout, products, shared, given)
 
         self.alignment.calls.append(RelationCall([*aligned, *statics], [value], module))  # type: ignore[list-item]
         return value
+
+    def _sharing(self, recipe: Replay, pattern: Pattern, value: Value) -> Optional[_Sharing]:
+        """Weights that another part has made for the same queries at the same time, or that it makes for others."""
+        made = [each for each in relations_in(recipe) if each.softened]
+        for weights in made:
+            known = self._shared.get(weights)
+            if known is not None and known.pattern == pattern and known.value.clock is value.clock:
+                if known.taken in (None, weights):
+                    known.taken = weights
+                    return _Sharing(known.value, pattern, weights)
+        mine = _Sharing(value, pattern)
+        for weights in made:
+            self._shared.setdefault(weights, mine)
+        return mine if made else None
+
+    def _bodies(
+        self,
+        node: fx.Node,
+        recipe: Replay,
+        sides: Sequence[Value],
+        statics: List[Static],
+        value: Value,
+        pattern: Pattern,
+        shared: Optional[Relation] = None,
+    ) -> List[torch.nn.Module]:
+        """The computation where queries see some keys, and where they see all; besides it may give weights."""
+
+        def built(plain: bool) -> torch.nn.Module:
+            return self._body(recipe, sides, statics, value, pattern, plain, shared=shared)
+
+        return [self._proved(node, lambda plain=plain: built(plain)) for plain in (False, True)]  # type: ignore[misc]
 
     def _sides_in(self, recipe: Any) -> List[Value]:
         found: List[Value] = []
@@ -278,17 +353,21 @@ class Relating:
         result: Value,
         pattern: Pattern,
         plain: bool,
+        weights: Optional[Relation] = None,
+        shared: Optional[Relation] = None,
     ) -> torch.nn.Module:
         body = self.weights.body(lambda thing: isinstance(thing, Relation), MetBody)
         assert isinstance(body, MetBody)
         body.set(self.masks, self.distances, self.weights, self.refuse, pattern, self._sides[sides[0]][0], plain)
         for thing in [*sides, *GIVEN, *statics]:
             body.input(thing)
+        if weights is not None:
+            body.input(weights)
         made = result.like(recipe=recipe)
         body.compute(made)
-        module = body.finish([made])
+        module = body.finish([made] if shared is None else [made, shared])
         for thing in body.inputs[len(sides) + len(GIVEN) :]:
-            if thing not in statics:
+            if thing not in statics and thing is not weights:
                 statics.append(thing)
         return module
 

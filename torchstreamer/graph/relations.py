@@ -3,7 +3,7 @@
 # A ModuleList does not tell the type of its modules.
 # mypy: disable-error-code="operator, union-attr, assignment"
 
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,11 @@ from .layout import Layout
 __all__ = ["RelationNode"]
 
 
+class _Nothing(nn.Module):
+    def forward(self, xs: List[Tensor]) -> List[Tensor]:
+        return xs
+
+
 class RelationNode(nn.Module):
     """Operations of the model between queries and keys, from a product of both to sums over the keys.
 
@@ -24,14 +29,18 @@ class RelationNode(nn.Module):
 
     Args:
         pattern: which query sees which key
-        body: takes a list of tensors: the query-side values, the key-side values, both in the model's layout, a mask
-            ``[b, m, K]``, the positions of queries and keys, and static values; gives a list with the answers
-        plain: the same where every query sees all the keys; the mask is empty
+        bodies: what is computed. The first takes a list of tensors: the query-side values, the key-side values, both in
+            the model's layout, a mask ``[b, m, K]``, the positions of queries and keys, and static values; it gives a
+            list with the answers. The second is the same where every query sees all the keys; the mask is empty. A
+            third takes besides, at the end, weights that another part has made for the same queries and keys
         sources: slots of the query-side values, of the key-side values, and of static ones
         queries: how many the query-side ones are
         layouts: of both
         target: slot of the answers
         layout_out: of these
+        products: multiply-adds for each key that a query sees, and for each distance of a query
+        shared: slot of weights that the bodies give behind the answers, for other parts; -1 if they give none
+        given: slot of weights that another part may have given; -1 if none does
     """
 
     sources: List[int]
@@ -40,23 +49,27 @@ class RelationNode(nn.Module):
     memory = entry("_modules")
     body = entry("_modules")
     plain = entry("_modules")
+    short = entry("_modules")
     layouts = entry("_modules")
 
     def __init__(
         self,
         pattern: Pattern,
-        body: nn.Module,
-        plain: nn.Module,
+        bodies: Sequence[nn.Module],
         sources: Sequence[int],
         queries: int,
         layouts: Sequence[Layout],
         target: int,
         layout_out: Layout,
+        products: Tuple[int, int],
+        shared: int = -1,
+        given: int = -1,
     ) -> None:
         super().__init__()
         self.memory = AttentionMemory(pattern)
-        self.body = body
-        self.plain = plain
+        self.body, self.plain = bodies[0], bodies[1]
+        self.short = bodies[2] if given >= 0 else _Nothing()
+        self.shared, self.given = shared, given
         self.sources = list(sources)
         self.queries = queries
         self.streamed = len(layouts)
@@ -65,6 +78,7 @@ class RelationNode(nn.Module):
         self.target = target
         self.layout_out = layout_out
         self.spent = []
+        self.per_key, self.per_distance = products
 
     def extra_repr(self) -> str:
         return f"{self.sources} -> {self.target}"
@@ -87,24 +101,31 @@ class RelationNode(nn.Module):
             return
         chunks[self.target] = self._answers(chunks, faced)
 
+    @torch.jit.unused
+    def slots(self) -> List[int]:
+        """What it reads and writes."""
+        return [*self.sources, self.target, *(slot for slot in (self.shared, self.given) if slot >= 0)]
+
     def _answers(self, chunks: List[Optional[Tensor]], faced: Faced) -> Tensor:
         """The answers; ``nan`` where a key that is seen is not finite, and only there."""
         mask = faced.mask
         if mask is None:
-            return self._computed(chunks, faced, faced.k)
-        if faced.k.device.type == "cpu" and not recording():
-            y = self._computed(chunks, faced, faced.k)
+            return self._computed(chunks, faced, faced.k, True)
+        looked = faced.k.device.type == "cpu" and not recording()
+        if looked:
+            y = self._computed(chunks, faced, faced.k, True)
             if not y.is_floating_point():
                 return y
             total = float(y.sum().item())
             if total == total:
                 return y
         # A weight of 0 does not hide what is not finite, so it is taken out.
-        finite = torch.isfinite(faced.k).all(1)
-        y = self._computed(chunks, faced, torch.where(finite.unsqueeze(1), faced.k, torch.zeros_like(faced.k)))
+        sound = torch.isfinite(faced.k)
+        finite = sound.all(1)
+        y = self._computed(chunks, faced, torch.where(sound, faced.k, torch.zeros_like(faced.k)), not looked)
         return self.layout_out.spoilt(y, (mask & ~finite.unsqueeze(1)).any(2))
 
-    def _computed(self, chunks: List[Optional[Tensor]], faced: Faced, keys: Tensor) -> Tensor:
+    def _computed(self, chunks: List[Optional[Tensor]], faced: Faced, keys: Tensor, shares: bool) -> Tensor:
         parts = list(torch.split(faced.q, self.channels[: self.queries], 1))
         parts += list(torch.split(keys, self.channels[self.queries :], 1))
         xs: List[Tensor] = []
@@ -118,7 +139,16 @@ class RelationNode(nn.Module):
             static = chunks[i]
             assert static is not None
             xs.append(static)
+        if self.given >= 0 and shares:
+            weights = chunks[self.given]
+            if weights is not None:
+                xs.append(weights)
+                found: List[Tensor] = self.short(xs)
+                return found[0]
         ys: List[Tensor] = self.plain(xs) if mask is None else self.body(xs)
+        if self.shared >= 0:
+            # Whoever looks at the answers alone would not see that a key was not finite.
+            chunks[self.shared] = ys[1] if shares else None
         return ys[0]
 
     def count(self, lengths: List[int], n: int, final: bool) -> None:
@@ -131,6 +161,17 @@ class RelationNode(nn.Module):
         memory: Any = self.memory
         table = tuple(tuple(row) for row in memory.table.tolist()) if memory.tabled else None
         return Pattern(tuple(memory.lo), tuple(memory.hi), table, memory.prefix)
+
+    @torch.jit.unused
+    def multiply_adds(self, given: int) -> int:
+        """Multiply-adds of one row for so many answers: of the keys that a query sees, on an average of the pattern."""
+        pattern = self.pattern()
+        i = torch.arange(pattern.period).unsqueeze(1)
+        j = torch.arange(min(pattern.lo), max(pattern.hi) + 1).unsqueeze(0)
+        within = Pattern(pattern.lo, pattern.hi, pattern.table)
+        seen = int(within.visible(i, j).sum()) / pattern.period + pattern.prefix
+        distances = pattern.lookback + max(pattern.lookahead, 0) + 1
+        return round(given * (seen * self.per_key + distances * self.per_distance))
 
     @torch.jit.unused
     def taps(self, n: int) -> Iterator[Tensor]:
