@@ -470,6 +470,8 @@ X = torch.zeros(2, 7, dtype=torch.float64)
         ("invalid_chunk", [("a", X, False, False), ("b", X[:1], False, False)]),
         ("invalid_chunk", [("a", X, False, False), ("b", X.float(), False, False)]),
         ("invalid_chunk", [("a", X, False, False), ("b", X[None], False, False)]),
+        ("invalid_chunk", [("a", X, False, False), ("b", X[:, 0], False, False)]),
+        ("invalid_chunk", [("a", X[:, :6], False, False), ("b", X[:, 0], False, False)]),
         ("invalid_chunk", [("a", X, False, False), ("b", X.to("meta"), False, False)]),
         ("invalid_chunk", [("a", X, False, True), ("b", [1.0], False, False)]),
         ("invalid_chunk", [("a", X, True, True), ("b", X.to_sparse(), False, False)]),

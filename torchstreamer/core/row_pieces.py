@@ -96,7 +96,8 @@ class PieceLayout:
     ) -> Tuple[Optional[Tensor], List[Going]]:
         """What every piece is like, and the rows of a step; nothing is changed."""
         time = self.time
-        shapes, dtype, device = set(), None, None  # of the pieces that were looked at
+        shape, dtype, device = None, None, None  # of the last piece that was looked at
+        channels = -1  # and how many it has, if it is [C, t]
         known = table.rows
         going: List[Going] = []
         seen = set()
@@ -119,10 +120,14 @@ class PieceLayout:
                 if type(piece) is not Tensor or piece.layout is not torch.strided or piece.is_nested:
                     signal = self.fitting(piece, signal)
                     piece = piece.as_subclass(Tensor)  # what a subclass does with it is no part of a stream
-                elif piece.shape not in shapes or piece.dtype is not dtype or piece.device != device:
+                elif (
+                    piece.dtype is not dtype
+                    or piece.device != device
+                    or (piece.shape != shape and (piece.dim() != 2 or piece.shape[0] != channels))
+                ):
                     signal = self.fitting(piece, signal)
-                    shapes.add(piece.shape)
-                    dtype, device = signal.dtype, signal.device
+                    shape, dtype, device = piece.shape, signal.dtype, signal.device
+                    channels = piece.shape[0] if time == 1 and len(shape) == 2 else -1
                 if row.queue is not None:
                     piece = torch.cat([row.queue, piece], time)
             else:

@@ -28,7 +28,7 @@ class RowStream:
     as much run as one batch; pieces of many lengths are cut into powers of two of ``hop`` for that. What a row gives is
     what a stream of its own gives, whatever comes in the other rows.
 
-    A step changes all of its rows or, if it raises, none.
+    A step changes all of its rows or, if it raises, none. Deep copies and pickles have the rows too, detached.
 
     Args:
         net: a network, as for `create_stream`; or a new stream, which belongs to the rows from here on
