@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.fx
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
@@ -92,6 +93,10 @@ LAYERWISE = {
     "packed, time first": lambda m, x: packed(m, x, batch_first=False),
     "written to": lambda m, x: m.conv(x.clone().mul_(2)).relu_(),
     "compiled": lambda m, x: compiled(m.conv(x)),
+    "weights of channels": lambda m, x: F.prelu(m.conv(x), m.bn.weight),
+    "zeros first": lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.zeros(1, x.shape[0], 5, dtype=torch.float64))[
+        0
+    ].transpose(1, 2),
     "without gradients": lambda m, x: without_gradients(m, x),
     "last state not used": lambda m, x: (lambda y, states: y)(*two_states(m, x)).permute(1, 2, 0),
 }
@@ -229,6 +234,7 @@ REFUSED = {
         lambda m, x: m.conv(x) * scripted(x),
         lambda m, x: m.conv(x) * torch.vmap(lambda row: row.mean(-1, keepdim=True))(x),
         lambda m, x: m.conv(x) * x.tensor().mean(),
+        lambda m, x: m.conv(x) * x.as_subclass(torch.Tensor).mean(),
         lambda m, x: m.conv(x) / torch.tensor(x.lengths).view(-1, 1, 1),
         lambda m, x: m.conv(x) * x.stride(0),
         lambda m, x: m.conv(x) * torch.from_numpy(x.detach().numpy()).mean(),
@@ -256,7 +262,7 @@ REFUSED = {
     "online_layer_twice": [lambda m, x: m.conv(x) + m.conv(x)],
     "online_layout": [lambda m, x: m.conv(x.transpose(1, 2))],
     "online_output": [lambda m, x: (m.conv(x), torch.ones(3)), lambda m, x: m.conv(x)[:1]],
-    "online_arguments": [lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.zeros(1, 2, 5))[0]],
+    "online_arguments": [lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.ones(1, 2, 5))[0]],
     "online_gap": [lambda m, x: m.valid(x if 1 in x.ids else m.conv(x)).relu()],
     "final_state": [
         lambda m, x: m.gru(m.conv(x).transpose(1, 2))[1][-1],
@@ -657,3 +663,16 @@ assert pts.is_online(model) and pts.stream_state(model).ids() == ()
 assert torch.equal(model(x).tensor(), y.tensor())
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+def test_traced_modules_run_and_scripted_ones_are_refused():
+    torch.manual_seed(0)
+    x = torch.randn(4, 20, dtype=torch.float64)
+    rows = pts.stream_tensor([x], ids=["a"], first=True, last=True)
+    model = made(lambda m, x: m.inner(m.conv(x)), captured=False)
+    model.inner = torch.fx.symbolic_trace(nn.Sequential(nn.Conv1d(4, 4, 2), nn.Tanh())).double()
+    whole = model(x[None])
+    torch.testing.assert_close(pts.patch_module(model).online()(rows).tensor(), whole, rtol=0, atol=1e-12)
+    model.inner = torch.jit.script(nn.Hardtanh())
+    with pytest.raises(pts.StreamOnlineError, match="^online_time"):
+        model(rows)
