@@ -4,15 +4,21 @@ import copy
 import math
 import pickle
 import random
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
+import torch.fx
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 import torchstreamer as pts
 from torchstreamer.core.patched import PATCH
+from torchstreamer.ragged.running import Runner
 
 
 class Function(nn.Module):
@@ -87,6 +93,10 @@ LAYERWISE = {
     "packed, time first": lambda m, x: packed(m, x, batch_first=False),
     "written to": lambda m, x: m.conv(x.clone().mul_(2)).relu_(),
     "compiled": lambda m, x: compiled(m.conv(x)),
+    "weights of channels": lambda m, x: F.prelu(m.conv(x), m.bn.weight),
+    "zeros first": lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.zeros(1, x.shape[0], 5, dtype=torch.float64))[
+        0
+    ].transpose(1, 2),
     "without gradients": lambda m, x: without_gradients(m, x),
     "last state not used": lambda m, x: (lambda y, states: y)(*two_states(m, x)).permute(1, 2, 0),
 }
@@ -224,6 +234,7 @@ REFUSED = {
         lambda m, x: m.conv(x) * scripted(x),
         lambda m, x: m.conv(x) * torch.vmap(lambda row: row.mean(-1, keepdim=True))(x),
         lambda m, x: m.conv(x) * x.tensor().mean(),
+        lambda m, x: m.conv(x) * x.as_subclass(torch.Tensor).mean(),
         lambda m, x: m.conv(x) / torch.tensor(x.lengths).view(-1, 1, 1),
         lambda m, x: m.conv(x) * x.stride(0),
         lambda m, x: m.conv(x) * torch.from_numpy(x.detach().numpy()).mean(),
@@ -251,7 +262,7 @@ REFUSED = {
     "online_layer_twice": [lambda m, x: m.conv(x) + m.conv(x)],
     "online_layout": [lambda m, x: m.conv(x.transpose(1, 2))],
     "online_output": [lambda m, x: (m.conv(x), torch.ones(3)), lambda m, x: m.conv(x)[:1]],
-    "online_arguments": [lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.zeros(1, 2, 5))[0]],
+    "online_arguments": [lambda m, x: m.gru(m.conv(x).transpose(1, 2), torch.ones(1, 2, 5))[0]],
     "online_gap": [lambda m, x: m.valid(x if 1 in x.ids else m.conv(x)).relu()],
     "final_state": [
         lambda m, x: m.gru(m.conv(x).transpose(1, 2))[1][-1],
@@ -567,3 +578,101 @@ def test_other_parts_come_between_signals_and_hooks_do_not_come_at_all(captured)
     model.register_forward_hook(lambda module, args, y: y - y.mean(-1, keepdim=True))
     with pytest.raises(pts.UnsupportedModuleError, match="^forward_hook"):
         model(whole)
+
+
+@pytest.mark.parametrize("captured", [True, False])
+@torch.no_grad()
+def test_an_error_behind_the_rows_changes_no_row(captured, monkeypatch):
+    model = pts.patch_module(made(LAYERWISE["two layers"], captured)).online()
+    first, more = (
+        pts.stream_tensor([torch.randn(4, 9, dtype=torch.float64)] * 2, ids=ids, first=[new, True])
+        for ids, new in (("ab", True), ("ac", False))
+    )
+    model(first)
+    state = pts.stream_state(model)
+    before = state.get("a")
+    joined, calls = Runner._joined, []
+
+    def fails_at_last(self, *args):
+        calls.append(self)
+        if captured or len(calls) == 3:
+            raise MemoryError
+        return joined(self, *args)
+
+    monkeypatch.setattr(Runner, "_joined", fails_at_last)
+    with pytest.raises(MemoryError):
+        model(more)
+    after = state.get("a")
+    assert state.ids() == ("a", "b") and list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("captured", [True, False])
+@torch.no_grad()
+def test_signals_that_end_leave_nothing_behind(captured):
+    model = pts.patch_module(made(LAYERWISE["two layers"], captured)).online()
+    piece = torch.randn(4, 3, dtype=torch.float64)
+    for number in range(12):
+        ids = [(number, row) for row in range(20)]
+        for n, first, last in ((3, True, False), (2, False, False), (0, False, True)):
+            model(pts.stream_tensor([piece[:, :n]] * 20, ids=ids, first=first, last=last))
+    live = model.__dict__[PATCH].executor
+    for runner in [live.runner] if captured else [layer.runner for layer in live.layers.values()]:
+        assert not runner.came and not len(runner.rows) and not runner.rows._table._forms
+        assert runner.rows._resident is None
+    assert captured or not live.live
+
+
+def test_a_checkpoint_is_refused_when_it_runs_the_layers_again():
+    model = pts.patch_module(
+        made(lambda m, x: torch.utils.checkpoint.checkpoint(m.conv, x, use_reentrant=False).relu(), captured=False)
+    ).online()
+    y = model(pts.stream_tensor([torch.randn(4, 9, dtype=torch.float64)], ids=["a"], first=True))
+    with pytest.raises(pts.StreamOnlineError, match="^online_layer_late"):
+        y.tensor().sum().backward()
+
+
+class Pieces(torch.utils.data.Dataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        piece = torch.ones(4, 6, dtype=torch.float64)
+        return pts.stream_tensor([piece, piece[:, :number]], ids=["a", "b"], first=number == 0, last=number == 2)
+
+
+def test_pieces_come_from_the_workers_of_a_loader():
+    model = pts.patch_module(made(LAYERWISE["two layers"], captured=False)).online()
+    collected = pts.StreamCollector()
+    for x in torch.utils.data.DataLoader(Pieces(), batch_size=None, num_workers=1):
+        collected.update(model(x).detach())
+    whole = model.offline()(torch.ones(1, 4, 18, dtype=torch.float64))
+    torch.testing.assert_close(collected.pop("a"), whole[0].detach(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_model_of_a_class_of_ones_own_comes_out_of_a_file_in_another_process(tmp_path):
+    model = Outer().eval().online()
+    x = pts.stream_tensor([torch.randn(4, 9)], ids=["a"], first=True)
+    torch.save((model, x, model(x)), tmp_path / "model.pt")
+    program = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch, torchstreamer as pts
+model, x, y = torch.load({str(tmp_path / "model.pt")!r}, weights_only=False)
+assert pts.is_online(model) and pts.stream_state(model).ids() == ()
+assert torch.equal(model(x).tensor(), y.tensor())
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+def test_traced_modules_run_and_scripted_ones_are_refused():
+    torch.manual_seed(0)
+    x = torch.randn(4, 20, dtype=torch.float64)
+    rows = pts.stream_tensor([x], ids=["a"], first=True, last=True)
+    model = made(lambda m, x: m.inner(m.conv(x)), captured=False)
+    model.inner = torch.fx.symbolic_trace(nn.Sequential(nn.Conv1d(4, 4, 2), nn.Tanh())).double()
+    whole = model(x[None])
+    torch.testing.assert_close(pts.patch_module(model).online()(rows).tensor(), whole, rtol=0, atol=1e-12)
+    model.inner = torch.jit.script(nn.Hardtanh())
+    with pytest.raises(pts.StreamOnlineError, match="^online_time"):
+        model(rows)

@@ -44,7 +44,7 @@ def twin(
         if other is not None:
             made[id(module)] = other
             return other
-        copy = type(module).__new__(type(module))
+        copy: nn.Module = object.__new__(type(module))  # a class may make another one of itself in its own
         made[id(module)] = copy
         attributes: Dict[str, Any] = dict(module.__dict__)
         patch = attributes.pop(PATCH, None)

@@ -51,7 +51,7 @@ class _Layer(nn.Module):
         packed = isinstance(x, nn.utils.rnn.PackedSequence)
         if not packed and not isinstance(x, StreamTensor):
             return self.net(x, *args, **kwargs)  # of no signal
-        if any(value is not None for value in (*args, *kwargs.values())):
+        if not all(map(self._as_none, (*args, *kwargs.values()))):
             self._refuse("online_arguments", "more than its input came", "only the input", "leave the others out")
         call = self.call
         if call is None:
@@ -83,6 +83,12 @@ class _Layer(nn.Module):
             if packed:
                 return packed_like(x, y), _last_state(self.net)
         return (y, _last_state(self.net)) if self.recurrent else y
+
+    def _as_none(self, value: Any) -> bool:
+        # A recurrence that begins with zeros begins as it does of itself.
+        states = value if isinstance(value, tuple) else (value,)
+        plain = all(isinstance(state, Tensor) and not isinstance(state, StreamTensor) for state in states)
+        return value is None or (self.recurrent and plain and not any(map(torch.count_nonzero, states)))
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -175,7 +181,11 @@ class Layerwise:
 
         self.net = twin(net, replaced)
         layered = {id(part) for layer in self.layers.values() for part in layer.modules()}
-        self._own = [module for module in self.net.modules() if id(module) not in layered]
+        self._own = [
+            module
+            for module in self.net.modules()
+            if id(module) not in layered and not isinstance(module, torch.jit.ScriptModule)
+        ]
         # Of each signal how many samples came, in each input; None where nobody told.
         self.live: Dict[Hashable, Tuple[Optional[int], ...]] = {}
 

@@ -146,7 +146,7 @@ class Strict(TorchFunctionMode):
         _require_no_cut(func, rows[0], args, named)
         if func in _JOINED and len(rows) < sum(isinstance(value, Tensor) for value in came):
             _refuse(func, "a plain tensor among StreamTensors is of no piece")
-        if func in _POINTWISE:
+        if func in _POINTWISE and _name(func) != "prelu":
             _require_no_time(func, rows, came)
         with self.trusted():
             try:

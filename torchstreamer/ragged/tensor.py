@@ -104,6 +104,12 @@ class StreamTensor(Tensor):
             return torch.overrides.handle_torch_function(_tensor, (self,), self)
         return bare(self)
 
+    def as_subclass(self, cls: Any) -> Any:
+        """As of any tensor; the plain tensor is `tensor`."""
+        if torch._C._is_torch_function_mode_enabled():
+            return torch.overrides.handle_torch_function(_tensor, (self,), self)
+        return Tensor.as_subclass(self, cls)
+
     def unbatch(self) -> "List[StreamTensor]":
         """Each row for itself, without padding and without an axis of rows; they share memory."""
         layout, x = self._layout, bare(self)
@@ -187,7 +193,7 @@ def bare(x: Tensor) -> Tensor:
     """The plain tensor of one with row data; any other as it is."""
     if isinstance(x, StreamTensor):
         with _plain():
-            return x.as_subclass(Tensor)
+            return Tensor.as_subclass(x, Tensor)
     return x
 
 
