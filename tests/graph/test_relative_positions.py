@@ -12,7 +12,7 @@ import torchstreamer as pts
 from torchstreamer.testing.live_rows import LiveRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-from relative_positions import SHIFTS, ComputedPositions, RelativeAttention, RelativeTable, sinusoids
+from relative_positions import SHIFTS, ComputedPositions, RelativeAttention, RelativeTable, TransformerXL, sinusoids
 
 
 def causal(x: Tensor) -> Tensor:
@@ -118,6 +118,29 @@ def test_a_table_that_ends() -> None:
     stream = pts.create_stream(net, example=x[..., :13])
     with pytest.raises(pts.StreamInputError, match="signal_too_long"):
         stream(x)
+
+
+class QueriesFirst(nn.Module):
+    """Scores in the layout of the first Transformer-XL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = TransformerXL(2, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+@pytest.mark.slow
+def test_queries_and_keys_in_front() -> None:
+    torch.manual_seed(0)
+    net = QueriesFirst().double().eval()
+    x = torch.randn(2, 8, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[:1, :, :13])
+    for size in (1, 7):
+        check(net, stream, x, size)
+    check(net, torch.jit.script(stream), x, 9)
+    LiveRows(stream, net, 2, (4, 2), lengths=[1, 2, 3, 30], nan=0.0).run(40).compare()
 
 
 class Absolute(nn.Module):
