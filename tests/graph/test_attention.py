@@ -19,6 +19,7 @@ from torchstreamer.layers.attention_memory import AttentionMemory
 from torchstreamer.testing.live_rows import LiveRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from gemma_audio import GemmaAudioAttention
 from moshi_transformer import MoshiTransformer
 from realtime_encoders import MoonshineEncoder, VoxtralEncoder
 from streaming_conformers import ChunkConformer, FastConformer
@@ -398,6 +399,8 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "FastConformer": (lambda: FastConformer(layers=1), 5, 120),
     "FastConformer, regular": (lambda: FastConformer(layers=1, att_context_size=(4, 2), style="regular"), 5, 120),
     "Zipformer": (Zipformer, 8, 40),
+    "Gemma 3n": (GemmaAudioAttention, 8, 41),
+    "Gemma 3n, ahead": (lambda: GemmaAudioAttention(left=4, right=2), 8, 39),
     "FastConformer, absolute": (lambda: FastConformer(layers=1, rel_pos=False), 5, 120),
 }
 

@@ -12,7 +12,7 @@ import torchstreamer as pts
 from torchstreamer.testing.live_rows import LiveRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-from relative_positions import SHIFTS, ComputedPositions, RelativeAttention, RelativeTable, sinusoids
+from relative_positions import SHIFTS, ComputedPositions, RelativeAttention, RelativeTable, TransformerXL, sinusoids
 
 
 def causal(x: Tensor) -> Tensor:
@@ -118,6 +118,65 @@ def test_a_table_that_ends() -> None:
     stream = pts.create_stream(net, example=x[..., :13])
     with pytest.raises(pts.StreamInputError, match="signal_too_long"):
         stream(x)
+
+
+class Sinks(nn.Module):
+    """The first keys are seen to the end of a table: of distances, or of a bias."""
+
+    def __init__(self, shifted: bool) -> None:
+        super().__init__()
+        self.attention = RelativeAttention(2, 8)
+        self.positions = RelativeTable(8, 40) if shifted else ComputedPositions(8)
+        self.shifted = shifted
+        i = torch.arange(40.0)
+        self.register_buffer("bias", torch.sin(i - i[:, None]) + 0.1 * (i - i[:, None]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mT
+        i = torch.arange(x.shape[1])
+        behind = i[:, None] - i
+        hidden = (behind < 0) | ((behind > 5) & (i >= 3))
+        if self.shifted:
+            return self.attention(x, hidden[None], self.positions(x)).mT
+        scores = (self.attention.q(x) @ x.mT + self.bias[: i.shape[0], : i.shape[0]]).masked_fill(hidden, -torch.inf)
+        return (scores.softmax(-1) @ x).mT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_first_keys_to_the_end_of_a_table(shifted: bool) -> None:
+    torch.manual_seed(0)
+    net = Sinks(shifted).double().eval()
+    x = torch.randn(2, 8, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[:1, :, :20])
+    for size in (1, 7):
+        check(net, stream, x, size)
+    with pytest.raises(pts.StreamInputError, match="signal_too_long"):
+        stream(torch.cat([x, x], -1))
+    LiveRows(stream, net, 4, (3, 2), lengths=[1, 3, 39], longest=40, nan=0.0).run(30).compare()
+
+
+class QueriesFirst(nn.Module):
+    """Scores in the layout of the first Transformer-XL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = TransformerXL(2, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+@pytest.mark.slow
+def test_queries_and_keys_in_front() -> None:
+    torch.manual_seed(0)
+    net = QueriesFirst().double().eval()
+    x = torch.randn(2, 8, 40, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[:1, :, :13])
+    for size in (1, 7):
+        check(net, stream, x, size)
+    check(net, torch.jit.script(stream), x, 9)
+    LiveRows(stream, net, 2, (4, 2), lengths=[1, 2, 3, 30], nan=0.0).run(40).compare()
 
 
 class Absolute(nn.Module):

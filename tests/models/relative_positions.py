@@ -129,3 +129,43 @@ class RelativeAttention(nn.Module):
             scores = (torch.matmul(content, k.transpose(-2, -1)) + near) / math.sqrt(self.dim)
             y = torch.softmax(scores.masked_fill(hidden, -10000.0), dim=-1).masked_fill(hidden, 0.0) @ v
         return self.out(y.transpose(1, 2).reshape(b, -1, self.heads * self.dim))
+
+
+class TransformerXL(nn.Module):
+    """The first one (Dai et al., 2019), whose scores are laid out as ``[i, j, rows, heads]``, on ``[T, B, C]``.
+
+    Args:
+        heads: number of heads
+        width: of the signal
+        memory: keys that a query sees before its own
+    """
+
+    def __init__(self, heads: int, width: int, memory: int = 6) -> None:
+        super().__init__()
+        self.heads, self.dim, self.memory = heads, width // heads, memory
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.pos = nn.Linear(width, width, bias=False)
+        self.u = nn.Parameter(torch.randn(heads, self.dim))
+        self.w = nn.Parameter(torch.randn(heads, self.dim))
+
+    @staticmethod
+    def shift(x: Tensor) -> Tensor:
+        rest = x.size()[2:]
+        zeros = torch.zeros((x.size(0), 1, *rest), device=x.device, dtype=x.dtype)
+        return torch.cat([zeros, x], dim=1).view(x.size(1) + 1, x.size(0), *rest)[1:].view_as(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, b, width = x.shape
+        q, k, v = (part.view(t, b, self.heads, self.dim) for part in self.qkv(x).chunk(3, dim=-1))
+        angle = torch.outer(torch.arange(t - 1, -1, -1.0, dtype=x.dtype), 0.1 ** torch.arange(0, 1, 2 / width))
+        pos = torch.cat([angle.sin(), angle.cos()], dim=-1)[:, None, :].to(x.dtype)
+        pos = self.pos(pos).view(t, self.heads, self.dim)
+        content = torch.einsum("ibnd,jbnd->ijbn", q + self.u, k)
+        place = torch.einsum("ibnd,jnd->ijbn", q + self.w, pos)
+        scores = (content + self.shift(place)).mul_(self.dim**-0.5)
+        ones = torch.ones(t, t, dtype=torch.uint8, device=x.device)
+        hidden = (torch.triu(ones, 1) + torch.tril(ones, -self.memory - 1))[:, :, None].bool()
+        scores = scores.masked_fill(hidden[:, :, :, None], -65000.0).type_as(scores)
+        weights = F.dropout(F.softmax(scores, dim=1), 0.1, self.training)
+        y = torch.einsum("ijbn,jbnd->ibnd", (weights, v))
+        return x + self.out(y.contiguous().view(t, b, width))

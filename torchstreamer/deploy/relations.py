@@ -137,7 +137,9 @@ class RelationPart(Part):
             before = ((sunk < at[:, :1]) & (sunk < length)).unsqueeze(1).expand(-1, m, -1)
             mask = torch.cat([before, mask], 2)
             keys = torch.cat([sinks, keys], 2)
-            j = torch.cat([sunk, j], 1)
+            # Positions in the signal, for the distance of the first keys grows.
+            i = i + begin
+            j = torch.cat([sunk.expand(at.size(0), -1), at], 1)
         parts = list(torch.split(waiting[:, :, :m], self.channels[: self.queries], 1))
         *faced, spoilt = torch.split(keys, [*self.channels[self.queries :], 1], 1)
         parts += faced

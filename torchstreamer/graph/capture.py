@@ -23,6 +23,7 @@ from .exporting import exported
 from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
+from .turned_scores import turn_scores
 
 __all__ = ["Capture", "ModelInput", "capture", "module_of", "source_line"]
 
@@ -221,6 +222,7 @@ def _read(
             tensors[name] = _tensor(net, program, spec.target)
             paths[name] = spec.target
     sizes, ports = _ports(net, user, values, times, dynamic_rows)
+    turn_scores(graph, sizes)
     outputs: List[Optional[str]] = []
     given: Any = graph.output_node().args[0]
     for spec_out, node in zip(program.graph_signature.output_specs, given, strict=True):

@@ -80,6 +80,8 @@ class Distances:
         found = proof.of(head.board.node)
         assert found is not None
         left, right = max(pattern.lookback, 0), max(pattern.lookahead, 0)
+        if pattern.prefix > 0 and proof.limit is not None:
+            left = max(left, proof.limit - 1)  # the first keys are seen to the end
         offset = self._offset(skew, pattern, found[1], proof.limit)
         n = self._signal(size, max(left, right) + 2, proof.limit)
         assert n is not None

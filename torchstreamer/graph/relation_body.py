@@ -132,6 +132,8 @@ class MetBody(Body):
             masks, pattern = self.masks, self.pattern
             proved = masks.proved(board)
             left, right = max(pattern.lookback, 0), max(pattern.lookahead, 0)
+            if pattern.prefix > 0 and proved.limit is not None:
+                left = max(left, proved.limit - 1)  # the first keys are seen to the end
             period = math.lcm(proved.period, pattern.period)
             whole = proved.first + left + right + 2 * period + 1
             size = self.length.shape[self.length.time]
@@ -152,12 +154,12 @@ class MetBody(Body):
         return self._tables[board, rank]
 
     def _bias(self, bias: Bias) -> fx.Node:
-        if self.pattern.prefix > 0:
+        if self.pattern.prefix > 0 and self.masks.proved(bias.board).limit is None:
             raise self.refuse(
                 bias.board.node,
                 "attention_layout",
                 "a bias is added where the first keys are seen for ever",
-                "use a mask alone",
+                "use a mask alone, or a bias from a table of the model, which ends",
             )
         static, _, left, _ = self._banded(bias)
         rows: Any = self._rows(1) if bias.rows >= 0 else 1
@@ -166,12 +168,12 @@ class MetBody(Body):
 
     def _shifted(self, shifted: Shifted) -> fx.Node:
         skew = shifted.skew
-        if self.pattern.prefix > 0:
+        if self.pattern.prefix > 0 and self.distances.limit(skew) is None:
             raise self.refuse(
                 skew.node,
                 "attention_layout",
                 "relative positions are used where the first keys are seen for ever",
-                "use a mask alone",
+                "use a mask alone, or positions from a table of the model, which ends",
             )
         if skew not in self._distances:
             self._distances[skew] = self.distances.table(skew, self.pattern)

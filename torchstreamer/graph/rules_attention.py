@@ -61,7 +61,11 @@ def product(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     one, other = list(a.values())[:2]
     if not _is_relation(low, node):
         return NotImplemented
+    if isinstance(other, Spread) and not low.same_length(other.length, one.length):
+        other = board_of(other)  # rows of distances
     if isinstance(other, Board):
+        if one.time != len(one.shape) - 2:
+            return NotImplemented
         return _by_distance(low, node, one, other, -1, lambda q, p: Replay(torch.ops.aten.matmul.default, (q, p)))
     if isinstance(other, Spread):
         other = low.positions.for_rows(other, one)
@@ -79,7 +83,7 @@ def _by_distance(
     shape = board.node.meta["val"].shape
     axes = [at - len(shape) for at, size in enumerate(shape) if low.sizes.varies(size)]
     many = any(low.sizes.has_rows(size) and low.sizes.at(size, low.lengths[0], 1) > 1 for size in shape)
-    if axes != [axis] or many or q.lifted or q.merged or q.time != len(q.shape) - 2:
+    if axes != [axis] or many or q.lifted or q.merged:
         return NotImplemented
     return Skew(node, Head(node, q, board, axis, recipe))
 

@@ -1,7 +1,7 @@
 """Rules for padding, and for constants and end samples in front of a signal and after it."""
 
 import math
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import torch
 from torch import fx
@@ -14,7 +14,7 @@ from .ops.edges import FramesStream
 from .reasons import REASONS
 from .refusals import operation_name
 from .rules_length import constant, length_table, settle
-from .values import EndSamples, Replay, Static, Value
+from .values import EndSamples, Replay, Spread, Static, Value
 
 __all__: List[str] = []
 
@@ -117,6 +117,10 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
             return low.alignment.edged(node, y, part)
         amounts = (part.count, 0) if front else (0, part.count)
         return low.derived(node, y, Pad1dStream(*amounts, "replicate"), Lengthened(length, sum(amounts)))
+    if isinstance(part, Spread) and not front and part.time == y.time:
+        value, n, more = _number(part), y.length, part.length
+        if value is not None:  # as F.pad by so much
+            return settle(low, node, y, 0, lambda length: n(length) + more(length), value)
     if not isinstance(part, Static) or part.given:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     tensor = low.weights.tensor(part)
@@ -133,3 +137,15 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
     layout = y.layout()
     stream = FramesStream(made if front else None, None if front else made, *amounts, layout)
     return low.derived(node, y, stream, grown)
+
+
+def _number(part: Spread) -> Optional[float]:
+    """The number that a constant repeats, if it is one of a single number."""
+    recipe = part.recipe
+    if (
+        recipe is None
+        or recipe.target is not torch.ops.aten.full.default
+        or not isinstance(recipe.args[1], (int, float))
+    ):
+        return None
+    return float(recipe.args[1])

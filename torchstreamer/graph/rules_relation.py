@@ -137,6 +137,8 @@ def _sliced(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
 
 
 def _copied(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
+    if not isinstance(x, Relation):
+        return NotImplemented
     dtype = node.meta["val"].dtype
     return low.relating.like(node, x, Replay(torch.ops.aten.to.dtype, (x, dtype)), x.hidden, x.gone)
 
@@ -317,7 +319,7 @@ _RULES: Dict[str, Callable[[Lowering, fx.Node, Any, Dict[str, Any]], Any]] = {
     **dict.fromkeys(["softmax", "_softmax"], _softmax),
     **dict.fromkeys(["matmul", "bmm"], _answers),
     **dict.fromkeys(["view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"], _view),
-    **dict.fromkeys(["_to_copy", "to"], _copied),
+    **dict.fromkeys(["_to_copy", "to", "type_as"], _copied),
     **dict.fromkeys(["slice", "select"], _sliced),
     "scaled_dot_product_attention": _biased,
     "einsum": _einsum,
