@@ -141,6 +141,7 @@ class Attends(nn.Module):
         return torch.einsum("bhij,bhjd->bhid", weights, x) if self.how == "einsum" else weights @ x
 
 
+@pytest.mark.sample("fused", rest=2)
 @pytest.mark.parametrize("how", ["fused", "product", "einsum", "distances"])
 def test_multiply_adds_of_attention_are_those_of_the_keys_seen(how):
     stream = pts.create_stream(Attends(how).eval(), example=torch.randn(1, 2, 30, 4), time_dim=2)

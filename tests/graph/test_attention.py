@@ -369,6 +369,7 @@ def test_positions_that_end(kind: str) -> None:
         stream(torch.cat([x, x], -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "none"])
 def test_all_that_came_up_to_the_longest_signal(kind: str) -> None:
     """A causal mask without an end keeps what came, no longer than the table or the context says."""
@@ -416,6 +417,7 @@ def test_blocks(name: str) -> None:
     check(net, x, stream, (7, length))
 
 
+@pytest.mark.slow
 def test_weights_for_several_values_are_computed_once() -> None:
     torch.manual_seed(0)
     net = Zipformer().double().eval()
