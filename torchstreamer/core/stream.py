@@ -4,7 +4,7 @@ TorchScript compiles this file, so it uses no postponed annotations and no keywo
 Python would rather catch.
 """
 
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -374,6 +374,9 @@ class BaseStream(Remembering):
         self._like = x.detach().new_empty([1 if x.dim() == 2 else x.size(0), x.size(-2), 0])
 
     def _set_rank(self, unbatched: bool) -> None:
+        if not is_scripting():
+            self._set_rank_of_all(unbatched)
+            return
         for _, m in self.named_modules():
             if hasattr(m, "_unbatched"):
                 m._unbatched = unbatched
@@ -381,6 +384,29 @@ class BaseStream(Remembering):
                 for _, memory in m.named_modules():
                     if hasattr(memory, "_rank_two"):
                         memory._rank_two = unbatched
+
+    @torch.jit.unused
+    def _set_rank_of_all(self, unbatched: bool) -> None:
+        # The same, for every new signal: asking a module for what it does not have costs more than all else here.
+        waiting: List[Tuple[Any, bool]] = [(self, False)]
+        while waiting:
+            m, handled = waiting.pop()
+            own = m.__dict__
+            if isinstance(m, torch.jit.ScriptModule):  # which keeps its attributes elsewhere
+                handled = handled or hasattr(m, "handle")
+                if hasattr(m, "_unbatched"):
+                    m._unbatched = unbatched
+                if handled and hasattr(m, "_rank_two"):
+                    m._rank_two = unbatched
+            else:
+                handled = handled or "handle" in own or hasattr(type(m), "handle")
+                if "_unbatched" in own:
+                    own["_unbatched"] = unbatched
+                if handled and "_rank_two" in own:
+                    own["_rank_two"] = unbatched
+            for child in m._modules.values():
+                if child is not None:
+                    waiting.append((child, handled))
 
     def _check_signal(self, x: Tensor) -> None:
         self.output_channels(x.size(-2))
