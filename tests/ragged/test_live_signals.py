@@ -67,7 +67,7 @@ def assert_empty(model):
     executor = model.__dict__[PATCH].executor
     for runner in [executor.runner] if hasattr(executor, "runner") else [v.runner for v in executor.layers.values()]:
         assert not runner.came and not runner.rows._table.rows and not runner.rows._table._forms
-        assert runner.rows._resident is None and runner.rows._signal is None
+        assert runner.rows._runner.resident is None and runner.rows._signal is None
         assert runner.rows.stream.state_nbytes() == 0
 
 

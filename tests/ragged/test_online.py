@@ -619,7 +619,7 @@ def test_signals_that_end_leave_nothing_behind(captured):
     live = model.__dict__[PATCH].executor
     for runner in [live.runner] if captured else [layer.runner for layer in live.layers.values()]:
         assert not runner.came and not len(runner.rows) and not runner.rows._table._forms
-        assert runner.rows._resident is None
+        assert runner.rows._runner.resident is None
     assert captured or not live.live
 
 
