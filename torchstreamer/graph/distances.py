@@ -20,11 +20,13 @@ from .refusals import operation_name
 from .values import Replay, Skew, Static, Value
 from .weights import Weights
 
-__all__ = ["MOVES", "Distances", "Head", "Shifted"]
+__all__ = ["LIKE", "MOVES", "Distances", "Head", "Shifted"]
 
 # What only moves entries, with what it is called on first; or puts constants beside them.
 _TURNS = frozenset(["permute", "transpose", "t", "mT", "swapaxes", "movedim"])
 MOVES = VIEWS | _TURNS | {"pad", "constant_pad_nd", "cat", "slice", "narrow", "as_strided", "gather", "index"}
+# Constants beside them of which scores say the dtype alone.
+LIKE = frozenset(["new_zeros", "new_ones", "new_full"])
 _TRIED = (2, 3, 4, 5, 7, 8, 13)  # lengths at which places are looked at, besides those that the pattern asks for
 
 
@@ -161,6 +163,8 @@ class Distances:
                         raise self._moved_elsewhere(skew)
                 known[argument] = argument.target(*args, **kwargs)  # type: ignore[operator]
                 return known[argument]
+            if operation_name(argument) in LIKE:
+                return argument.target(places, *of(list(argument.args[1:])))  # type: ignore[operator]
             return weights.tensor(self.masks.static(argument, n)).cpu()
 
         found = of(skew.node)

@@ -6,13 +6,14 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, fx
 
-from .distances import MOVES
+from .distances import LIKE, MOVES
 from .lowering import Lowering
 from .masks import Board, Hidden
 from .reasons import reason_for
 from .refusals import operation_name
 from .relation_body import Bias, Softened, Zeroed
 from .samplewise import is_pointwise
+from .rules_shape import constructor
 from .values import EndSamples, Group, Relation, Replay, Rows, Skew, Span, Spread, Static, Value, things_in
 
 __all__ = ["added", "board_of", "related"]
@@ -32,6 +33,8 @@ def related(low: Lowering, node: fx.Node, args: Sequence[Any], kwargs: Dict[str,
         UnsupportedModuleError: it has no rule
     """
     name = operation_name(node)
+    if name in LIKE:
+        return constructor(low, node, None, bound)  # scores only say its dtype and device
     skews = [thing for thing in things_in([args, kwargs]) if isinstance(thing, Skew)]
     if skews:
         if name in MOVES and len(skews) == 1 and not any(isinstance(x, Value) for x in things_in([args, kwargs])):
