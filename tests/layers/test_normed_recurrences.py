@@ -28,7 +28,8 @@ LAYERS: Dict[str, Callable[[], Any]] = {
     "weight norm": lambda: parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0"),
     "weight norm, old": lambda: weight_norm(nn.LSTM(3, 4, batch_first=True), "weight_hh_l0", dim=None),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.RNN(3, 4), "weight_ih_l0"),
-    "spectral norm, old": lambda: spectral_norm(nn.GRU(3, 4), "weight_hh_l0"),
+    # Of the weights of the input: with those of the state at norm 1, rounding errors grow a millionfold in 270 samples.
+    "spectral norm, old": lambda: spectral_norm(nn.GRU(3, 4), "weight_ih_l0"),
     "a bias": lambda: bounded(nn.GRU(3, 4), "bias_hh_l0"),
     "both layers": lambda: parametrizations.spectral_norm(
         parametrizations.weight_norm(nn.LSTM(3, 4, 2), "weight_ih_l0"), "weight_hh_l1"

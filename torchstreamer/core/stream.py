@@ -69,7 +69,7 @@ class BaseStream(Remembering):
     __jit_ignored_attributes__ = ["reach", "axes", "_turn", "_known", "_backward"]
 
     # What the last chunk was, if a chunk like it needs no other checks than that it is like it.
-    _known: Any = None
+    _known: Optional[Tuple[Any, ...]] = None
 
     # How the module itself lays out its signals, where that is otherwise than `[B, C, T]`.
     axes: Optional[Axes] = None

@@ -209,6 +209,8 @@ class TransformerEncoderLayer1d(_Attends):
 # ---------------------------------------------------------------------- streams
 
 
+_WORTH = 16  # keys before a query
+
 class SelfAttentionStream(BaseStream):
     """Stream of a `SelfAttention1d` or a `TransformerEncoderLayer1d`.
 
@@ -260,8 +262,9 @@ class SelfAttentionStream(BaseStream):
         self.sinks = net.sinks
         self.body = net.body()
         self.memory = AttentionMemory(pattern, net.rope is not None, self._limit)
-        self.memory.keys.lead = self.body.lead()
-        self.lane: Any = Lane() if self.body.lead() > 0 else None
+        # Queries beside keys and values take memory of their own, which a few keys are not worth.
+        self.memory.keys.lead = self.body.lead() if pattern.lookback >= _WORTH else 0
+        self.lane: Any = Lane() if self.memory.keys.lead > 0 else None
         self.bare = isinstance(self.body, AttentionBody)
         self.clocked = self.memory.clocked
         self.channels = self.body.channels
