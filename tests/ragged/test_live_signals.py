@@ -87,7 +87,7 @@ def check(net, xs, way, shortest, longest, tolerance, layers=None):
 
 @pytest.mark.parametrize("way", ["rows", "whole", "layers"])
 @pytest.mark.parametrize("number", range(len(CONVOLUTIONS)))
-@pytest.mark.sample(every=7, rest=2)
+@pytest.mark.sample(every=7, rest=4)
 @torch.no_grad()
 def test_convolutions(number, way):
     torch.manual_seed(number)
@@ -125,7 +125,7 @@ ENTRIES = [entry for entry in [*ZOO, *RECURRENT] if not entry.refused]
 
 @pytest.mark.parametrize("way", ["rows", "model"])
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-@pytest.mark.sample("tcn-rows", "silero-model", rest=4)
+@pytest.mark.sample("tcn-rows", "silero-model", rest=12)
 @torch.no_grad()
 def test_published_models(entry, way):
     model = entry.make().double()
