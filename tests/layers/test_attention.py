@@ -451,11 +451,11 @@ def test_the_steady_step_of_one_row(kind, chunk):
     torch.manual_seed(0)
     if kind == "encoder":
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
-        net = pts.TransformerEncoderLayer1d(layer, pts.Context(5))
+        net = pts.TransformerEncoderLayer1d(layer, pts.Context(20))
     else:
         grouped = kind == "grouped"
         attention = pts.GroupedQueryAttention(8, 4, 2) if grouped else nn.MultiheadAttention(8, 2, bias=False)
-        net = pts.SelfAttention1d(attention, pts.Context(5))
+        net = pts.SelfAttention1d(attention, pts.Context(20))
     net = net.double().eval()
     plain, stream = copy.deepcopy(net), pts.create_stream(net)
     x = torch.randn(1, 8, 40 * chunk, dtype=torch.float64)
