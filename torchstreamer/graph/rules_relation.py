@@ -12,8 +12,8 @@ from .masks import Board, Hidden
 from .reasons import reason_for
 from .refusals import operation_name
 from .relation_body import Bias, Softened, Zeroed
-from .samplewise import is_pointwise
 from .rules_shape import constructor
+from .samplewise import is_pointwise
 from .values import EndSamples, Group, Relation, Replay, Rows, Skew, Span, Spread, Static, Value, things_in
 
 __all__ = ["added", "board_of", "related"]

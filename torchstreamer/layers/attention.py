@@ -211,6 +211,7 @@ class TransformerEncoderLayer1d(_Attends):
 
 _WORTH = 16  # keys before a query
 
+
 class SelfAttentionStream(BaseStream):
     """Stream of a `SelfAttention1d` or a `TransformerEncoderLayer1d`.
 
