@@ -5,8 +5,10 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import torchstreamer as pts
 
@@ -177,3 +179,14 @@ def test_no_file_holds_two_versions_of_itself():
     assert len(files) > 300
     marks = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
     assert not [path for path in files if marks.search(path.read_bytes())]
+
+
+def test_no_module_is_annotated_with_any_in_its_class():
+    # On Python 3.10 scripts of torch take `Any`, no class there, for `Final`, and refuse the value as a constant.
+    kinds, found = [torch.nn.Module], set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.__module__.startswith("torchstreamer."):
+            found |= {(kind.__name__, name) for name, of in vars(kind).get("__annotations__", {}).items() if of is Any}
+    assert not found
