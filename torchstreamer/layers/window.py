@@ -7,7 +7,7 @@ With field ``F`` (the samples one window spans), stride ``s`` and the padded sig
 from typing import Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.jit import is_scripting
 
 from ..core.fast_attributes import entry
@@ -16,7 +16,7 @@ from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from .padding import Pad1dStream
 
-__all__ = ["WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
+__all__ = ["FramesStream", "WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
 
 
 def spanned(kernel_size: int, dilation: int) -> int:
@@ -107,6 +107,10 @@ class WindowStream(BaseStream):
         raise NotImplementedError
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        return self.looked(x)
+
+    def looked(self, x: Optional[Tensor]) -> Optional[Tensor]:
+        """The outputs of all windows that are whole with this chunk, which is padded already."""
         if x is None:
             return None
         count = self.ready(x.size(2))
@@ -117,3 +121,35 @@ class WindowStream(BaseStream):
         y = self.look(window.narrow(2, 0, (count - 1) * self.stride + self.field))
         self.ring.keep(window, count * self.stride)
         return y
+
+
+class FramesStream(WindowStream):
+    """Stream of a module that makes a frame of every window of its padded input.
+
+    Args:
+        net: its method ``windows`` takes samples ``[B, C, n]`` and gives one frame per window, ``[B, C', n']``
+        field: samples that one window spans
+        stride: samples from one window to the next
+        pad: what it puts around the signal, if anything
+    """
+
+    net = entry("_modules")
+
+    def __init__(self, net: nn.Module, field: int, stride: int, pad: Optional[Pad1dStream] = None) -> None:
+        reach = Reach.window(field, stride)
+        super().__init__(field, stride, reach if pad is None else reach.padded(pad.reach))
+        self.net = net
+        self.pad = pad
+
+    def around(self) -> Optional[Pad1dStream]:
+        """What pads the signal before the module sees it."""
+        return self.pad
+
+    def look(self, window: Tensor) -> Tensor:
+        """One frame per window of these samples."""
+        return self.net.windows(window)
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if self.pad is not None:
+            x = self.pad.step(x, final)
+        return self.looked(x)
