@@ -1,3 +1,5 @@
 """Sound: operations on samples and frames, each with an offline forward and an exact stream."""
 
-__all__: list[str] = []
+from .stft import STFT, STFTStream
+
+__all__ = ["STFT", "STFTStream"]
