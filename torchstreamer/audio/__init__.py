@@ -1,5 +1,31 @@
 """Sound: operations on samples and frames, each with an offline forward and an exact stream."""
 
+from .bins import DCT, MelScale
+from .deltas import Deltas
+from .fbank import KaldiFbank
+from .features import MFCC, LogMel, Magnitude, MelSpectrogram, Spectrogram, Standardize
+from .logarithms import DynamicRange, Logarithm
+from .mel import hz_to_mel, mel_filters, mel_to_hz
+from .pcen import PCEN
 from .stft import STFT, STFTStream
 
-__all__ = ["STFT", "STFTStream"]
+__all__ = [
+    "DCT",
+    "MFCC",
+    "PCEN",
+    "STFT",
+    "Deltas",
+    "DynamicRange",
+    "KaldiFbank",
+    "LogMel",
+    "Logarithm",
+    "Magnitude",
+    "MelScale",
+    "MelSpectrogram",
+    "STFTStream",
+    "Spectrogram",
+    "Standardize",
+    "hz_to_mel",
+    "mel_filters",
+    "mel_to_hz",
+]
