@@ -123,8 +123,8 @@ class SpectraToFrames(nn.Module):
         parts = self.bins if self.complex_input else 2 * self.bins
         if channels % parts != 0:
             raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; a multiple of {parts} was expected, the parts of a spectrum; "
-                "check n_fft and the layout, a chunk is [B, C, T] or [C, T]"
+                f"invalid_chunk: {channels} channels came; a multiple of {parts} was expected, the parts of a "
+                "spectrum; check n_fft and the layout, a chunk is [B, C, T] or [C, T]"
             )
         return channels // parts * self.win_length
 
@@ -152,8 +152,10 @@ class SpectraToFramesStream(PointwiseStream):
         return self.net.taper.values if self.keeps_dtype else None
 
 
-@register_streamer(ISTFT)
 def istft_stream(net: ISTFT) -> BaseStream:
     """The stream of an `ISTFT`: frame by frame, then added."""
     require_plain(net, ISTFT)
     return create_stream(nn.Sequential(net.frames, net.overlap))
+
+
+register_streamer(ISTFT, istft_stream)

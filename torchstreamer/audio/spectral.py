@@ -102,12 +102,10 @@ class _Captured(nn.Module):
         self.example = example
 
 
-@register_streamer(_Captured)
 def _captured(net: _Captured) -> BaseStream:
     return create_stream(net.net, example=net.example)
 
 
-@register_streamer(Spectral1d)
 def spectral_stream(net: Spectral1d) -> BaseStream:
     """The stream of a `Spectral1d`."""
     require_plain(net, Spectral1d)
@@ -124,3 +122,7 @@ def spectral_stream(net: Spectral1d) -> BaseStream:
             return around(_Captured(net.net, net.example()))
         except UnsupportedModuleError:
             raise error from None
+
+
+register_streamer(_Captured, _captured)
+register_streamer(Spectral1d, spectral_stream)

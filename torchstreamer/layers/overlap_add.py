@@ -1,5 +1,8 @@
 """Frames added where they overlap, divided by the sum of their weights. TorchScript compiles this file."""
 
+# A script takes lists where the types ask for tuples.
+# mypy: disable-error-code="arg-type"
+
 from typing import Optional
 
 import torch
@@ -51,8 +54,8 @@ class OverlapAdd1d(nn.Module):
         if left < 0 or right < 0 or least < _LEAST:
             raise ValueError(
                 f"zero_envelope: squared windows of {self.width} samples, {stride} apart, with {left} samples cropped "
-                f"at the start and {right} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} was "
-                "expected, or samples there cannot be told; take a smaller hop, center=True, or a window without zeros"
+                f"at the start and {right} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} "
+                "was expected, or samples there cannot be told; take a smaller hop, center=True, or a window without zeros"
             )
 
     def forward(self, x: Tensor) -> Tensor:
