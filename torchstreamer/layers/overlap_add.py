@@ -55,7 +55,7 @@ class OverlapAdd1d(nn.Module):
             raise ValueError(
                 f"zero_envelope: squared windows of {self.width} samples, {stride} apart, with {left} samples cropped "
                 f"at the start and {right} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} "
-                "was expected, or samples there cannot be told; take a smaller hop, center=True, or a window without zeros"
+                "was expected, or samples there cannot be told; take a smaller hop, center=True, or another window"
             )
 
     def forward(self, x: Tensor) -> Tensor:
