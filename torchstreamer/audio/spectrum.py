@@ -1,49 +1,13 @@
-"""What short-time spectra and their inverse have in common: windows and frames. TorchScript compiles this file."""
+"""What short-time spectra and their inverse have in common: where frames stand. TorchScript compiles this file."""
 
-import math
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
-import torch
 from torch import Tensor, nn
 
 from ..core.whole_numbers import whole_number
+from ..layers.taper import Taper
 
-__all__ = ["Spectrum", "made_window"]
-
-
-def _cosines(*factors: float) -> Callable[[Tensor], Tensor]:
-    return lambda turn: sum((f * torch.cos(2 * math.pi * k * turn) for k, f in enumerate(factors)), turn * 0)
-
-
-# Of the place in the window, from 0 to 1.
-_WINDOWS: Dict[str, Callable[[Tensor], Tensor]] = {
-    "hann": _cosines(0.5, -0.5),
-    "sqrt_hann": lambda turn: torch.sin(math.pi * turn),
-    "hamming": _cosines(0.54, -0.46),
-    "blackman": _cosines(0.42, -0.5, 0.08),
-    "ones": torch.ones_like,
-}
-
-
-def made_window(name: str, length: int, dtype: Optional[torch.dtype] = None, periodic: bool = True) -> Tensor:
-    """A window by its name, as ``torch.hann_window`` and its like make them.
-
-    Args:
-        name: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``
-        length: in samples
-        dtype: torch's default by default; values are computed in double precision
-        periodic: whether the next value would be the first one again, as short-time spectra want it
-
-    Raises:
-        ValueError: there is no such window (``invalid_window``)
-    """
-    if name not in _WINDOWS:
-        raise ValueError(
-            f"invalid_window: window={name!r} came; one of {', '.join(map(repr, _WINDOWS))} was expected; or pass the "
-            "window itself, a tensor"
-        )
-    turns = length if periodic else max(length - 1, 1)
-    return _WINDOWS[name](torch.arange(length, dtype=torch.float64) / turns).to(dtype or torch.get_default_dtype())
+__all__ = ["Spectrum"]
 
 
 class Spectrum(nn.Module):
@@ -67,7 +31,7 @@ class Spectrum(nn.Module):
         "norm",
     ]
 
-    window: Tensor
+    __jit_unused_properties__ = ["window"]
 
     def __init__(
         self,
@@ -90,17 +54,7 @@ class Spectrum(nn.Module):
                 f"invalid_win_length: win_length={win_length} came with n_fft={n_fft}; at most n_fft was expected; "
                 "raise n_fft"
             )
-        self.name: Optional[str] = window if isinstance(window, str) else None
-        if isinstance(window, str):
-            values = made_window(window, self.win_length)
-        elif tuple(window.shape) != (self.win_length,) or not window.is_floating_point():
-            raise ValueError(
-                f"invalid_window: a window of shape {list(window.shape)}, {window.dtype}, came; [{self.win_length}], "
-                "real numbers, was expected; make it as long as win_length"
-            )
-        else:
-            values = window.detach().clone()
-        self.register_buffer("window", values, persistent=False)
+        self.taper = Taper(window, self.win_length)
         self.center = center
         self.normalized = normalized
         self.onesided = onesided
@@ -112,18 +66,16 @@ class Spectrum(nn.Module):
         self.left = self.padding[0] - self.before
         self.right = self.padding[1] - self.after
 
-    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Spectrum":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.name is not None and self.window.device.type != "meta":
-            # What has a formula is as exact as its dtype, whatever it was before.
-            self.window = made_window(self.name, self.win_length, self.window.dtype).to(self.window.device)
-        return self
+    @property
+    def window(self) -> Tensor:
+        """The window, ``[win_length]``."""
+        return self.taper.values
 
     def extra_repr(self) -> str:
         text = f"{self.n_fft}, hop_length={self.hop_length}"
         known: List[Tuple[str, Any, Any]] = [
             ("win_length", self.win_length, self.n_fft),
-            ("window", self.name, "hann"),
+            ("window", self.taper.name, "hann"),
             ("center", self.center, True),
             ("normalized", self.normalized, False),
             ("onesided", self.onesided, True),

@@ -105,7 +105,7 @@ class STFT(Spectrum):
 
     def spectra(self, x: Tensor) -> Tensor:
         """The spectra of all frames of padded samples, of which each has ``win_length``."""
-        frames = x.unfold(2, self.win_length, self.hop_length) * self.window
+        frames = x.unfold(2, self.win_length, self.hop_length) * self.taper.values
         if self.before > 0 or self.after > 0:
             frames = F.pad(frames, [self.before, self.after])
         bins = torch.fft.rfft(frames, norm=self.norm) if self.onesided else torch.fft.fft(frames, norm=self.norm)
@@ -190,7 +190,7 @@ class STFTStream(WindowStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The window says dtype and device."""
-        return self.net.window
+        return self.net.taper.values
 
     def extra_repr(self) -> str:
         return self.net.extra_repr()
