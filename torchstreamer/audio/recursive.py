@@ -34,7 +34,7 @@ class RecursiveFilter(nn.Module):
     b: Optional[Tensor]
     a: Optional[Tensor]
     sos: Optional[Tensor]
-    numbers: List[float]
+    numbers: Tensor
     kept: List[Tensor]
     seen: List[Tensor]
     versions: List[int]
@@ -53,9 +53,8 @@ class RecursiveFilter(nn.Module):
         self.groups, self.count, _, length = sections.shape
         self.order = length - 1
         self.channels = -1 if self.groups == 1 else self.groups
-        # Plain numbers, since a module that is moved to single precision takes its buffers along, and poles near the
-        # unit circle need double precision.
-        self.numbers = sections.flatten().tolist()
+        # No buffer, which would go with the module to single precision: poles near the unit circle need double.
+        self.numbers = sections.clone()
         self.trained = [name for name, value in (("b", b), ("a", a), ("sos", sos)) if value is not None]
         # Tables, and the weights that they were made of; what does not fit any more is made anew.
         self.kept = []
@@ -93,8 +92,7 @@ class RecursiveFilter(nn.Module):
     def sections(self, x: Tensor) -> Tensor:
         """The coefficients, ``[G, S, 2, n + 1]`` in double precision, normalised."""
         wide = accumulator(x)
-        both = torch.tensor(self.numbers, dtype=wide, device=x.device)
-        both = both.view([self.groups, self.count, 2, self.order + 1])
+        both = self.numbers.to(x.device, wide)
         sos, b, a = self.sos, self.b, self.a
         if sos is not None:
             both = sos.to(wide).view([self.groups, self.count, 2, 3])
