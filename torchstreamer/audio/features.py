@@ -10,6 +10,7 @@ from ..errors import StreamInputError
 from ..layers.elementwise import PointwiseStream
 from .bins import DCT, MelScale
 from .logarithms import DynamicRange, Logarithm
+from .shaping import Preemphasis
 from .stft import STFT
 
 __all__ = ["MFCC", "LogMel", "Magnitude", "MelSpectrogram", "Spectrogram", "Standardize"]
@@ -269,9 +270,9 @@ class LogMel(_Stages):
 
     @classmethod
     def whisper(cls, n_mels: int = 80, maximum: Union[float, str] = 1.5) -> "LogMel":
-        """Whisper's features of sound at 16 kHz: 25 ms every 10 ms, base 10, at most 8 below a maximum, ``(x + 4) / 4``.
+        """Whisper's features of sound at 16 kHz: 25 ms every 10 ms, base 10, at most 8 below a maximum.
 
-        Whisper takes the maximum of the whole recording. ``maximum`` stands for it: a number, of the base-10 logarithm
+        At last ``(x + 4) / 4``. Whisper takes the maximum of the whole recording. ``maximum`` stands for it: a number, of the base-10 logarithm
         (1.5 is that of models that were trained on streams), or ``"running"``. Where it is the maximum of a recording,
         the features are Whisper's own.
 
@@ -293,9 +294,9 @@ class LogMel(_Stages):
         mean: Union[float, Tensor] = 0.0,
         deviation: Union[float, Tensor] = 1.0,
     ) -> "LogMel":
-        """The features of NeMo's streaming recognisers, with ``normalize: NA``: pre-emphasis of 0.97, a symmetric window
-        of 25 ms every 10 ms, the natural logarithm of ``x + 2 ** -24``.
+        """The features of NeMo's streaming recognisers, with ``normalize: NA``.
 
+        Pre-emphasis of 0.97, a symmetric window of 25 ms every 10 ms, the natural logarithm of ``x + 2 ** -24``.
         NeMo's other models are normalised by the statistics of the whole recording; give ``mean`` and ``deviation`` of
         your data in their place.
 
