@@ -272,9 +272,9 @@ class LogMel(_Stages):
     def whisper(cls, n_mels: int = 80, maximum: Union[float, str] = 1.5) -> "LogMel":
         """Whisper's features of sound at 16 kHz: 25 ms every 10 ms, base 10, at most 8 below a maximum.
 
-        At last ``(x + 4) / 4``. Whisper takes the maximum of the whole recording. ``maximum`` stands for it: a number, of the base-10 logarithm
-        (1.5 is that of models that were trained on streams), or ``"running"``. Where it is the maximum of a recording,
-        the features are Whisper's own.
+        At last ``(x + 4) / 4``. Whisper takes the maximum of the whole recording. ``maximum`` stands for it: a number,
+        of the base-10 logarithm (1.5 is that of models that were trained on streams), or ``"running"``. Where it is the
+        maximum of a recording, the features are Whisper's own.
 
         Args:
             n_mels: 80, or 128 for the large models from version 3 on
@@ -308,14 +308,13 @@ class LogMel(_Stages):
         """
         win_length, hop_length = sample_rate // 40, sample_rate // 100
         n_fft = 1 << (win_length - 1).bit_length()
-        window = torch.hann_window(win_length, periodic=False)
         mels = MelSpectrogram(
             sample_rate,
             n_fft,
             win_length,
             hop_length,
             n_mels=n_mels,
-            window=window,
+            window="symmetric_hann",
             pad_mode="constant",
             norm="slaney",
             mel_scale="slaney",

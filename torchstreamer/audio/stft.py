@@ -31,8 +31,8 @@ class STFT(Spectrum):
         n_fft: samples of a frame
         hop_length: samples from one frame to the next; ``n_fft // 4`` by default
         win_length: samples of the window, which stands in the middle of the frame; ``n_fft`` by default
-        window: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``, all periodic, or a tensor
-            ``[win_length]``
+        window: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``, all periodic, or with
+            ``"symmetric_"`` before it, not periodic; or a tensor ``[win_length]``
         center: whether ``n_fft // 2`` samples are padded on both sides, so that frame ``k`` has sample
             ``k · hop_length`` in its middle
         pad_mode: ``"reflect"``, ``"constant"`` or ``"replicate"``
