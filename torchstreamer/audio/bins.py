@@ -24,6 +24,11 @@ def over_bins(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.matmul(matrix, channels).flatten(-3, -2)
 
 
+def bins_first(frames: Tensor) -> Tensor:
+    """Frames ``[B, C, K, F]`` as ``[B, C · F, K]``, a view of one channel."""
+    return frames.transpose(2, 3).flatten(1, 2)
+
+
 class BinsStream(PointwiseStream):
     """Stream of a module that multiplies the bins of every channel by a matrix, `MelScale` or `DCT`.
 

@@ -10,6 +10,7 @@ from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
 from ..layers.padding import Pad1dStream
 from ..layers.window import FramesStream
+from .bins import bins_first
 from .mel import mel_filters
 from .tables import Tabled
 
@@ -139,7 +140,7 @@ class KaldiFbank(Tabled):
         mels = torch.matmul(energy, self.filters.t())
         if self.log:
             mels = mels.clamp(min=self.floor).log()
-        return mels.transpose(2, 3).flatten(1, 2)
+        return bins_first(mels)
 
     def extra_repr(self) -> str:
         return self.about

@@ -5,10 +5,11 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..core.registry import register_streamer
+from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
 from ..layers.elementwise import PointwiseStream
-from .bins import DCT, MelScale
+from ..layers.window import FramesStream
+from .bins import DCT, MelScale, bins_first
 from .logarithms import DynamicRange, Logarithm
 from .shaping import Preemphasis
 from .stft import STFT
@@ -45,6 +46,10 @@ class Magnitude(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The magnitudes."""
         real, imaginary = x.chunk(2, -2)
+        return self.of(real, imaginary)
+
+    def of(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """The magnitudes of these numbers."""
         if self.power == 2.0:
             return real.square() + imaginary.square()
         size = torch.hypot(real, imaginary)
@@ -117,7 +122,7 @@ class _Stages(nn.Sequential):
         return nn.Sequential(*parts) if isinstance(index, slice) else parts
 
 
-class Spectrogram(_Stages):
+class Spectrogram(nn.Module):
     """The magnitudes of short-time spectra, or their energies: an `STFT` and a `Magnitude`.
 
     Args:
@@ -164,12 +169,27 @@ class Spectrogram(_Stages):
                 "invalid_power: power=None came; a number above 0 was expected; for complex spectra use "
                 "STFT(return_complex=True)"
             )
+        super().__init__()
         hop_length = (n_fft if win_length is None else win_length) // 2 if hop_length is None else hop_length
-        stft = STFT(n_fft, hop_length, win_length, window, center, pad_mode, normalized, onesided, padding)
-        super().__init__(stft, Magnitude(power))
+        self.stft = STFT(n_fft, hop_length, win_length, window, center, pad_mode, normalized, onesided, padding)
+        self.magnitude = Magnitude(power)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The spectrogram of the whole signal."""
+        y = self.windows(self.stft.padded(x.unsqueeze(0) if x.dim() == 2 else x))
+        return y.squeeze(0) if x.dim() == 2 else y
+
+    def windows(self, x: Tensor) -> Tensor:
+        """The magnitudes of all frames of padded samples."""
+        return bins_first(self.frames(x))
+
+    def frames(self, x: Tensor) -> Tensor:
+        """The same, ``[B, C, K, F]``."""
+        bins = self.stft.transformed(self.stft.tapered(x))
+        return self.magnitude.of(bins.real, bins.imag)
 
 
-class MelSpectrogram(_Stages):
+class MelSpectrogram(nn.Module):
     """A spectrogram in mels: a `Spectrogram` and a `MelScale`.
 
     Args:
@@ -221,10 +241,21 @@ class MelSpectrogram(_Stages):
         mel_scale: str = "htk",
         padding: Union[None, str, Tuple[int, int]] = None,
     ) -> None:
-        super().__init__(
-            Spectrogram(n_fft, win_length, hop_length, window, power, center, pad_mode, normalized, True, padding),
-            MelScale(n_fft, sample_rate, n_mels, f_min, f_max, mel_scale, norm),
+        super().__init__()
+        self.spectrogram = Spectrogram(
+            n_fft, win_length, hop_length, window, power, center, pad_mode, normalized, True, padding
         )
+        self.mels = MelScale(n_fft, sample_rate, n_mels, f_min, f_max, mel_scale, norm)
+        self.stft = self.spectrogram.stft
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mel spectrogram of the whole signal."""
+        y = self.windows(self.stft.padded(x.unsqueeze(0) if x.dim() == 2 else x))
+        return y.squeeze(0) if x.dim() == 2 else y
+
+    def windows(self, x: Tensor) -> Tensor:
+        """The mels of all frames of padded samples."""
+        return bins_first(torch.matmul(self.spectrogram.frames(x), self.mels.filters.t()))
 
 
 class LogMel(_Stages):
@@ -370,8 +401,26 @@ class MFCC(_Stages):
         spectrogram = MelSpectrogram(sample_rate, **mels)
         logarithm = Logarithm("ln", 1e-6, "add") if log_mels else Logarithm("db_power")
         limit = [] if range is None else [DynamicRange(range, maximum)]
-        super().__init__(spectrogram, logarithm, *limit, DCT(spectrogram[1].n_mels, n_mfcc, norm))
+        super().__init__(spectrogram, logarithm, *limit, DCT(spectrogram.mels.n_mels, n_mfcc, norm))
 
 
+class SpectrogramStream(FramesStream):
+    """Stream of a `Spectrogram` or a `MelSpectrogram`, in one step."""
+
+    fresh = True
+
+    def __init__(self, net: Union[Spectrogram, MelSpectrogram]) -> None:
+        require_plain(net, Spectrogram, MelSpectrogram)
+        stft = net.stft
+        super().__init__(net, stft.win_length, stft.hop_length, stft.around())
+        self.outputs = net.mels.n_mels if isinstance(net, MelSpectrogram) else stft.bins
+
+    def output_channels(self, channels: int) -> int:
+        """Channels out for channels in."""
+        return channels if channels == -1 else channels * self.outputs
+
+
+for _kind in (Spectrogram, MelSpectrogram):
+    register_streamer(_kind, SpectrogramStream)
 register_streamer(Magnitude, lambda net: PointwiseStream(net, groups=2, halves=True))
 register_streamer(Standardize, lambda net: PointwiseStream(net, net.channels if net.channels > 1 else -1))

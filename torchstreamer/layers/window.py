@@ -4,7 +4,7 @@ With field ``F`` (the samples one window spans), stride ``s`` and the padded sig
 ``P[i·s : i·s + F]``. TorchScript compiles this file.
 """
 
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 from torch import Tensor, nn
@@ -145,11 +145,23 @@ class FramesStream(WindowStream):
         """What pads the signal before the module sees it."""
         return self.pad
 
-    def look(self, window: Tensor) -> Tensor:
-        """One frame per window of these samples."""
-        return self.net.windows(window)
-
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if self.pad is not None:
             x = self.pad.step(x, final)
         return self.looked(x)
+
+    def look(self, window: Tensor) -> Tensor:
+        """One frame per window of these samples."""
+        return self.net.windows(window)
+
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
+        taps = super().taps(n, m)
+        return taps if self.pad is None else (self.pad.source(tap, n) for tap in taps)
+
+    def anchor(self) -> Optional[Tensor]:
+        """The first table says dtype and device."""
+        return next(self.net.buffers(), None)
+
+    def extra_repr(self) -> str:
+        return self.net.extra_repr()
