@@ -1,5 +1,7 @@
 """Slopes of features over time."""
 
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,6 +72,10 @@ class DeltasStream(FramesStream):
     def __init__(self, net: Deltas) -> None:
         require_plain(net, Deltas)
         super().__init__(net, net.win_length, 1, Pad1dStream(net.half, net.half, "replicate"))
+
+    def anchor(self) -> Optional[Tensor]:
+        """The table says dtype and device."""
+        return self.net.slope
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -1,7 +1,7 @@
 """Kaldi's filter banks."""
 
 import math
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -179,6 +179,10 @@ class KaldiFbankStream(FramesStream):
         left, right = net.pads
         pad = None if net.snip_edges else Pad1dStream(left, right, "symmetric")
         super().__init__(net, net.length, net.shift, pad)
+
+    def anchor(self) -> Optional[Tensor]:
+        """The table says dtype and device."""
+        return self.net.window
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -3,6 +3,7 @@
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.registry import register_streamer, require_plain
@@ -186,6 +187,8 @@ class Spectrogram(nn.Module):
     def frames(self, x: Tensor) -> Tensor:
         """The same, ``[B, C, K, F]``."""
         bins = self.stft.transformed(self.stft.tapered(x))
+        if self.magnitude.power == 2.0:
+            return (bins * bins.conj()).real  # in one pass
         return self.magnitude.of(bins.real, bins.imag)
 
 
@@ -255,7 +258,7 @@ class MelSpectrogram(nn.Module):
 
     def windows(self, x: Tensor) -> Tensor:
         """The mels of all frames of padded samples."""
-        return bins_first(torch.matmul(self.spectrogram.frames(x), self.mels.filters.t()))
+        return bins_first(F.linear(self.spectrogram.frames(x), self.mels.filters))
 
 
 class LogMel(_Stages):
@@ -414,6 +417,10 @@ class SpectrogramStream(FramesStream):
         stft = net.stft
         super().__init__(net, stft.win_length, stft.hop_length, stft.around())
         self.outputs = net.mels.n_mels if isinstance(net, MelSpectrogram) else stft.bins
+
+    def anchor(self) -> Optional[Tensor]:
+        """The table says dtype and device."""
+        return self.net.stft.taper.values
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

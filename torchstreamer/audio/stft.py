@@ -164,6 +164,10 @@ class STFTStream(FramesStream):
         super().__init__(net, net.win_length, net.hop_length, net.around())
         self.keeps_dtype = not net.return_complex
 
+    def anchor(self) -> Optional[Tensor]:
+        """The table says dtype and device."""
+        return self.net.taper.values
+
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
         parts = self.net.bins if self.net.return_complex else 2 * self.net.bins

@@ -159,9 +159,5 @@ class FramesStream(WindowStream):
         taps = super().taps(n, m)
         return taps if self.pad is None else (self.pad.source(tap, n) for tap in taps)
 
-    def anchor(self) -> Optional[Tensor]:
-        """The first table says dtype and device."""
-        return next(self.net.buffers(), None)
-
     def extra_repr(self) -> str:
         return self.net.extra_repr()
