@@ -14,6 +14,7 @@ from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from ..core.tracing import plain_inference
 from .padding import Pad1dStream
 
 __all__ = ["FramesStream", "WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
@@ -127,7 +128,8 @@ class FramesStream(WindowStream):
     """Stream of a module that makes a frame of every window of its padded input.
 
     Args:
-        net: its method ``windows`` takes samples ``[B, C, n]`` and gives one frame per window, ``[B, C', n']``
+        net: its method ``windows`` takes samples ``[B, C, n]`` and gives one frame per window, ``[B, C', n']``, in
+            memory of its own
         field: samples that one window spans
         stride: samples from one window to the next
         pad: what it puts around the signal, if anything
@@ -148,7 +150,29 @@ class FramesStream(WindowStream):
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if self.pad is not None:
             x = self.pad.step(x, final)
-        return self.looked(x)
+        if x is None or not plain_inference():
+            return self.looked(x)
+        # Short chunks are written behind what is held, and frames taken from there.
+        ring = self.ring
+        t = x.size(2)
+        if t == ring.period and x.dtype == ring.data.dtype and x.size(1) == ring.data.size(2):
+            first = ring.advance(x, t)
+            return self._frames(ring.data, first, t // self.stride)
+        n = ring.held - ring.skip + t
+        count = window_count(n, self.field, self.stride)
+        if count == 0:
+            ring.push(x)
+            return None
+        rows = ring.extend(x, True)
+        first = ring.begin
+        y = self._frames(rows, first, count)
+        ring.retain(rows, first + count * self.stride, n - count * self.stride)
+        if t == count * self.stride and x.dtype == rows.dtype:
+            ring.expect(t)
+        return y
+
+    def _frames(self, rows: Tensor, first: int, count: int) -> Tensor:
+        return self.look(rows.narrow(1, first, (count - 1) * self.stride + self.field).transpose(1, 2))
 
     def look(self, window: Tensor) -> Tensor:
         """One frame per window of these samples."""
