@@ -79,13 +79,17 @@ def test_streams_in_double_precision(name):
     verify(name, dtypes=[torch.float64], script=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(CASES))
+IN_CI = ("root", "cosines", "log", "running range", "deltas", "trained pcen", "fbank, gaps", "causal spectrogram", "mfcc")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long) for name in CASES]
+)
 def test_every_stream(name):
     verify(name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("maximum", [1.5, "running"])
 def test_streams_of_whole_front_ends(maximum):
     verify_stream(LogMel.whisper(12, maximum).eval(), (2, 1, 1500), static=True, gradients=False)
