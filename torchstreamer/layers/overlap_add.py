@@ -32,6 +32,7 @@ class OverlapAdd1d(nn.Module):
         stride: samples from one frame to the next
         left: samples cropped at the start
         right: samples cropped at the end
+        unread: how many are left out later on, if more, so that the envelope need not tell them
 
     Shape:
         - input: ``[B, C · W, K]`` or ``[C · W, K]``, ``K`` frames whose samples are channels
@@ -43,7 +44,9 @@ class OverlapAdd1d(nn.Module):
 
     __constants__ = ["width", "stride", "left", "right"]
 
-    def __init__(self, taper: nn.Module, stride: int, left: int = 0, right: int = 0) -> None:
+    def __init__(
+        self, taper: nn.Module, stride: int, left: int = 0, right: int = 0, unread: Optional[int] = None
+    ) -> None:
         super().__init__()
         self.taper = taper
         weights: Tensor = taper.squared()  # type: ignore[operator]
@@ -51,11 +54,12 @@ class OverlapAdd1d(nn.Module):
         self.stride = stride
         self.left = left
         self.right = right
-        least = smallest_envelope(weights, stride, left, right)
-        if left < 0 or right < 0 or least < _LEAST:
+        unread = right if unread is None else unread
+        least = smallest_envelope(weights, stride, left, unread)
+        if min(left, right, unread) < 0 or least < _LEAST:
             raise ValueError(
                 f"zero_envelope: squared windows of {self.width} samples, {stride} apart, with {left} samples cropped "
-                f"at the start and {right} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} "
+                f"at the start and {unread} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} "
                 "was expected, or samples there cannot be told; take a smaller hop, center=True, or another window"
             )
 
