@@ -147,6 +147,10 @@ class SpectraToFramesStream(PointwiseStream):
         """Channels out for channels in."""
         return self.net.output_channels(channels)
 
+    def output_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """That of the samples."""
+        return dtype.to_real()
+
     def anchor(self) -> Optional[Tensor]:
         """The window says dtype and device of real parts."""
         return self.net.taper.values if self.keeps_dtype else None

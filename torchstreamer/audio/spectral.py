@@ -74,8 +74,8 @@ class Spectral1d(nn.Module):
         stft = self.stft
         self.frames = SpectraToFrames(stft, False)
         # No signal with so many frames reaches further into the last one.
-        right = max(stft.padding[1] - hop + 1, 0) - stft.after
-        self.overlap = OverlapAdd1d(stft.taper, hop, stft.left, right)
+        unread = max(stft.padding[1] - hop + 1, 0) - stft.after
+        self.overlap = OverlapAdd1d(stft.taper, hop, stft.left, 0, unread)
         self.channels = whole_number(channels, "channels")
 
     def forward(self, x: Tensor) -> Tensor:

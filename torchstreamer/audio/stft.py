@@ -172,3 +172,7 @@ class STFTStream(FramesStream):
         """Channels out for channels in."""
         parts = self.net.bins if self.net.return_complex else 2 * self.net.bins
         return channels if channels == -1 else channels * parts
+
+    def output_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Complex if that is asked for."""
+        return dtype.to_complex() if self.net.return_complex else dtype

@@ -13,7 +13,6 @@ from ..core.fast_attributes import entry
 from ..core.registry import require_plain
 from ..errors import StreamInputError
 from .conv_transpose import TransposedStream, marked
-from .taper import Taper
 
 __all__ = ["OverlapAdd1d", "OverlapAdd1dStream", "smallest_envelope"]
 
@@ -28,10 +27,12 @@ class OverlapAdd1d(nn.Module):
     sum, nor to the envelope, so its edges are right by themselves.
 
     Args:
-        taper: the window that frames of ``W`` samples have been weighed by twice; its squares are their weights
+        taper: a `Taper`, the window by which frames of ``W`` samples have been weighed twice; or another module whose
+            ``squared()`` gives their weights ``[W]``
         stride: samples from one frame to the next
         left: samples cropped at the start
         right: samples cropped at the end
+        unread: how many are left out later on, if more, so that the envelope need not tell them
 
     Shape:
         - input: ``[B, C · W, K]`` or ``[C · W, K]``, ``K`` frames whose samples are channels
@@ -43,18 +44,22 @@ class OverlapAdd1d(nn.Module):
 
     __constants__ = ["width", "stride", "left", "right"]
 
-    def __init__(self, taper: Taper, stride: int, left: int = 0, right: int = 0) -> None:
+    def __init__(
+        self, taper: nn.Module, stride: int, left: int = 0, right: int = 0, unread: Optional[int] = None
+    ) -> None:
         super().__init__()
         self.taper = taper
-        self.width = taper.values.size(0)
+        weights: Tensor = taper.squared()  # type: ignore[operator]
+        self.width = weights.size(0)
         self.stride = stride
         self.left = left
         self.right = right
-        least = smallest_envelope(taper.squares, stride, left, right)
-        if left < 0 or right < 0 or least < _LEAST:
+        unread = right if unread is None else unread
+        least = smallest_envelope(weights, stride, left, unread)
+        if min(left, right, unread) < 0 or least < _LEAST:
             raise ValueError(
                 f"zero_envelope: squared windows of {self.width} samples, {stride} apart, with {left} samples cropped "
-                f"at the start and {right} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} "
+                f"at the start and {unread} at the end, add up to {max(least, 0.0):.1e} somewhere; at least {_LEAST} "
                 "was expected, or samples there cannot be told; take a smaller hop, center=True, or another window"
             )
 
@@ -75,7 +80,8 @@ class OverlapAdd1d(nn.Module):
         """The uncropped sums of frames, of which the last channel says whether they are there, by 1 or 0."""
         frames = x.narrow(1, 0, x.size(1) - 1)
         there = x.narrow(1, x.size(1) - 1, 1)
-        frames = torch.cat([frames, there * self.taper.squares.unsqueeze(1)], 1)
+        weights: Tensor = self.taper.squared()  # type: ignore[operator]
+        frames = torch.cat([frames, there * weights.unsqueeze(1)], 1)
         span = (x.size(2) - 1) * self.stride + self.width
         sums = F.fold(frames, [1, span], [1, self.width], stride=[1, self.stride]).squeeze(2)
         envelope = sums.narrow(1, sums.size(1) - 1, 1)
@@ -148,7 +154,7 @@ class OverlapAdd1dStream(TransposedStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The window says dtype and device."""
-        return self.net.taper.values
+        return self.net.taper.squared()
 
     def extra_repr(self) -> str:
         return self.net.extra_repr()

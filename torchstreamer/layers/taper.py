@@ -47,7 +47,7 @@ def made_window(name: str, length: int, dtype: Optional[torch.dtype] = None, per
 
 
 class Taper(nn.Module):
-    """A window ``[length]``, and its squares. One with a name is as exact as the dtype it is moved to.
+    """A window ``[length]``. One with a name is as exact as the dtype it is moved to.
 
     Args:
         window: its name, or its values, which must be real
@@ -58,7 +58,6 @@ class Taper(nn.Module):
     """
 
     values: Tensor
-    squares: Tensor
 
     def __init__(self, window: Union[str, Tensor], length: int) -> None:
         super().__init__()
@@ -74,17 +73,19 @@ class Taper(nn.Module):
                 )
             values = window.detach().clone()
         self.register_buffer("values", values, persistent=False)
-        self.register_buffer("squares", values**2, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames ``[…, length]``, weighed."""
         return frames * self.values
 
+    def squared(self) -> Tensor:
+        """What frames that were weighed twice sum up to."""
+        return self.values * self.values
+
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Taper":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.name is not None and not self.values.is_meta:
             self.values = made_window(self.name, self.values.size(0), self.values.dtype).to(self.values.device)
-            self.squares = self.values**2
         return self
 
     def extra_repr(self) -> str:
