@@ -59,8 +59,8 @@ class FIR(nn.Module):
         finite = bool(values.isfinite().all())
         if values.dim() not in (1, 2) or values.numel() == 0 or not finite:
             raise ValueError(
-                f"invalid_taps: taps came with shape {list(values.shape)}{'' if finite else ', not all finite'}; finite "
-                "numbers [n], or [C, n] with a response for each channel, were expected; check them"
+                f"invalid_taps: taps came with shape {list(values.shape)}{'' if finite else ', not all finite'}; "
+                "finite numbers [n], or [C, n] with a response for each channel, were expected; check them"
             )
         hold(self, "taps", values)
         self.length = values.shape[-1]
@@ -152,7 +152,8 @@ class FIR(nn.Module):
             if kept.device == like.device and kept.element_size() == 2 * like.element_size():
                 return kept
         if not known:
-            self.kept = torch.jit.annotate(Dict[int, Tensor], {})
+            empty: Dict[int, Tensor] = {}
+            self.kept = empty
             self.seen = taps.detach()
             self.version = version
         kept = self._transform(taps.detach(), size, step, parts, like)

@@ -60,9 +60,14 @@ class Level(nn.Module):
             raise ValueError(f"invalid_kind: kind={kind!r} came; one of {', '.join(KINDS)} was expected; choose one")
         hop = length if hop is None else hop
         if min(length, hop) < 1:
-            raise ValueError(f"invalid_window: length {length} and hop {hop} came; 1 or more was expected of both")
+            raise ValueError(
+                f"invalid_window: length {length} and hop {hop} came; 1 sample or more was expected; check both"
+            )
         if weights is not None and kind != "loudness":
-            raise ValueError(f"invalid_weights: weights came for kind={kind!r}; they belong to 'loudness'; leave them")
+            raise ValueError(
+                f"invalid_weights: weights came for kind={kind!r}; they were expected for 'loudness' alone; leave them "
+                "out"
+            )
         self.kind = kind
         self.length = length
         self.hop = hop

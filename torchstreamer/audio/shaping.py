@@ -1,4 +1,4 @@
-"""Simple things done to sound: gain, fades, pre-emphasis, the constant part taken out. TorchScript compiles this file."""
+"""Gain, fades, pre-emphasis, and the constant part of a signal taken out. TorchScript compiles this file."""
 
 import math
 from typing import Callable, Dict, List, Optional, Sequence, Union
@@ -44,7 +44,8 @@ class Gain(nn.Module):
         values = gain_db if isinstance(gain_db, Tensor) else torch.tensor(gain_db, dtype=torch.float64)
         if values.dim() > 1 or not bool(values.isfinite().all()):
             raise ValueError(
-                f"invalid_gain_db: gain_db={gain_db} came; a finite number, or one for each channel, was expected"
+                f"invalid_gain_db: gain_db={gain_db} came; a finite number, or one for each channel, was expected; 0 "
+                "changes nothing"
             )
         hold(self, "gain_db", values)
         self.channels = channels_of(values)
@@ -57,11 +58,12 @@ class Gain(nn.Module):
         return f"{self.gain_db.item():g} dB" if self.channels == -1 else f"channels={self.channels}"
 
 
-@register_streamer(Gain)
-def gain_stream(net: Gain) -> PointwiseStream:
-    """The stream of a `Gain`."""
+def _gain_stream(net: Gain) -> PointwiseStream:
     require_plain(net, Gain)
     return PointwiseStream(net, net.channels)
+
+
+register_streamer(Gain, _gain_stream)
 
 
 class Preemphasis(FIR):
@@ -119,8 +121,8 @@ class RemoveDC(LFilter):
     Example:
         >>> import torch
         >>> from torchstreamer.audio import RemoveDC
-        >>> RemoveDC(16_000)(torch.full((1, 3), 0.25))
-        tensor([[0., 0., 0.]])
+        >>> bool(RemoveDC(16_000)(torch.full((1, 500), 0.25)).abs().max() < 1e-6)
+        True
     """
 
     def __init__(self, fs: float, cutoff_hz: float = 10.0) -> None:
@@ -130,15 +132,15 @@ class RemoveDC(LFilter):
                 "the rate was expected; check both"
             )
         slope = math.tan(math.pi * cutoff_hz / fs)
-        self_gain = 1 / (1 + slope)
-        super().__init__([self_gain, -self_gain], [1.0, (slope - 1) / (1 + slope)])
-        self.self_gain = self_gain
+        gain = 1 / (1 + slope)
+        super().__init__([gain, -gain], [1.0, (slope - 1) / (1 + slope)])
+        self.gain = gain
         self.fs = fs
         self.cutoff_hz = cutoff_hz
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """As after the first sample for ever."""
-        return [-self.self_gain * x.narrow(2, 0, 1).to(accumulator(x))]
+        return [-self.gain * x.narrow(2, 0, 1).to(accumulator(x))]
 
     def extra_repr(self) -> str:
         return f"fs={self.fs:g}, cutoff_hz={self.cutoff_hz:g}"
@@ -210,10 +212,15 @@ class Fade(nn.Module):
     def __init__(self, in_length: int = 0, out_length: int = 0, shape: str = "linear") -> None:
         super().__init__()
         if min(in_length, out_length) < 0:
-            raise ValueError(f"invalid_fade: lengths {in_length} and {out_length} came; 0 or more was expected")
+            raise ValueError(
+                f"invalid_fade: lengths {in_length} and {out_length} came; 0 samples or more were expected of both; 0 "
+                "leaves that end alone"
+            )
         gain = SHAPES.get(shape)
         if gain is None:
-            raise ValueError(f"invalid_shape: shape={shape!r} came; one of {', '.join(SHAPES)} was expected")
+            raise ValueError(
+                f"invalid_shape: shape={shape!r} came; one of {', '.join(SHAPES)} was expected; choose one"
+            )
         self.in_length = in_length
         self.out_length = out_length
         self.shape = shape
