@@ -79,7 +79,17 @@ def test_streams_in_double_precision(name):
     verify(name, dtypes=[torch.float64], script=False)
 
 
-IN_CI = ("root", "cosines", "log", "running range", "deltas", "trained pcen", "fbank, gaps", "causal spectrogram", "mfcc")
+IN_CI = (
+    "root",
+    "cosines",
+    "log",
+    "running range",
+    "deltas",
+    "trained pcen",
+    "fbank, gaps",
+    "causal spectrogram",
+    "mfcc",
+)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,7 @@ def test_frames_of_fbank_are_as_early_as_kaldis():
 
 
 def test_a_signal_too_short_to_mirror_is_refused():
-    with pytest.raises(pts.StreamInputError, match=r"signal_too_short: 199 samples came; 200 were expected"):
+    with pytest.raises(pts.StreamInputError, match="a signal of 199 samples came; at least 200 were"):
         KaldiFbank(16000, 80, snip_edges=False)(torch.zeros(1, 199))
 
 

@@ -4,7 +4,7 @@ from .bins import DCT, MelScale
 from .deltas import Deltas
 from .designs import biquad, butterworth, k_weighting
 from .fbank import KaldiFbank
-from .features import LogMel, MFCC, Magnitude, MelSpectrogram, Spectrogram, Standardize
+from .features import MFCC, LogMel, Magnitude, MelSpectrogram, Spectrogram, Standardize
 from .fir import FIR, FIRStream
 from .istft import ISTFT
 from .levels import Level, LevelStream, Loudness
@@ -17,4 +17,44 @@ from .shaping import Fade, FadeStream, Gain, Preemphasis, RemoveDC
 from .spectral import Spectral1d
 from .stft import STFT, STFTStream
 
-__all__ = ["DCT", "Deltas", "DynamicRange", "FIR", "FIRStream", "Fade", "FadeStream", "Gain", "ISTFT", "KaldiFbank", "LFilter", "Level", "LevelStream", "LogMel", "Logarithm", "Loudness", "MFCC", "Magnitude", "MelScale", "MelSpectrogram", "PCEN", "Preemphasis", "RecursiveFilterStream", "RemoveDC", "Resample", "ResampleStream", "SOSFilter", "STFT", "STFTStream", "Spectral1d", "Spectrogram", "Standardize", "biquad", "butterworth", "hz_to_mel", "k_weighting", "mel_filters", "mel_to_hz", "resample",]
+__all__ = [
+    "DCT",
+    "Deltas",
+    "DynamicRange",
+    "FIR",
+    "FIRStream",
+    "Fade",
+    "FadeStream",
+    "Gain",
+    "ISTFT",
+    "KaldiFbank",
+    "LFilter",
+    "Level",
+    "LevelStream",
+    "LogMel",
+    "Logarithm",
+    "Loudness",
+    "MFCC",
+    "Magnitude",
+    "MelScale",
+    "MelSpectrogram",
+    "PCEN",
+    "Preemphasis",
+    "RecursiveFilterStream",
+    "RemoveDC",
+    "Resample",
+    "ResampleStream",
+    "SOSFilter",
+    "STFT",
+    "STFTStream",
+    "Spectral1d",
+    "Spectrogram",
+    "Standardize",
+    "biquad",
+    "butterworth",
+    "hz_to_mel",
+    "k_weighting",
+    "mel_filters",
+    "mel_to_hz",
+    "resample",
+]

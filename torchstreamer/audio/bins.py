@@ -20,7 +20,7 @@ def over_bins(x: Tensor, matrix: Tensor) -> Tensor:
     """The product of a matrix ``[M, F]`` with the bins of every channel, ``[…, C · F, K]`` to ``[…, C · M, K]``."""
     if x.size(-2) == matrix.size(1):
         return torch.matmul(matrix, x)
-    channels = x.unflatten(-2, [-1, matrix.size(1)])
+    channels = x.reshape(list(x.shape[:-2]) + [-1, matrix.size(1), x.size(-1)])
     return torch.matmul(matrix, channels).flatten(-3, -2)
 
 

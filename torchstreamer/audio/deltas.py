@@ -45,8 +45,8 @@ class Deltas(Tabled):
             raise ValueError(
                 f"invalid_win_length: win_length={win_length} came; an odd number of frames, 3 or more, was expected"
             )
-        self.win_length, self.half = win_length, win_length // 2
-        places = torch.arange(-self.half, self.half + 1, dtype=torch.float64)
+        self.win_length, self.side = win_length, win_length // 2
+        places = torch.arange(-self.side, self.side + 1, dtype=torch.float64)
         self.table("slope", places / places.square().sum())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Deltas(Tabled):
         rows = x.unsqueeze(0) if x.dim() == 2 else x
         if rows.size(2) == 0:
             return x
-        y = self.windows(F.pad(rows, [self.half, self.half], "replicate"))
+        y = self.windows(F.pad(rows, [self.side, self.side], "replicate"))
         return y.squeeze(0) if x.dim() == 2 else y
 
     def windows(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class DeltasStream(FramesStream):
 
     def __init__(self, net: Deltas) -> None:
         require_plain(net, Deltas)
-        super().__init__(net, net.win_length, 1, Pad1dStream(net.half, net.half, "replicate"))
+        super().__init__(net, net.win_length, 1, Pad1dStream(net.side, net.side, "replicate"))
 
     def anchor(self) -> Optional[Tensor]:
         """The table says dtype and device."""

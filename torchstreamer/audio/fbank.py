@@ -161,8 +161,8 @@ def _window(name: str, length: int) -> Tensor:
 def _mirror(x: Tensor, left: int, right: int) -> Tensor:
     if x.size(2) < max(left, right):
         raise StreamInputError(
-            f"signal_too_short: {x.size(2)} samples came; {max(left, right)} were expected at least, as many as are "
-            "mirrored at the edges; pad the signal, or take snip_edges=True"
+            f"invalid_chunk: a signal of {x.size(2)} samples came; at least {max(left, right)} were expected, as many "
+            "as are mirrored at the edges; pad the signal, or take snip_edges=True"
         )
     start = x[:, :, : max(left, 0)].flip([2])
     end = x[:, :, x.size(2) - right :].flip([2]) if right > 0 else x[:, :, :0]

@@ -29,7 +29,7 @@ class Tabled(nn.Module):
         self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        module = super()._apply(fn, recurse)
+        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, exact in self._exact.items():
             table = self._buffers[name]
             assert table is not None
