@@ -8,6 +8,7 @@ import pytest
 import scipy.fft
 import torch
 from torch import Tensor, nn
+from torchaudio_reference import torchaudio
 
 import torchstreamer as pts
 from torchstreamer.audio import (
@@ -29,6 +30,9 @@ from torchstreamer.audio import (
     mel_to_hz,
 )
 from torchstreamer.testing import verify_stream
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -249,6 +253,53 @@ def test_a_part_of_the_stages_is_a_sequence():
     x = noise(1, 1, 100).float()
     assert type(net[:1]) is nn.Sequential
     torch.testing.assert_close(net[:1](x), net[0](x))
+
+
+# --------------------------------------------------------------------------- torchaudio
+
+
+@pytest.mark.parametrize("scale", ["htk", "slaney"])
+@pytest.mark.parametrize("norm", [None, "slaney"])
+def test_mels_are_torchaudios(scale, norm):
+    transforms = torchaudio("transforms")
+    options: Any = {"n_fft": 256, "hop_length": 64, "win_length": 200, "n_mels": 20, "norm": norm, "mel_scale": scale}
+    x = noise(2, 1000)
+    expected = transforms.MelSpectrogram(8000, **options).double()(x)
+    # Its filters are computed in float32, ours in float64.
+    torch.testing.assert_close(MelSpectrogram(8000, **options).double()(x.unsqueeze(1)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+def test_spectrograms_are_torchaudios(power):
+    x = noise(2, 700)
+    expected = torchaudio("transforms").Spectrogram(128, power=power).double()(x)
+    torch.testing.assert_close(Spectrogram(128, power=power).double()(x.unsqueeze(1)), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("log_mels", [True, False])
+def test_cepstra_are_torchaudios_but_for_its_limit(log_mels):
+    transforms = torchaudio("transforms")
+    options: Any = {"n_fft": 256, "n_mels": 20}
+    theirs = transforms.MFCC(8000, 13, log_mels=log_mels, melkwargs=options).double()
+    theirs.amplitude_to_DB.top_db = None
+    x = noise(2, 1000)
+    got = MFCC(8000, 13, log_mels=log_mels, **options).double()(x.unsqueeze(1))
+    torch.testing.assert_close(got, theirs(x), rtol=1e-4, atol=1e-3)
+
+
+def test_deltas_are_torchaudios():
+    x = noise(2, 3, 20)
+    torch.testing.assert_close(Deltas(7).double()(x), torchaudio().compute_deltas(x, 7))
+
+
+@pytest.mark.parametrize("snip_edges", [True, False])
+@pytest.mark.parametrize("window", ["povey", "hamming", "hanning", "blackman", "rectangular"])
+def test_fbank_is_torchaudios(window, snip_edges):
+    kaldi, x = torchaudio("compliance.kaldi"), noise(1, 4000) * 3000
+    options = {"window_type": window, "num_mel_bins": 23, "sample_frequency": 8000.0, "snip_edges": snip_edges}
+    expected = kaldi.fbank(x, dither=0.0, **options).T
+    got = KaldiFbank(8000, 23, window=window, snip_edges=snip_edges).double()(x)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 # --------------------------------------------------------------------------- over time
