@@ -31,9 +31,6 @@ from torchstreamer.audio import (
 )
 from torchstreamer.testing import verify_stream
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
