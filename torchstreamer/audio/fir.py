@@ -1,6 +1,6 @@
 """Filters with a finite response, by direct products or by the Fourier transform. TorchScript compiles this file."""
 
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -87,57 +87,62 @@ class FIR(nn.Module):
             )
 
     def initial(self, x: Tensor) -> List[Tensor]:
-        """Nothing came: the last samples, ``[B, C, n - 1]``, and how long none was not finite, ``[B, C]``."""
+        """The last samples, of which none came, ``[B, C, n - 1]``, and how many outputs are spoiled, ``[B, C]``."""
         past = torch.zeros([x.size(0), x.size(1), max(self.length - 1, 1)], dtype=x.dtype, device=x.device)
-        return [past, torch.full([x.size(0), x.size(1)], self.length, dtype=torch.int64, device=x.device)]
+        return [past, torch.zeros([x.size(0), x.size(1)], dtype=torch.int64, device=x.device)]
 
     def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         """A chunk, filtered, and the state after it."""
-        past, since = state
+        past, spoiled = state
         n, t = self.length, x.size(2)
-        bad = x.isfinite().logical_not()
-        clean = torch.nan_to_num(x, 0.0, 0.0, 0.0)
-        line = torch.cat([past.to(x.dtype), clean], 2)
-        window = line.narrow(2, line.size(2) - t - n + 1, t + n - 1).to(working(x))
-        y = self._products(window, t) if t <= 2 or n * t <= 65536 else self._transformed(window, t)
-        place = torch.arange(t, device=x.device)
-        count = bad.to(torch.int64).cumsum(2)
-        spoiled = F.pad(count, [n, 0]).narrow(2, 0, t) < count if t > n else count > 0
-        spoiled = spoiled | (place + since.unsqueeze(2) < n)
-        y = torch.where(spoiled, float("nan"), y).to(x.dtype)
-        latest = torch.where(bad, place + 1, torch.zeros_like(place)).amax(2)
-        since = torch.where(latest > 0, t - latest + 1, since + t).clamp(max=n)
-        return y, [line.narrow(2, t, past.size(2)), since]
+        zero = x.detach() * 0  # or nan
+        bad = zero != zero
+        clean = torch.where(bad, 0.0, x)
+        if t <= 2 or n * t <= 65536:
+            line = torch.cat([past.to(x.dtype), clean], 2)
+            y = self._products(self._window(line, t + n - 1))
+        elif t > n:
+            line = torch.cat([past.to(x.dtype), clean], 2)
+            y = self._in_pieces(self._window(line, t + n - 1), t)
+        else:
+            size, gain = _blocks(t)
+            parts = (n + size - gain - 1) // (size - gain)
+            span = gain + parts * (size - gain)
+            before = torch.zeros([x.size(0), x.size(1), span - t - past.size(2)], dtype=x.dtype, device=x.device)
+            line = torch.cat([before, past.to(x.dtype), clean], 2)
+            y = self._in_partitions(self._window(line, span), t, size, gain, parts)
+        place = torch.arange(1, t + 1, device=x.device)
+        if t <= n:
+            y = y + zero.cumsum(2)
+        else:
+            count = bad.to(torch.int64).cumsum(2)
+            y = torch.where(F.pad(count, [n, 0]).narrow(2, 0, t) < count, float("nan"), y)
+        y = torch.where(place <= spoiled.unsqueeze(2), float("nan"), y)
+        latest = (bad * place).amax(2)
+        spoiled = torch.where(latest > 0, latest + (n - 1), spoiled) - t
+        return y.to(x.dtype), [line.narrow(2, line.size(2) - past.size(2), past.size(2)), spoiled.clamp(min=0)]
 
-    def _products(self, window: Tensor, t: int) -> Tensor:
+    def _window(self, line: Tensor, n: int) -> Tensor:
+        return line.narrow(2, line.size(2) - n, n).to(working(line))
+
+    def _products(self, window: Tensor) -> Tensor:
         taps = self.taps.to(window.dtype).flip([-1]).unsqueeze(-1)
         return torch.matmul(window.unfold(2, self.length, 1), taps).squeeze(3)
 
-    def _transformed(self, window: Tensor, t: int) -> Tensor:
-        # Blocks of `size` samples give `gain` outputs each. In chunks shorter than the response these are the chunk,
-        # and the blocks are partitions of the response; in longer ones a block sees all of it, and blocks are pieces
-        # of the chunk.
-        n = self.length
-        size = 256
-        while size < (4 * n if t > n else 2 * t):
+    def _in_pieces(self, window: Tensor, t: int) -> Tensor:
+        # Blocks are pieces of the chunk, and each sees all of the response.
+        n, size = self.length, 256
+        while size < 4 * n:
             size *= 2
-        if t > n:
-            gain = size - n + 1
-            parts = 1
-            window = F.pad(window, [0, -t % gain])
-        else:
-            gain = _even(t)
-            step = size - gain
-            parts = (n + step - 1) // step
-            missing = size + (parts - 1) * step - window.size(2)
-            window = (
-                F.pad(window, [missing, 0]) if missing > 0 else window.narrow(2, -missing, window.size(2) + missing)
-            )
-        spectra = torch.fft.rfft(window.unfold(2, size, size - gain if parts > 1 else gain))
+        gain = size - n + 1
+        spectra = torch.fft.rfft(F.pad(window, [0, -t % gain]).unfold(2, size, gain))
+        product = spectra * self._spectrum(size, n, 1, window)
+        return torch.fft.irfft(product, size).narrow(3, n - 1, gain).flatten(2).narrow(2, 0, t)
+
+    def _in_partitions(self, window: Tensor, t: int, size: int, gain: int, parts: int) -> Tensor:
+        # Blocks are what partitions of the response see, which together give the chunk.
+        spectra = torch.fft.rfft(window.unfold(2, size, size - gain))
         product = spectra * self._spectrum(size, size - gain, parts, window)
-        if t > n:
-            y = torch.fft.irfft(product, size).narrow(3, n - 1, gain)
-            return y.flatten(2).narrow(2, 0, t)
         return torch.fft.irfft(product.sum(2), size).narrow(2, size - t, t)
 
     def _spectrum(self, size: int, step: int, parts: int, like: Tensor) -> Tensor:
@@ -175,12 +180,12 @@ class FIR(nn.Module):
         return f"length={self.length}" + (f", channels={self.channels}" if self.channels > 0 else "")
 
 
-def _even(t: int) -> int:
-    # The next power of two, so that the taps are cut alike for many lengths of chunks.
+def _blocks(t: int) -> Tuple[int, int]:
+    """How many samples a transform takes, and how many outputs it gives at most: alike for many lengths of chunks."""
     gain = 1
     while gain < t:
         gain *= 2
-    return gain
+    return max((4 if gain <= 512 else 2) * gain, 256), gain
 
 
 @register_streamer(FIR)
@@ -206,10 +211,22 @@ class FIRStream(ModuleRecurrenceStream):
 
     def __init__(self, net: FIR) -> None:
         require_plain(net, FIR)
-        super().__init__(net, names=["past", "since"])
+        super().__init__(net, names=["past", "spoiled"])
         self.reach = Reach.window(net.length, left=net.length - 1)
         self.aliasing = 0
         self.keeps_dtype = True
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if x is None:
+            return None
+        if not self.memory.started():
+            self.memory.keep(self.net.initial(x))
+        y, state = self.net.advance(x, self.memory.rows())
+        if x.size(2) <= self.net.length:
+            self.memory.take(state)
+        else:  # which would keep the chunk
+            self.memory.keep(state)
+        return y
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -95,10 +95,10 @@ class Preemphasis(FIR):
         self.first = initial == "first"
 
     def initial(self, x: Tensor) -> List[Tensor]:
-        """The sample before the first one, and that it is a finite number."""
+        """The sample before the first one, and that it spoils nothing."""
         first = x.narrow(2, 0, 1)
         past = torch.nan_to_num(first, 0.0, 0.0, 0.0) if self.first else torch.zeros_like(first)
-        return [past, torch.full([x.size(0), x.size(1)], self.length, dtype=torch.int64, device=x.device)]
+        return [past, torch.zeros([x.size(0), x.size(1)], dtype=torch.int64, device=x.device)]
 
     def extra_repr(self) -> str:
         return f"{self.coefficient:g}, initial='{'first' if self.first else 'zero'}'"
@@ -257,7 +257,7 @@ class FadeStream(WindowStream):
         >>> from torchstreamer.audio import Fade
         >>> stream = pts.create_stream(Fade(0, 2))
         >>> stream(torch.ones(1, 3)), stream.flush()
-        (tensor([[1.]]), tensor([[1., 0.]]))
+        (tensor([[1., 1.]]), tensor([[0.]]))
     """
 
     fresh = True
