@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from report import write_between_markers
+from tables import described, ends, markdown, ratio
 from timing import interleave, machine, quartiles, tail
 from torch import Tensor, nn
 
@@ -121,25 +122,20 @@ def measure(
 
 def table(cases: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The figures as markdown."""
-    lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, 1 thread; torch {facts['torch']}, Python {facts['python']}, "
-        f"{facts['system']}; {facts['rounds']} rounds.",
-        "",
-        "| model | contender | chunk, ms | by offline | its own streaming by it | p99.9, ms | maximum, ms | steps |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for case in cases:
         times = case["seconds"]
+        peer = times.get("its own streaming")
         for each, seconds in times.items():
-            by = quartiles([a / b for a, b in zip(seconds, times["offline"], strict=True)])[1]
-            peer = times.get("its own streaming", [])
-            gain = f"**{quartiles([a / b for a, b in zip(peer, seconds, strict=True)])[1]:.2f}**" if peer else "-"
-            ends = case["tails"].get(each)
-            shown = f"{1e3 * ends[0]:.2f} | {1e3 * ends[1]:.2f} | {ends[2]:,}" if ends else "- | - | -"
-            asked = " (at most 1.3)" if each == "ours, compiled" and "Conformer" in case["name"] else ""
+            most = 1.3 if each == "ours, compiled" and "Conformer" in case["name"] else None
+            by = ratio(seconds, times["offline"], most)
+            gain = ratio(peer, seconds) if peer else "-"
+            *last, count = case["tails"].get(each, (0,))
+            steps = f"{count:,}" if count else "-"
             cost = f"{1e3 * quartiles(seconds)[1]:.2f}"
-            lines.append(f"| {case['name']} | {each} | {cost} | **{by:.2f}**{asked} | {gain} | {shown} |")
-    return "\n".join(lines) + "\n"
+            rows.append([case["name"], each, cost, by, gain, *ends(last, 1e-3, 2), steps])
+    columns = ["model", "contender", "chunk, ms", "by offline", "its own streaming by it"]
+    return markdown(described(facts), [*columns, "p99.9, ms", "maximum, ms", "steps"], rows, 2)
 
 
 def main() -> None:
