@@ -75,6 +75,11 @@ def streamed(step: Callable[[Tensor], Tensor | None], x: Tensor, chunk: int) -> 
     return torch.cat([y for y in map(step, x.split(chunk, -1)) if y is not None], -1)
 
 
+def told(*at: Any) -> None:
+    """Print how far it is."""
+    print("  ", *at, flush=True)
+
+
 def measure(
     name: str,
     net: nn.Module,
@@ -88,14 +93,14 @@ def measure(
     signal, x = torch.randn(1, channels, OFFLINE_FRAMES), torch.randn(1, channels, chunk)
     print(f"{name}: capturing", flush=True)
     example = torch.randn(1, channels, 6 * chunk + 5)
-    stream = pts.create_stream(net, example=example)
+    stream = pts.create_stream(net, example=example, progress=told)
     expected = net(signal[..., :frames])
     print(f"{name}: scripting", flush=True)
-    scripted = torch.jit.script(pts.create_stream(net, example=example))
+    scripted = torch.jit.script(stream)
     steps: dict[str, Callable[[Tensor], Any]] = {"ours": stream, "ours, scripted": scripted}
     if args.backend:
         print(f"{name}: compiling", flush=True)
-        own = dict(autotune=False, time_limit_s=args.time_limit, progress=lambda *at: print("  ", *at, flush=True))
+        own = dict(autotune=False, time_limit_s=args.time_limit, progress=told)
         steps["ours, compiled"] = pts.compile(stream, chunk, backend=args.backend, **own)
     if peer is not None:
         steps["its own streaming"] = peer
