@@ -11,8 +11,9 @@ class _Entry:
     # nn.Module finds a submodule, parameter or buffer only after Python has looked everywhere else, which costs as much
     # as a tensor operation. The tables of the module stay what they are: this only reads them.
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, name: str) -> None:
         self.table = table
+        self.name = name
 
     def __set_name__(self, owner: Type[nn.Module], name: str) -> None:
         self.name = name
@@ -26,10 +27,11 @@ class _Entry:
             return nn.Module.__getattr__(module, self.name)
 
 
-def entry(table: str) -> Any:
+def entry(table: str, name: str = "") -> Any:
     """A class attribute that finds what a module registered under its name at once.
 
     Args:
         table: where the module most likely keeps it, ``"_modules"``, ``"_parameters"`` or ``"_buffers"``
+        name: for an attribute that is added to a class that is made already; others know theirs
     """
-    return _Entry(table)
+    return _Entry(table, name)

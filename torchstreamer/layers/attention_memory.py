@@ -178,6 +178,24 @@ class AttentionMemory(nn.Module):
         self.steady_mask = mask is not None
         return Faced(asked, faced, i, j, mask)
 
+    def expect(self) -> None:
+        """Let `take_again` serve chunks like the last one, if these change nothing but the keys."""
+        if self.steady > 0:
+            self.keys.expect(self.steady)
+
+    def take_again(self, k: Tensor, t: int) -> Tensor:
+        """What `take` does in its steady state, with chunks of the ring's period; the queries are the chunk's own.
+
+        Args:
+            k: key-side values of the new samples, of the dtype of those held, while memory may be written in place
+            t: their number
+
+        Returns:
+            the keys that they face; positions and the mask are those of the last step
+        """
+        first = self.keys.advance(k, t)
+        return self.keys.data.narrow(1, first, self.made_for[2]).transpose(1, 2)
+
     def require_room(self, x: Tensor) -> None:
         """Refuse a chunk ``[B, C, t]`` that makes the signal of a row longer than the longest."""
         if self.longest >= 0:
