@@ -1,10 +1,11 @@
 """Faster access to what a module has registered."""
 
-from typing import Any, Optional, Type
+from typing import Any, List, Optional, Set, Type
 
+import torch
 from torch import nn
 
-__all__ = ["entry"]
+__all__ = ["entry", "every_module", "has"]
 
 
 class _Entry:
@@ -35,3 +36,28 @@ def entry(table: str, name: str = "") -> Any:
         name: for an attribute that is added to a class that is made already; others know theirs
     """
     return _Entry(table, name)
+
+
+def every_module(root: nn.Module) -> List[Any]:
+    """The modules in ``root``, itself included, each once, in the order of ``root.modules()``."""
+    found: List[Any] = []
+    seen: Set[int] = set()
+    waiting: List[nn.Module] = [root]
+    while waiting:
+        m = waiting.pop()
+        if id(m) in seen:
+            continue
+        seen.add(id(m))
+        found.append(m)
+        waiting += [child for child in reversed(m._modules.values()) if child is not None]
+    return found
+
+
+def has(module: nn.Module, name: str) -> bool:
+    """Whether a module, or its class, has an attribute that is no parameter, buffer or submodule.
+
+    ``hasattr`` tells the same, but to find out that there is none takes as long as a tensor operation.
+    """
+    if isinstance(module, torch.jit.ScriptModule):  # which keeps its attributes elsewhere
+        return hasattr(module, name)
+    return name in module.__dict__ or hasattr(type(module), name)

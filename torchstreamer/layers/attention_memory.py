@@ -231,7 +231,7 @@ class AttentionMemory(nn.Module):
     # ------------------------------------------------------------------ inside
 
     def _begin(self, q: Tensor, k: Tensor) -> None:
-        self.keys.fill(k, self.back[0], 0.0)
+        self.keys.fill(k, self.back[0], 0.0, plain_inference())
         self.queries.fill(q, 0, 0.0)
         if self.prefix > 0:
             self.sinks.keep([k.new_zeros([k.size(0), self.prefix, k.size(1)])])
@@ -291,10 +291,11 @@ class AttentionMemory(nn.Module):
 
     def _of_young_rows(self, seen: Optional[Tensor], start: Tensor, n: int, m: int, turn: int, like: Tensor) -> Tensor:
         # The mask while there are slots that were never filled; `start` [B, 1] is the position of the first one.
-        position = start + torch.arange(n, device=like.device)
-        there = (position >= 0).unsqueeze(1)
+        slots = torch.arange(n, device=like.device).unsqueeze(0)
+        there = (slots >= -start).unsqueeze(1)
         mask = there.expand(-1, m, -1) if seen is None else seen & there
         if self.prefix > 0:
+            position = start + slots
             place = torch.arange(turn, turn + m, device=like.device)
             newest = torch.tensor(self.hi, device=like.device)[torch.remainder(place, self.period)]
             newest = newest + (place - torch.remainder(place, self.period)) - turn
