@@ -25,7 +25,7 @@ class WeNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = WeNetConformer()
+        self.net = WeNetConformer(max_len=LONGEST)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.mT).mT
