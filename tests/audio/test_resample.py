@@ -45,8 +45,11 @@ def off(y, expected):
 # --------------------------------------------------------------------------- the formula
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("source", "target"), PAIRS)
+@pytest.mark.parametrize(
+    ("source", "target", "method"),
+    [(*pair, METHODS[0]) for pair in PAIRS]
+    + [pytest.param(*pair, METHODS[1], marks=[pytest.mark.slow] if pair in PAIRS[4:] else []) for pair in PAIRS],
+)
 def test_is_the_formula(source, target, method):
     net = Resample(source, target, method)
     stream = pts.create_stream(net)
@@ -222,7 +225,9 @@ def test_published(
     [
         pytest.param((1, 1, 100, 16000, 48000, "sinc_interp_hann", 6, 0.99, BETA), id="example"),
         pytest.param((7, 0, 55, 44100, 48000, "sinc_interp_kaiser", 3, 0.8, 9.0), id="one axis"),
-        pytest.param((10, 2, 90, 48000, 22050, "sinc_interp_hann", 20, 0.05, BETA), id="long filter"),
+        pytest.param(
+            (10, 2, 90, 48000, 22050, "sinc_interp_hann", 20, 0.05, BETA), id="long filter", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_published_scripted(case):
