@@ -158,7 +158,7 @@ def table(cases: list[dict[str, Any]], responses: list[dict[str, Any]], facts: d
         f"{facts['cpu']}, {facts['cores']} cores, 1 thread; torch {facts['torch']}, Python {facts['python']}, "
         f"{facts['system']}; {facts['rounds']} rounds.",
         "",
-        "| 4 sections, rows × samples | contender | per chunk, µs | per sample, ns | by sosfilt | in silence, by in sound |",
+        "| rows × samples | contender | per chunk, µs | per sample, ns | by sosfilt | in silence, by in sound |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for case in cases:

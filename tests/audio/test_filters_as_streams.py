@@ -1,6 +1,8 @@
 """Filters, fades and meters against every rule of the contract, and in files."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,10 @@ from torchstreamer.audio import (
     butterworth,
 )
 from torchstreamer.testing import verify_stream
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+
+from runner_calls import GRAPH, PACKAGE, SCRIPT
 
 
 def values(*shape: int) -> torch.Tensor:
@@ -53,8 +59,21 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETS)
+# One of each kind; the others run with the great counts.
+SLOW = (
+    "LFilter",
+    "SOSFilter, each channel",
+    "SOSFilter, trained",
+    "FIR",
+    "FIR, transformed",
+    "Fade, both",
+    "Level, rms",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.long) for name in NETS]
+)
 def test_every_rule(name: str) -> None:
     # That the first sample of a fade in is 0 is known before that sample is known to be none of the end.
     single = False if name == "Fade, both" else None
@@ -77,9 +96,40 @@ def test_static_rows(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
-@pytest.mark.parametrize("name", ["SOSFilter", "FIR, transformed", "Fade, both", "Loudness"])
-def test_files(name: str, suffix: str, tmp_path) -> None:
+def test_models_that_hold_filters_are_captured() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.low, self.room, self.fade = NETS["SOSFilter"](), FIR(values(500)), Fade(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fade(self.room(self.low(x) * 2 + 1)).abs()
+
+    net, x = Model().eval(), values(1, 2, 300)
+    stream = pts.create_stream(net, example=x)
+    with torch.no_grad():
+        pieces = [stream(piece) for piece in x.split([1, 50, 100, 149], -1)] + [stream.flush()]
+        y = torch.cat([piece for piece in pieces if piece is not None], -1)
+        torch.testing.assert_close(y, net(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("net", [SOSFilter(butterworth("lowpass", 100, 20)), FIR(values(500))])
+def test_modules_export_by_themselves(net: nn.Module) -> None:
+    x = values(1, 2, 300)
+    torch.testing.assert_close(torch.export.export(net, (x,)).module()(x), net(x))
+
+
+@pytest.mark.parametrize("suffix", [SCRIPT, PACKAGE, GRAPH])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("FIR, transformed", marks=pytest.mark.slow),
+        pytest.param("Loudness", marks=pytest.mark.slow),
+        pytest.param("SOSFilter, each channel", marks=pytest.mark.long),
+        pytest.param("Fade, both", marks=pytest.mark.long),
+    ],
+)
+def test_files(name: str, suffix: str, tmp_path: Path) -> None:
     net, x = NETS[name]().eval(), values(1, 2, 330)
     path = tmp_path / f"filter{suffix}"
     options = {} if suffix == ".pt" else {"chunk": 32, "channels": 2}

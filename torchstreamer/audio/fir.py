@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core.reach import Reach
 from ..core.registry import register_streamer, require_plain
+from ..core.tracing import compiling
 from ..errors import StreamInputError
 from ..layers.accumulating import working
 from ..layers.linear_recurrence import hold
@@ -156,12 +157,14 @@ class FIR(nn.Module):
             kept = self.kept[size * 65536 + parts]
             if kept.device == like.device and kept.element_size() == 2 * like.element_size():
                 return kept
+        kept = self._transform(taps.detach(), size, step, parts, like)
+        if compiling():
+            return kept
         if not known:
             empty: Dict[int, Tensor] = {}
             self.kept = empty
             self.seen = taps.detach()
             self.version = version
-        kept = self._transform(taps.detach(), size, step, parts, like)
         self.kept[size * 65536 + parts] = kept
         return kept
 

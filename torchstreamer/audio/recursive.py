@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.registry import register_streamer, require_plain
+from ..core.tracing import compiling
 from ..errors import StreamInputError
 from ..layers.accumulating import accumulator, working
 from ..layers.recurrent import ModuleRecurrenceStream
@@ -125,6 +126,8 @@ class RecursiveFilter(nn.Module):
                 stale = stale or version_of(weight) != self.versions[i] or not self.seen[i].is_set_to(weight)
         if stale:
             kept = block_tables(self.sections(x).detach(), x)
+            if compiling():
+                return kept
             seen: List[Tensor] = []
             versions: List[int] = []
             for weight in weights:

@@ -11,6 +11,7 @@ from torch.jit import is_scripting
 
 __all__ = [
     "autocasting",
+    "compiling",
     "in_place",
     "inference_mode",
     "plain_inference",
@@ -93,6 +94,13 @@ def recording() -> bool:
     """Whether a step is recorded or compiled, so that nothing may be decided by values."""
     if not is_scripting():
         return is_compiling() or recorded_form() != ""
+    return False
+
+
+def compiling() -> bool:
+    """Whether torch compiles or exports this, so that nothing may be kept that is made now."""
+    if not is_scripting():
+        return is_compiling()
     return False
 
 
