@@ -141,6 +141,7 @@ class STFTStream(WindowStream):
 
     fresh = True
     net = entry("_modules")
+    pad = entry("_modules")
 
     def __init__(self, net: STFT) -> None:
         require_plain(net, STFT)
