@@ -136,6 +136,7 @@ class FramesStream(WindowStream):
     """
 
     net = entry("_modules")
+    pad = entry("_modules")
 
     def __init__(self, net: nn.Module, field: int, stride: int, pad: Optional[Pad1dStream] = None) -> None:
         reach = Reach.window(field, stride)
