@@ -17,6 +17,7 @@ from torch import nn
 import torchstreamer as pts
 import torchstreamer.analysis
 import torchstreamer.data
+import torchstreamer.models
 import torchstreamer.testing
 
 PUBLIC = {
@@ -171,7 +172,7 @@ def test_every_module_is_documented_and_lists_what_exists(name):
     "thing",
     [
         getattr(module, name)
-        for module in (pts, torchstreamer.analysis, torchstreamer.data, torchstreamer.testing)
+        for module in (pts, torchstreamer.analysis, torchstreamer.data, torchstreamer.models, torchstreamer.testing)
         for name in module.__all__
     ],
     ids=lambda thing: getattr(thing, "__name__", str(thing)),
