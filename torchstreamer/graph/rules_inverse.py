@@ -8,7 +8,7 @@ from ..core.lengths import LengthFunction
 from ..layers.overlap_add import OverlapAdd1d, OverlapAdd1dStream
 from ..layers.taper import Taper
 from .lowering import Lowering, remade, rule
-from .ops.inverses import SourcedTaper, frames_of, whole_inverse
+from .ops.inverses import frames_of, whole_inverse
 from .rules_length import settle
 from .values import Replay, Static, Value
 
@@ -25,7 +25,7 @@ def istft(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     shape = tuple(width if axis == x.time - 1 else size for axis, size in enumerate(x.shape))
     frames = low.step(node, x, recipe, shape=shape, dtype=x.dtype.to_real())
     frames.fresh = True
-    taper = _taper(low, window, width)
+    source = _window(low, window, width)
     result = low.value(node, node.meta["val"], None, 0)
     if result is None:
         raise low.refuse(
@@ -38,13 +38,13 @@ def istft(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     left = (n_fft // 2 if a["center"] else 0) - before
     if a["length"] is None:
         right = (n_fft // 2 if a["center"] else 0) - (n_fft - width - before)
-        return low.stream(node, frames, _overlap(low, node, taper, hop, left, right), True)
+        return low.stream(node, frames, _overlap(low, node, source, hop, left, right), True)
     # Samples that the longest signal with so many frames takes from where its last one begins.
     furthest = max(result.length(n) - (x.length(n) - 1) * hop for n in _lengths(low, x))
     right = max(width - left - furthest, 0)
     if furthest + left > width:
         right = min(before + width - n_fft, 0)  # torch asks for an envelope up to the end of a whole frame
-    stream = _overlap(low, node, taper, hop, left, right)
+    stream = _overlap(low, node, source, hop, left, right)
     frames_in: LengthFunction = x.length
 
     def natural(n: int) -> int:
@@ -64,13 +64,13 @@ def _lengths(low: Lowering, x: Value) -> List[int]:
     return [*low.lengths, *(n for n in range(start, start + min(x.clock.hop, 4096) * unit) if low.capture.valid(n))]
 
 
-def _taper(low: Lowering, window: Any, width: int) -> nn.Module:
-    return Taper("ones", width) if window is None else SourcedTaper(low.weights.source(window))
+def _window(low: Lowering, window: Any, width: int) -> nn.Module:
+    return Taper("ones", width) if window is None else low.weights.source(window)
 
 
-def _overlap(low: Lowering, node: fx.Node, taper: nn.Module, hop: int, left: int, right: int) -> OverlapAdd1dStream:
+def _overlap(low: Lowering, node: fx.Node, window: nn.Module, hop: int, left: int, right: int) -> OverlapAdd1dStream:
     try:
-        return OverlapAdd1dStream(OverlapAdd1d(taper, hop, left, right))
+        return OverlapAdd1dStream(OverlapAdd1d(window, hop, left, right))
     except ValueError as error:
         reason, _, remedy = str(error).partition(": ")[2].rpartition("; ")
         raise low.refuse(node, "zero_envelope", reason, remedy) from None

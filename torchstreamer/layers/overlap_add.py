@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ..core.fast_attributes import entry
 from ..core.registry import require_plain
+from ..core.tracing import plain_inference
 from ..errors import StreamInputError
 from .conv_transpose import TransposedStream, marked
+from .weights import PackedWeight
 
 __all__ = ["OverlapAdd1d", "OverlapAdd1dStream", "smallest_envelope"]
 
@@ -27,8 +29,7 @@ class OverlapAdd1d(nn.Module):
     sum, nor to the envelope, so its edges are right by themselves.
 
     Args:
-        taper: a `Taper`, the window by which frames of ``W`` samples have been weighed twice; or another module whose
-            ``squared()`` gives their weights ``[W]``
+        window: gives the window ``[W]`` by which frames have been weighed twice, as a `Taper` does
         stride: samples from one frame to the next
         left: samples cropped at the start
         right: samples cropped at the end
@@ -45,11 +46,11 @@ class OverlapAdd1d(nn.Module):
     __constants__ = ["width", "stride", "left", "right"]
 
     def __init__(
-        self, taper: nn.Module, stride: int, left: int = 0, right: int = 0, unread: Optional[int] = None
+        self, window: nn.Module, stride: int, left: int = 0, right: int = 0, unread: Optional[int] = None
     ) -> None:
         super().__init__()
-        self.taper = taper
-        weights: Tensor = taper.squared()  # type: ignore[operator]
+        self.window = window
+        weights: Tensor = window().detach() ** 2
         self.width = weights.size(0)
         self.stride = stride
         self.left = left
@@ -80,8 +81,8 @@ class OverlapAdd1d(nn.Module):
         """The uncropped sums of frames, of which the last channel says whether they are there, by 1 or 0."""
         frames = x.narrow(1, 0, x.size(1) - 1)
         there = x.narrow(1, x.size(1) - 1, 1)
-        weights: Tensor = self.taper.squared()  # type: ignore[operator]
-        frames = torch.cat([frames, there * weights.unsqueeze(1)], 1)
+        window: Tensor = self.window()
+        frames = torch.cat([frames, there * (window * window).unsqueeze(1)], 1)
         span = (x.size(2) - 1) * self.stride + self.width
         sums = F.fold(frames, [1, span], [1, self.width], stride=[1, self.stride]).squeeze(2)
         envelope = sums.narrow(1, sums.size(1) - 1, 1)
@@ -108,6 +109,18 @@ def smallest_envelope(weights: Tensor, stride: int, left: int, right: int) -> fl
     return least
 
 
+class _Envelope(PackedWeight):
+    # The squared window cut into hops, that of the oldest frame first: ``[taps, stride]``.
+    def __init__(self, source: nn.Module, stride: int, taps: int) -> None:
+        super().__init__(source)
+        self.stride = stride
+        self.taps = taps
+
+    def pack(self, weight: Tensor) -> Tensor:
+        squares = F.pad(weight * weight, [0, self.taps * self.stride - weight.size(0)])
+        return squares.view(self.taps, self.stride).flip([0])
+
+
 class OverlapAdd1dStream(TransposedStream):
     """Stream of an `OverlapAdd1d`. A sample comes when its last frame has, and is sure to be there.
 
@@ -116,13 +129,20 @@ class OverlapAdd1dStream(TransposedStream):
     """
 
     fresh = True
+    __constants__ = [*TransposedStream.__constants__, "whole", "rest"]
+
     marks = True
     net = entry("_modules")
+    envelope = entry("_modules")
 
     def __init__(self, net: OverlapAdd1d) -> None:
         require_plain(net, OverlapAdd1d)
         super().__init__(-1, net.width, net.stride, 1, net.left, net.left - net.right)
         self.net = net
+        self.envelope = _Envelope(net.window, net.stride, self.history + 1)
+        # Hops of a frame, and samples of its last one that are fewer.
+        self.whole = net.width // net.stride
+        self.rest = net.width % net.stride
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
@@ -135,6 +155,35 @@ class OverlapAdd1dStream(TransposedStream):
         if not self.ring.started():
             self.ring.fill(x, self.history, 0.0)
         return self._crop(self._advance(x, final))
+
+    def _advance(self, x: Tensor, final: bool) -> Optional[Tensor]:
+        if final or self.late > 0 or not plain_inference():
+            return self._overlapped(x, final)
+        t = x.size(2)
+        ring = self.ring
+        rows = ring.extend(x, True)
+        first = ring.begin
+        y = self._sums(rows, first, t)
+        ring.retain(rows, first + t, self.history)
+        return y
+
+    def _sums(self, rows: Tensor, first: int, t: int) -> Tensor:
+        # Hop after hop, from the frames in it: the samples that one adds stand a frame less a hop after those of the
+        # one before, so that all of them are a view.
+        b, size = rows.size(0), rows.size(2)
+        s, width, whole, channels = self.stride, self.net.width, self.whole, size // self.net.width
+        taps = self.history + 1
+        row, place = rows.stride(0), rows.storage_offset() + first * size
+        begin = place + (taps - whole) * size + (whole - 1) * s
+        sums = rows.as_strided([b, t, whole, channels, s], [row, size, size - s, width, 1], begin).sum(2)
+        if self.rest > 0:
+            oldest = rows.as_strided([b, t, channels, self.rest], [row, size, width, 1], place + whole * s)
+            sums.narrow(3, 0, self.rest).add_(oldest)
+        there = rows.as_strided([b, t, taps, 1], [row, size, size, 1], place + size - 1)
+        # In front of the first frame nothing is, and all of that is cropped.
+        envelope = (there * self.envelope.matrix()).sum(2)
+        sums = sums / envelope.unsqueeze(2)
+        return sums.transpose(1, 2).reshape(b, channels, t * s)
 
     def overlap(self, x: Tensor) -> Tensor:
         """The frames added, uncropped."""
@@ -154,7 +203,7 @@ class OverlapAdd1dStream(TransposedStream):
 
     def anchor(self) -> Optional[Tensor]:
         """The window says dtype and device."""
-        return self.net.taper.squared()
+        return self.envelope.anchor()
 
     def extra_repr(self) -> str:
         return self.net.extra_repr()

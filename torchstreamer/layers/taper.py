@@ -4,7 +4,9 @@ import math
 from typing import Any, Callable, Dict, Optional, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .weights import WeightSource, version_of
 
 __all__ = ["Taper", "made_window"]
 
@@ -44,7 +46,7 @@ def made_window(name: str, length: int, dtype: Optional[torch.dtype] = None, per
     return _WINDOWS[name](torch.arange(length, dtype=torch.float64) / turns).to(dtype or torch.get_default_dtype())
 
 
-class Taper(nn.Module):
+class Taper(WeightSource):
     """A window ``[length]``. One with a name is as exact as the dtype it is moved to.
 
     Args:
@@ -72,13 +74,17 @@ class Taper(nn.Module):
             values = window.detach().clone()
         self.register_buffer("values", values, persistent=False)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames ``[…, length]``, weighed."""
-        return frames * self.values
+    def forward(self) -> Tensor:
+        """The window."""
+        return self.values
 
-    def squared(self) -> Tensor:
-        """What frames that were weighed twice sum up to."""
-        return self.values * self.values
+    def anchor(self) -> Tensor:
+        """It says dtype and device."""
+        return self.values
+
+    def version(self) -> int:
+        """Changes with every in-place change; -1 if that cannot be known."""
+        return version_of(self.values)
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Taper":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

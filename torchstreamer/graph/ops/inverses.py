@@ -3,9 +3,9 @@
 from typing import Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["SourcedTaper", "frames_of", "whole_inverse"]
+__all__ = ["frames_of", "whole_inverse"]
 
 
 def frames_of(x: Tensor, n_fft: int, width: int, window: Optional[Tensor], normalized: bool) -> Tensor:
@@ -30,24 +30,3 @@ def whole_inverse(
 ) -> Tensor:
     """What the operator of a capture stands for."""
     return torch.istft(x, n_fft, hop, width, window, center, normalized, True, length)
-
-
-class SourcedTaper(nn.Module):
-    """A window that a model's own tensor, or what it computes of its tensors, gives.
-
-    Args:
-        source: gives the window ``[width]``
-    """
-
-    def __init__(self, source: nn.Module) -> None:
-        super().__init__()
-        self.source = source
-
-    def forward(self) -> Tensor:
-        """The window."""
-        return self.source()
-
-    def squared(self) -> Tensor:
-        """What frames that were weighed twice sum up to."""
-        window = self.source()
-        return window * window
