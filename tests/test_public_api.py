@@ -18,7 +18,16 @@ import torchstreamer as pts
 import torchstreamer.analysis
 import torchstreamer.audio
 import torchstreamer.data
+import torchstreamer.models
 import torchstreamer.testing
+
+PACKAGES = (
+    torchstreamer.analysis,
+    torchstreamer.audio,
+    torchstreamer.data,
+    torchstreamer.models,
+    torchstreamer.testing,
+)
 
 PUBLIC = {
     "AlibiBias",
@@ -170,11 +179,7 @@ def test_every_module_is_documented_and_lists_what_exists(name):
 
 @pytest.mark.parametrize(
     "thing",
-    [
-        getattr(module, name)
-        for module in (pts, torchstreamer.analysis, torchstreamer.audio, torchstreamer.data, torchstreamer.testing)
-        for name in module.__all__
-    ],
+    [getattr(module, name) for module in (pts, *PACKAGES) for name in module.__all__],
     ids=lambda thing: getattr(thing, "__name__", str(thing)),
 )
 def test_every_exported_name_is_documented(thing):
