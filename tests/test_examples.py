@@ -183,8 +183,8 @@ def test_networks_trained_on_streams_use_their_memory(tmp_path):
     for line, told in zip(done.stdout.splitlines(), quoted.splitlines(), strict=True):
         number = re.compile(r"\d+\.\d+")
         assert number.sub("", line) == number.sub("", told)
-        # The text is that of the documentation, which changes.
-        assert float(number.search(line)[0]) == pytest.approx(float(number.search(told)[0]), rel=0.1)
+        # The text differs a little from one version of Python to another.
+        assert float(number.search(line)[0]) == pytest.approx(float(number.search(told)[0]), rel=0.05)
 
 
 def test_sound_files_stream_exactly(tmp_path):

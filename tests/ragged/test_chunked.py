@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import numpy as np
@@ -170,8 +171,39 @@ def test_several_inputs_and_outputs():
     for misfit in (inputs[:0], (*inputs, inputs[0])):
         with pytest.raises(pts.StreamInputError, match="^invalid_chunk: "):
             chunked(*misfit)
-    with pytest.raises(pts.StreamInputError, match="^invalid_lengths: "):
-        chunked(*inputs, lengths=[1, 2])
+    lengths = [90, 37]
+    padded = [x.clone() for x in inputs]
+    padded[0][1, 37:] = padded[1][1, :, 74:] = math.nan
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            found = chunked(*padded, lengths=lengths)
+            for row, n in enumerate(lengths):
+                whole = net(
+                    inputs[0][row : row + 1, :n], inputs[1][row : row + 1, :, : 2 * n], inputs[2][row : row + 1]
+                )
+                mixed, low = found["mixed"][row], found["low"][row]
+                torch.testing.assert_close(mixed[:n], whole["mixed"][0])
+                torch.testing.assert_close(low[:, :n], whole["low"][0])
+                assert mixed.shape == (90, 4) and not mixed[n:].any() and not low[:, n:].any()
+    with torch.no_grad():
+        assert chunked(*padded, lengths=lengths, out=outs)["mixed"] is outs[0]
+        torch.testing.assert_close(outs, list(found.values()))
+    for wrong in ([91, 3], [3], [-1, 3]):
+        with pytest.raises(pts.StreamInputError, match="^invalid_lengths: "):
+            chunked(*inputs, lengths=wrong)
+
+
+def test_lengths_of_models_of_other_axes():
+    conv = nn.Conv2d(1, 3, 3, padding=1, stride=(2, 1)).double()
+    chunked = pts.ChunkModule(conv, 8, example=torch.randn(2, 1, 6, 16, dtype=torch.float64))
+    x, lengths = torch.randn(3, 1, 6, 40, dtype=torch.float64), [40, 9, 0]
+    x[1, ..., 9:] = x[2] = math.nan
+    found = chunked(x, lengths=lengths)
+    assert found.shape == (3, 3, 3, 40)
+    for y, row, n in zip(found, x, lengths, strict=True):
+        assert not y[..., n:].any()
+        if n:
+            torch.testing.assert_close(y[..., :n], conv(row[None, ..., :n])[0])
 
 
 def test_memory_maps(tmp_path):

@@ -6,14 +6,14 @@ from typing import Any, Dict, Hashable, Iterable, Iterator, List, Optional, Tupl
 import torch
 from torch import Tensor, nn
 
-from ..errors import StreamInputError, StreamStateError
+from ..errors import StreamInputError
 from .describe import describe
 from .row_pieces import RowInput, RowPiece, stream_for_rows
 from .row_runner import RowRunner
 from .row_table import Batch, DetachedRows, Row, RowTable
 from .state import require_named_tensors, stack_states
 from .stream import BaseStream
-from .turns import Turn, refuse_shallow_copy
+from .turns import SoleTurn, refuse_shallow_copy
 
 __all__ = ["RowPiece", "RowStream"]
 
@@ -72,8 +72,9 @@ class RowStream:
         self._runner = RowRunner(stream, self._table, prompt)
         self._layout = self._runner.layout
         self._signal: Optional[Tensor] = None  # [C, 0], what every piece is like, while there are rows
-        self._turn = Turn()
-        self._busy = False
+        self._turn = SoleTurn(
+            "a step of the same rows", "let handlers and modules leave the rows alone that they run in"
+        )
 
     # ------------------------------------------------------------------ the signals
 
@@ -295,20 +296,12 @@ class RowStream:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         with self._turn:
-            if self._busy:  # the thread that has the turn may take it again
-                raise StreamStateError(
-                    "in_use: a call came while a step of the same rows runs around it; one call at a time was "
-                    "expected; let handlers and modules leave the rows alone that they run in"
-                )
-            self._busy = True
             self._runner.begin()
             try:
                 yield
             except BaseException:
                 self._runner.fail()
                 raise
-            finally:
-                self._busy = False
 
     def _commit(self, changes: Dict[Hashable, Optional[Row]], signal: Optional[Tensor]) -> None:
         self._table.commit(changes)

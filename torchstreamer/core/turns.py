@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import StreamStateError
 
-__all__ = ["Turn", "refuse_shallow_copy", "stays_in_eval"]
+__all__ = ["SoleTurn", "Turn", "refuse_shallow_copy", "stays_in_eval"]
 
 
 class Turn:
@@ -37,6 +37,39 @@ class Turn:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return Turn, ()
+
+
+class SoleTurn(Turn):
+    """A turn that the thread that has it may not take again either, as what runs calls what runs it.
+
+    Args:
+        what: runs around a second call, for the error
+        remedy: what to do
+    """
+
+    __slots__ = ("busy", "remedy", "what")
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__()
+        self.what = what
+        self.remedy = remedy
+        self.busy = False
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        if self.busy:
+            self.lock.release()
+            raise StreamStateError(
+                f"in_use: a call came while {self.what} runs around it; one call at a time was expected; {self.remedy}"
+            )
+        self.busy = True
+
+    def __exit__(self, *error: object) -> None:
+        self.busy = False
+        self.lock.release()
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return SoleTurn, (self.what, self.remedy)
 
 
 def in_use() -> StreamStateError:

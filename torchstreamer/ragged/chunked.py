@@ -2,14 +2,13 @@
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..core.checkpoint import checkpoint_step
 from ..core.registry import create_stream
-from ..core.row_state import RowState
 from ..errors import StreamInputError
+from .uneven_rows import UnevenRows
 from .whole import Result, Signal, device_of
 
 __all__ = ["ChunkModule"]
@@ -74,7 +73,7 @@ class ChunkModule(nn.Module):
 
         Args:
             inputs: as of ``net``
-            lengths: of the rows of a batch ``[B, C, T]``, in samples: what is beyond is padding, which no output
+            lengths: of the rows of a batch, in samples of the (first) input: what is beyond is padding, which no output
                 depends on. The output is as long as without, and zero beyond `output_length` of each row
             out: where to put the output: a tensor or a NumPy array of its shape, or a memory map; values are converted
                 to its dtype. Of a network with several outputs a list with one for each
@@ -175,76 +174,13 @@ class ChunkModule(nn.Module):
             )
         return [Result(where, like.device) for where in outs]
 
-    # ------------------------------------------------------------------ rows of unequal length
-
     def _ragged(self, stream: Any, inputs: Sequence[Any], lengths: Sequence[int], out: Any) -> Any:
-        x, counts = self._checked(stream, inputs, lengths)
-        device = device_of(stream, inputs)
-        state = RowState(stream)
-        (result,) = self._results(out, 1, x)
-        width = stream.output_length(x.shape[-1])
-        going = [row for row, n in enumerate(counts) if n]
-        at = 0
-        for begin in range(0, max(counts, default=0), self.chunk):
-            end = begin + self.chunk
-            ending: Dict[int, List[int]] = {}
-            for row in going:
-                if counts[row] <= end:
-                    ending.setdefault(counts[row], []).append(row)
-            held = None
-            if ending:
-                held = (state.phase(), state.rows(), state.known()) if begin else None
-                for n, rows in ending.items():
-                    self._be_at(stream, state, held, [going.index(row) for row in rows])
-                    y = self._step(stream, [x.piece(begin, n, -1, device, rows)], True)
-                    if y is not None:
-                        result.add_rows(y, rows, at, len(counts), width)
-                left = [row for row in going if counts[row] > end]
-                if left:
-                    self._be_at(stream, state, held, [going.index(row) for row in left])
-                going = left
-            if going:
-                y = self._step(stream, [x.piece(begin, end, -1, device, going)], False)
-                if y is not None:
-                    result.add_rows(y, going, at, len(counts), width)
-                    at += y.shape[-1]
-        if not result.begun and width:
-            self._show(stream, x, result, width, device)
-        return result.get_rows([stream.output_length(n) for n in counts]) if result.begun else None
-
-    def _show(self, stream: Any, x: Signal, result: Result, width: int, device: torch.device) -> None:
-        # Every row is too short: what outputs would look like is seen in one for all of the input.
-        stream.reset()
-        n = x.shape[-1]
-        for begin in range(0, n, self.chunk):
-            end = min(begin + self.chunk, n)
-            y = stream(x.piece(begin, end, -1, device), end == n)
-            if y is not None:
-                result.add_rows(y[..., :0], range(x.shape[0]), 0, x.shape[0], width)
-                break
-
-    def _be_at(self, stream: Any, state: RowState, held: Optional[Tuple[Any, ...]], places: List[int]) -> None:
-        # Let the stream stand where some of the rows stood.
-        if held is None:
-            stream.reset()
-        else:
-            phase, rows, known = held
-            state.go_on(phase, [tensor[places] for tensor in rows], known)
-
-    def _checked(self, stream: Any, inputs: Sequence[Any], lengths: Any) -> Tuple[Signal, List[int]]:
+        signals = self._signals(stream, inputs)
+        takes, gives = _time_axes(stream, signals)
         counts = [int(n) for n in lengths]
-        if len(inputs) != 1 or hasattr(stream, "ports"):
-            raise StreamInputError(
-                "invalid_lengths: lengths came for a model with several inputs or outputs, or another layout; one "
-                "signal [B, C, T] was expected; compute each row by itself"
-            )
-        x = Signal(inputs[0])
-        if len(x.shape) != 3 or len(counts) != x.shape[0] or any(not 0 <= n <= x.shape[2] for n in counts):
-            raise StreamInputError(
-                f"invalid_lengths: lengths {counts[:8]} came for an input of shape {list(x.shape)}; [B, C, T] was "
-                "expected, and for each row a whole number from 0 to T; pad rows to the longest"
-            )
-        return x, counts
+        uneven = UnevenRows(stream, self._step, self.chunk, signals, takes, gives, counts, device_of(stream, inputs))
+        lead: Any = signals[uneven.first]
+        return uneven.run(self._results(out, len(gives), lead))
 
     # ------------------------------------------------------------------ the stream
 

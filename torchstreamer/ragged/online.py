@@ -1,8 +1,7 @@
 """`patch_module`: a model that keeps, online, the state of every signal whose pieces it is given."""
 
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, Dict, Hashable, Iterator, NoReturn, Optional, Tuple, TypeVar, Union
+from typing import Any, Dict, Hashable, NoReturn, Optional, Tuple, TypeVar, Union
 
 from torch import Tensor, nn
 
@@ -10,8 +9,8 @@ from ..core.example import Example, TimeDim
 from ..core.patched import PATCH, twin
 from ..core.registry import create_stream, refuse_hooks
 from ..core.rows import RowStream
-from ..core.turns import Turn
-from ..errors import StreamInputError, StreamOnlineError, StreamStateError, UnsupportedModuleError
+from ..core.turns import SoleTurn
+from ..errors import StreamInputError, StreamOnlineError, UnsupportedModuleError
 from ..layers.elementwise import MODES
 from .inputs import Batch
 from .layerwise import Layerwise
@@ -175,23 +174,7 @@ class Patch:
         self.executor: Union[None, _Whole, Layerwise] = None
         self.place: Any = None
         self.parts: Any = None
-        self._turn = Turn()
-        self._busy = False
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """One call at a time."""
-        with self._turn:
-            if self._busy:  # the thread that has the turn may take it again
-                raise StreamStateError(
-                    "in_use: a call came while one of the same model runs around it; one call at a time was expected; "
-                    "let a forward leave its own patched model alone"
-                )
-            self._busy = True
-            try:
-                yield
-            finally:
-                self._busy = False
+        self.turn = SoleTurn("one of the same model", "let a forward leave its own patched model alone")
 
     def ready(self, model: nn.Module, one_input: bool = True) -> Union[_Whole, Layerwise]:
         """What runs, made when it is first needed, and anew when the model has moved or has other parts.
@@ -312,7 +295,7 @@ def _forward(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             f"{type(model).__name__} that is online; a StreamTensor was expected; make it with pts.stream_tensor, or "
             "call model.offline()"
         )
-    with patch.turn():
+    with patch.turn:
         executor = patch.ready(model, len(args) + len(kwargs) == 1)
         if model.training and "training" not in patch.options and _random(model):
             raise StreamOnlineError(
@@ -349,7 +332,7 @@ def set_online(model: Net, mode: bool) -> Net:
     """Put a patched model into its online mode, or out of it."""
     patch: Patch = model.__dict__[PATCH]
     if mode:
-        with patch.turn():
+        with patch.turn:
             patch.ready(model)
     patch.online = mode
     return model

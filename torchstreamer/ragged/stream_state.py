@@ -64,7 +64,7 @@ class StreamState:
         Raises:
             StreamInputError: ``unknown_id``
         """
-        with self._patch.turn():
+        with self._patch.turn:
             return self._patch.known(id).get(id)
 
     def set(self, id: Hashable, state: Dict[str, Tensor]) -> None:
@@ -73,7 +73,7 @@ class StreamState:
         Raises:
             StreamInputError: ``invalid_state``
         """
-        with self._patch.turn():
+        with self._patch.turn:
             self._patch.ready(self._model).set(id, state)
 
     def drop(self, id: Hashable) -> None:
@@ -82,7 +82,7 @@ class StreamState:
         Raises:
             StreamInputError: ``unknown_id``
         """
-        with self._patch.turn():
+        with self._patch.turn:
             self._patch.known(id).drop(id)
 
     def detach(self, *ids: Hashable) -> None:
@@ -91,7 +91,7 @@ class StreamState:
         Raises:
             StreamInputError: ``unknown_id``
         """
-        with self._patch.turn():
+        with self._patch.turn:
             for id in ids or self._patch.ids():
                 self._patch.known(id).detach([id])
 

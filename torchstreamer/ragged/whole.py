@@ -1,6 +1,6 @@
 """Signals that are there as a whole, of which pieces are read, and results that are put together of pieces."""
 
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -34,15 +34,21 @@ class Signal:
         self.device = x.device if isinstance(x, Tensor) else torch.device("cpu")
 
     def piece(
-        self, begin: int, end: int, axis: int, device: torch.device, rows: Optional[Sequence[int]] = None
+        self,
+        begin: int,
+        end: int,
+        axis: int,
+        device: torch.device,
+        rows: Optional[Sequence[int]] = None,
+        lead: int = 0,
     ) -> Tensor:
-        """Samples from ``begin`` to ``end``, of all rows or of some, on a device."""
+        """Samples from ``begin`` to ``end``, of all rows, which stand along ``lead``, or of some, on a device."""
         axis %= len(self.shape)
         index: List[Any] = [slice(None)] * len(self.shape)
         index[axis] = slice(begin, end)
         x = _tensor(self._x[tuple(index)])
-        if rows is not None and list(rows) != list(range(self.shape[0])):
-            x = x[list(rows)]
+        if rows is not None and list(rows) != list(range(self.shape[lead])):
+            x = x.index_select(lead, torch.tensor(list(rows), device=x.device))
         return x.to(device)
 
     def whole(self, device: torch.device) -> Tensor:
@@ -82,6 +88,7 @@ class Result:
         self._pieces: List[Tensor] = []
         self._rows: List[List[Tensor]] = []
         self._axis = -1
+        self._lead = 0
         self._width = 0
         self._at = 0
         self.begun = False
@@ -108,39 +115,50 @@ class Result:
             return torch.cat(self._pieces, self._axis) if self._pieces else None
         return self._buffer if self._out is None else self._out
 
-    def add_rows(self, y: Tensor, rows: Sequence[int], at: int, count: int, width: int) -> None:
+    def add_rows(
+        self, y: Tensor, rows: Sequence[int], at: int, count: int, width: int, axes: Tuple[int, int] = (0, -1)
+    ) -> None:
         """A piece of some rows.
 
         Args:
-            y: it, ``[B, C, T]``
+            y: it
             rows: whose it is
             at: where in their outputs it begins
             count: number of all rows
             width: length of the output
+            axes: of rows and of time
         """
+        lead, axis = axes[0], axes[1] % y.dim()
         if not self.begun:
-            self._begin(y, -1, [count, y.shape[1], width])
+            sizes = {lead: count, axis: width}
+            self._begin(y, axis, [sizes.get(i, n) for i, n in enumerate(y.shape)])
+            self._lead = lead
             self._rows = [[] for _ in range(count)]
+        y = y.movedim((lead, axis), (0, -1))
         if self._buffer is None:
             for row, piece in zip(rows, y.to(self._device).unbind(0), strict=True):
                 self._rows[row].append(piece)
         else:
-            self._buffer[list(rows), :, at : at + y.shape[2]] = y.to(self._buffer.device, self._buffer.dtype)
+            into = self._buffer.movedim((lead, axis), (0, -1))
+            into[list(rows), ..., at : at + y.shape[-1]] = y.to(into.device, into.dtype)
 
     def get_rows(self, lengths: Sequence[int]) -> Any:
-        """The output, zero beyond the length of each row."""
+        """The output, zero beyond the length of each row; ``None`` if nothing came."""
+        if not self.begun:
+            return None
         if self._buffer is None:
-            empty = next(row[0] for row in self._rows if row)[:, :0]
+            empty = next(row[0] for row in self._rows if row)[..., :0]
             whole = [torch.cat([empty, *row], -1) for row in self._rows]
-            return torch.stack([F.pad(row, (0, self._width - row.shape[-1])) for row in whole])
-        for row, n in zip(self._buffer, lengths, strict=True):
-            row[:, n:] = 0
+            y = torch.stack([F.pad(row, (0, self._width - row.shape[-1])) for row in whole])
+            return y.movedim((0, -1), (self._lead, self._axis))
+        for row, n in zip(self._buffer.movedim((self._lead, self._axis), (0, -1)), lengths, strict=True):
+            row[..., n:] = 0
         return self._buffer if self._out is None else self._out
 
     def _begin(self, y: Tensor, axis: int, shape: Sequence[int]) -> None:
         self.begun = True
         self._axis = axis
-        self._width = shape[-1]
+        self._width = shape[axis]
         if self._out is not None:
             self._buffer = self._checked(y, list(shape))
         elif not (torch.is_grad_enabled() and y.requires_grad):
