@@ -1,3 +1,5 @@
 """Sound: operations on samples and frames, each with an offline forward and an exact stream."""
 
-__all__: list[str] = []
+from .resample import Resample, ResampleStream, resample
+
+__all__ = ["Resample", "ResampleStream", "resample"]

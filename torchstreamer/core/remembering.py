@@ -31,6 +31,8 @@ class Remembering(nn.Module):
         self._failed = False
         self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
+        self._takes_line = False  # also takes signals [T], of one channel and without an axis for it
+        self._line = False  # the signal is such a one
         self._turn = Turn()
         self._backward = Backward()
         # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
@@ -185,6 +187,7 @@ class Remembering(nn.Module):
             self._backward.cut(True)
         self._inside = False
         self._unbatched = False
+        self._line = False
         self._like = self._like.new_empty([0])
 
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
@@ -193,6 +196,8 @@ class Remembering(nn.Module):
             state[prefix + "@signal"] = self._like.clone()
             if self._unbatched:
                 state[prefix + "@unbatched"] = torch.tensor(1)
+            if self._line:
+                state[prefix + "@line"] = torch.tensor(1)
 
     def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
         prefix = name + "." if len(name) > 0 else ""
@@ -208,7 +213,8 @@ class Remembering(nn.Module):
             )
         anchor = self.anchor()
         self._check_signal(like if anchor is None else like.to(anchor.device))
-        return 2 if alone else 1
+        line = alone and self._takes_line and like.size(1) == 1 and prefix + "@line" in state
+        return (2 if alone else 1) + (1 if line else 0)
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         prefix = name + "." if len(name) > 0 else ""
@@ -217,6 +223,7 @@ class Remembering(nn.Module):
             self._like = state[prefix + "@signal"].detach().to(device).clone()
             # Streams inside that have a signal of their own come later, and set their own rank.
             self._set_rank(prefix + "@unbatched" in state)
+            self._line = prefix + "@line" in state
 
     def __copy__(self) -> "Remembering":
         raise refuse_shallow_copy(self)
