@@ -32,7 +32,7 @@ $ torchstreamer inspect denoiser.pt
 denoiser.pt     TorchScript, float32, 153 parameters, 16000 Hz
 in [B, 1, T]    out [B, 1, T']   ratio 1/1   hop 1 sample (62.5 µs)
 latency         first sample out after 9 samples (562 µs) in; look-ahead 8 samples (500 µs)
-past            state 0.288 kB per signal
+remembers       state 0.288 kB per signal
 layers          5 streams: 2 Conv1dStream, 2 Pad1dStream, 1 ActivationStream
 streams in      any chunk
 $ torchstreamer run denoiser.pt noisy.wav clean.wav --chunk 10ms

@@ -8,6 +8,7 @@ import torch
 
 from ..analysis import StreamSummary, receptive_field, summary
 from ..core.stream import BaseStream
+from ..deploy.static import StaticStream
 from ..errors import StreamError
 from .failing import Code, Failure, blame
 from .model import Model
@@ -35,6 +36,7 @@ def facts_of(model: Model) -> Dict[str, Any]:
         found.update(_latency(model))
         found["past"] = _past(stream)
         found["out_channels"], found["state_nbytes"] = _tried(model)
+        found["static"] = _static(model)
         found["streams"] = dict(_kinds(stream).most_common())
         found["metadata"] = dict(getattr(stream, "metadata", None) or {})
     return found
@@ -92,6 +94,19 @@ def _past(stream: Any) -> Any:
     except StreamError:
         return None
     return "unbounded" if math.isinf(left) else int(left)
+
+
+def _static(model: Model) -> Optional[bool]:
+    # Whether it has a static form, which .pt2 and .onnx files hold; files do not know.
+    if not isinstance(model.stream, BaseStream):
+        return None
+    try:
+        StaticStream(
+            model.stream, chunk=model.stream.hop, channels=model.channels or None, validate=False, dtype=model.dtype
+        )
+    except (StreamError, ValueError):
+        return False
+    return True
 
 
 def _tried(model: Model) -> Tuple[Optional[int], int]:

@@ -50,12 +50,15 @@ def _lines(model: Model, found: Dict[str, Any]) -> List[List[str]]:
             f"first sample out after {length(found['first_output'])} in; look-ahead {length(found['lookahead'])}",
         ],
     ]
-    past = "" if found["past"] is None else f"{length(found['past'])}   "
-    lines.append(["past", f"{past}state {found['state_nbytes'] / 1000:,.3g} kB per signal"])
+    past = "" if found["past"] is None else f"{length(found['past'])} of the past   "
+    lines.append(["remembers", f"{past}state {found['state_nbytes'] / 1000:,.3g} kB per signal"])
     if found["streams"]:
         kinds = ", ".join(f"{count} {name}" for name, count in found["streams"].items())
         lines.append(["layers", f"{sum(found['streams'].values())} streams: {kinds}"])
     chunks = "any chunk" if model.kind in ("module", "TorchScript") else f"steps of {length(model.stream.chunk)}"
+    if found["static"] is not None:
+        static = "yes" if found["static"] else "no"
+        chunks += f"; StaticStream {static}; .pt2 {static}; .onnx {static}"
     lines.append(["streams in", chunks])
     if found["metadata"]:
         lines.append(["metadata", json.dumps(found["metadata"])])
