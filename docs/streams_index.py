@@ -71,6 +71,10 @@ _NOTES: dict[str, tuple[str, str]] = {
     "full_like": ("torch.full_like", _LIKE),
     "gru": ("nn.GRU", _RECURRENT),
     "im2col": ("F.unfold", "frames over time: one row of patches"),
+    "istft": (
+        "torch.istft",
+        "with a window that does not depend on the signal; without `length=`, or with one that grows with the signal's",
+    ),
     "linear": ("F.linear", "over other axes than time"),
     "logcumsumexp": ("torch.logcumsumexp", _CARRIED),
     "lstm": ("nn.LSTM", _RECURRENT),
@@ -122,7 +126,7 @@ _NOTES: dict[str, tuple[str, str]] = {
 }
 
 # Refused wherever they stand, or only in training mode; the others of the table of reasons along time alone.
-_NEVER = {"istft", "gru", "lstm", "rnn_tanh", "rnn_relu"}
+_NEVER = {"gru", "lstm", "rnn_tanh", "rnn_relu"}
 _NEVER |= {"rand", "randn", "rand_like", "randn_like", "bernoulli", "normal"}
 _TRAINING = {"batch_norm", "rrelu", "dropout", "native_dropout"}
 

@@ -15,6 +15,7 @@ import torchstreamer as pts
 import torchstreamer.analysis
 import torchstreamer.audio
 import torchstreamer.data
+import torchstreamer.models
 import torchstreamer.testing
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +102,14 @@ def test_every_public_name_is_in_the_reference():
     reference = "\n".join(page.read_text() for page in sorted((DOCS / "reference").glob("*.md")))
     documented = re.findall(r"^::: (\S+)$", reference, re.MULTILINE)
     assert len(documented) == len(set(documented))
-    for module in (pts, torchstreamer.analysis, torchstreamer.audio, torchstreamer.data, torchstreamer.testing):
+    for module in (
+        pts,
+        torchstreamer.analysis,
+        torchstreamer.audio,
+        torchstreamer.data,
+        torchstreamer.models,
+        torchstreamer.testing,
+    ):
         for name in module.__all__:
             if module is pts or not hasattr(pts, name):
                 assert f"{module.__name__}.{name}" in documented

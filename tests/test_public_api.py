@@ -18,6 +18,7 @@ import torchstreamer as pts
 import torchstreamer.analysis
 import torchstreamer.audio
 import torchstreamer.data
+import torchstreamer.models
 import torchstreamer.testing
 
 PUBLIC = {
@@ -172,7 +173,14 @@ def test_every_module_is_documented_and_lists_what_exists(name):
     "thing",
     [
         getattr(module, name)
-        for module in (pts, torchstreamer.analysis, torchstreamer.audio, torchstreamer.data, torchstreamer.testing)
+        for module in (
+            pts,
+            torchstreamer.analysis,
+            torchstreamer.audio,
+            torchstreamer.data,
+            torchstreamer.models,
+            torchstreamer.testing,
+        )
         for name in module.__all__
     ],
     ids=lambda thing: getattr(thing, "__name__", str(thing)),

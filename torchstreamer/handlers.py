@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .containers.contextual import with_context
+from .containers.kept_length import KeptLength1dStream
 from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
@@ -45,9 +46,11 @@ from .layers.elementwise import (
 )
 from .layers.emformer import Emformer1d, EmformerLayers, EmformerLayersStream
 from .layers.encoders import ChannelNorm, CrossAttention1d, cross_attention_stream
+from .layers.kept_length import KeptLength1d
 from .layers.linear_recurrence import LinearRecurrence, LinearRecurrenceStream
 from .layers.moving_average import ExponentialMovingAverage1d, ExponentialMovingAverage1dStream
 from .layers.normalization import BatchNorm1dStream, ChannelNormStream, LayerNorm1d, RMSNorm1d
+from .layers.overlap_add import OverlapAdd1d, OverlapAdd1dStream
 from .layers.padding import pad_stream
 from .layers.pooling import Pool1dStream
 from .layers.rnn import GRUStream, LSTMStream, RNNStream, recurrent_stream, refuse_cell
@@ -299,6 +302,8 @@ def register_handlers() -> None:
     register_streamer(CumulativeLayerNorm1d, CumulativeLayerNorm1dStream)
     register_streamer(LinearRecurrence, LinearRecurrenceStream)
     register_streamer(ExponentialMovingAverage1d, ExponentialMovingAverage1dStream)
+    register_streamer(OverlapAdd1d, OverlapAdd1dStream)
+    register_streamer(KeptLength1d, KeptLength1dStream)
 
 
 register_handlers()

@@ -14,7 +14,7 @@ _GAIN_DB = 5.5
 def demo_command(folder: Path, as_json: bool) -> None:
     """Run it; see `app.demo`."""
     with blame(Code.MODEL):
-        from ..models.demo import demo  # type: ignore[import-not-found]
+        from ..models.demo import demo
 
         try:
             report = demo(folder)

@@ -184,6 +184,10 @@ class BaseStream(Remembering):
             raise StreamError("no_reach: this handler states no reach; pass it to BaseStream.__init__")
         return self.reach.taps(m)
 
+    def output_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of the output, for a dtype of the input; a handler overrides it where they differ."""
+        return dtype
+
     def multiply_adds(self, came: int, given: int) -> Optional[int]:
         """Multiply-adds of one row for so many samples in and out; ``None`` where they are to be counted."""
         return None

@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any, List
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..containers.kept_length import KeptLength1dStream
 from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
 from ..core.lengths import LengthFunction
 from ..core.reach import Reach
-from ..layers.conv_transpose import TransposedStream
+from ..layers.conv_transpose import TransposedStream, marked
 from ..layers.elementwise import Elementwise1dStream, IdentityStream, PointwiseStream
 from ..layers.normalization import BatchNorm1dStream
 from ..layers.padding import Pad1dStream
@@ -24,6 +25,7 @@ from ..layers.polyphase import PolyphaseStream
 from ..layers.upsampling import InterpolatedStream
 from ..layers.window import WindowStream
 from .bodies import body_of
+from .ends import Fit
 from .parts import Call, Interpolate, Sum
 from .planning import Edge, Margin, Planner, static_rule
 from .windows import Taps, TransposedPart, WindowPart
@@ -120,6 +122,8 @@ def add_window(
 @static_rule(TransposedStream)
 def frames(plan: Planner, stream: TransposedStream, edge: Edge) -> Edge:
     reach = stream.reach
+    if stream.marks:
+        edge = plan.add(Call(_Marked()), [edge], edge.lag)
     edge = plan.settled(edge)
     body = body_of(stream, plan, edge)
     lag = reach.lag(edge.lag)
@@ -128,6 +132,11 @@ def frames(plan: Planner, stream: TransposedStream, edge: Edge) -> Edge:
     begin = 0 if hasattr(body, "taps") else max(held, 0) * stream.stride
     part = TransposedPart(body, held, (edge.lag, plan.key(edge)), begin, edge.per_step * stream.stride)
     return plan.add(part, [edge], lag, plan.through(edge, stream))
+
+
+class _Marked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return marked(x)
 
 
 # ---------------------------------------------------------------------- edges
@@ -211,6 +220,12 @@ def residual(plan: Planner, stream: Residual1dStream, edge: Edge) -> Edge:
     inner = plan.lower(stream.stream, edge)
     pair = plan.aligned([inner, edge], [0, stream.lead])
     return plan.add(Sum("add"), pair, pair[0].lag, plan.through(edge, stream))
+
+
+@static_rule(KeptLength1dStream)
+def kept_length(plan: Planner, stream: KeptLength1dStream, edge: Edge) -> Edge:
+    inner = plan.settled(plan.lower(stream.stream, edge))
+    return plan.add(Fit(inner.lag, plan.key(inner), 0.0), [inner], inner.lag, plan.through(edge, stream))
 
 
 @static_rule(Parallel1dStream)

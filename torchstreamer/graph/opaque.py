@@ -2,7 +2,8 @@
 
 All uses of torch's custom operators stand here. For the time of an export the ``forward`` of a module with a handler
 is replaced by a custom operator, whose output shape the handler's ``output_length`` says; ``max_pool1d``, which
-specialises its length in the exporter, becomes an operator with a symbolic shape, and so do recurrent layers.
+specialises its length in the exporter, becomes an operator with a symbolic shape, and so do recurrent layers and
+``istft``.
 """
 
 # torch.library has no types.
@@ -26,6 +27,7 @@ from ..core.registry import create_stream, is_handled
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
+from .inverse_calls import WholeInverses, define_inverses
 from .recurrent_calls import WholeRecurrences, define_recurrences
 
 __all__ = ["Leaf", "leaves_whole"]
@@ -53,6 +55,7 @@ def _define() -> None:
     library.define("leaf(Tensor x, int call) -> Tensor")
     library.define("leaf.turned(Tensor x, Tensor[] state, int call) -> Tensor[]")
     define_recurrences(library)
+    define_inverses(library)
     library.define(
         "max_pool1d(Tensor self, int kernel_size, int stride, int padding, int dilation, bool ceil_mode) -> Tensor"
     )
@@ -75,7 +78,7 @@ def _leaf_shape(x: Tensor, call: int) -> Tensor:
     channels = stream.output_channels(int(x.shape[-2]))
     if channels < 0:
         channels = int(x.shape[-2])
-    return x.new_empty([*x.shape[:-2], channels, length])
+    return x.new_empty([*x.shape[:-2], channels, length], dtype=stream.output_dtype(x.dtype))
 
 
 def _turned_shapes(x: Tensor, state: Sequence[Tensor], call: int) -> List[Tensor]:
@@ -203,7 +206,7 @@ def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) 
         module.__dict__["forward"] = _whole(module, module.forward)
     calls: List[Leaf] = []
     try:
-        with _SymbolicPools(), WholeRecurrences(net) as recurrences:
+        with _SymbolicPools(), WholeInverses(), WholeRecurrences(net) as recurrences:
             _zeros.append(recurrences)
             yield calls
         made = list(_calls)

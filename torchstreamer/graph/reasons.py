@@ -112,7 +112,7 @@ REASONS: Dict[str, Reason] = {
     "matmul": (f"it relates every sample to every other: {_WHOLE}", _FRAMES),
     "bmm": (f"it relates every sample to every other: {_WHOLE}", _FRAMES),
     "stft": ("its frames do not follow a constant step", "use center=False, or pad before"),
-    "istft": ("it divides by a window sum over the whole signal", "leave it outside the stream"),
+    "istft": ("time is not the axis of its frames, which is the last one", "transpose first"),
 }
 for _name in ("rand", "randn", "rand_like", "randn_like", "bernoulli", "dropout", "normal", "native_dropout", "rrelu"):
     REASONS[_name] = _RANDOM

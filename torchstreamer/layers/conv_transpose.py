@@ -17,7 +17,14 @@ from ..errors import StreamInputError
 from .weights import PackedWeight, plain_bias, register_tensor, weight_source
 from .window import affine, spanned, unfold
 
-__all__ = ["ConvTranspose1dStream", "TransposedStream", "conv_transpose_stream", "frame_matrix", "frame_product"]
+__all__ = [
+    "ConvTranspose1dStream",
+    "TransposedStream",
+    "conv_transpose_stream",
+    "frame_matrix",
+    "frame_product",
+    "marked",
+]
 
 
 def frame_matrix(weight: Tensor, stride: int, taps: int) -> Tensor:
@@ -72,6 +79,11 @@ class _TransposedWeight(PackedWeight):
         return frame_matrix(weight, self.stride, self.taps)
 
 
+def marked(x: Tensor) -> Tensor:
+    """Samples ``[B, C, n]`` with a channel of ones after the others, which says that they are there."""
+    return F.pad(x, [0, 0, 0, 1], "constant", 1.0)
+
+
 class TransposedStream(BaseStream):
     """A layer that turns every sample into a frame and adds the frames where they overlap.
 
@@ -105,6 +117,9 @@ class TransposedStream(BaseStream):
     reach: Reach
     ring = entry("_modules")
     lead = entry("_modules")
+
+    # Whether the frames have a channel more, which says by 1 or 0 whether they are there; see `marked`.
+    marks: bool = False
 
     def __init__(
         self, in_channels: int, kernel_size: int, stride: int, dilation: int, padding: int, output_padding: int

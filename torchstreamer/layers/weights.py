@@ -28,11 +28,13 @@ __all__ = [
     "copy_network",
     "parameter_source",
     "register_tensor",
+    "version_of",
     "weight_source",
 ]
 
 
-def _version(x: Tensor) -> int:
+def version_of(x: Tensor) -> int:
+    """Changes with every in-place change of a tensor; -1 if that cannot be known."""
     return -1 if x.is_inference() else _count(x)  # inference tensors keep no count of their changes
 
 
@@ -75,11 +77,11 @@ class PlainWeight(WeightSource):
         return self.weight
 
     def version(self) -> int:
-        return _version(self.weight)
+        return version_of(self.weight)
 
     def look(self) -> Tuple[Tensor, int]:
         weight = self.weight
-        return weight, _version(weight)
+        return weight, version_of(weight)
 
 
 class WeightNormWeight(WeightSource):
@@ -101,8 +103,8 @@ class WeightNormWeight(WeightSource):
         return self.weight_v
 
     def version(self) -> int:
-        g = _version(self.weight_g)
-        v = _version(self.weight_v)
+        g = version_of(self.weight_g)
+        v = version_of(self.weight_v)
         return -1 if g < 0 or v < 0 else 1_000_003 * g + v
 
 
@@ -131,9 +133,9 @@ class SpectralNormWeight(WeightSource):
         return self.weight
 
     def version(self) -> int:
-        w = _version(self.weight)
-        u = _version(self.u)
-        v = _version(self.v)
+        w = version_of(self.weight)
+        u = version_of(self.u)
+        v = version_of(self.v)
         return -1 if w < 0 or u < 0 or v < 0 else 1_000_003 * (u + v) + w
 
 
@@ -206,7 +208,7 @@ class PackedWeight(nn.Module):
         seen = self.seen
         packed = self.packed
         # A copied or loaded weight counts its changes anew; `seen`, which does not follow it then, tells.
-        stale = version != self.version or _version(seen) != self.count
+        stale = version != self.version or version_of(seen) != self.count
         stale = stale or packed.dtype != anchor.dtype or packed.device != anchor.device
         # `parameter.data = …` leaves the version alone, but not the memory.
         if stale or not seen.is_set_to(anchor):
@@ -215,7 +217,7 @@ class PackedWeight(nn.Module):
             self.seen = anchor.detach()
             # What autocast computed is not the weight for later.
             self.version = -2 if version < 0 or (self.computed and autocasting(anchor)) else version
-            self.count = _version(self.seen)
+            self.count = version_of(self.seen)
         return packed
 
     def fits(self, x: Tensor) -> bool:
