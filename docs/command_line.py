@@ -26,19 +26,24 @@ It needs the extra `cli`: from a clone of this project, `pip install -e '.[cli]'
 program.
 
 ```console
-$ torchstreamer export mypackage.models:Denoiser denoiser.pt --rate 16000
-wrote denoiser.pt  0.141 MB, 16000 Hz
+$ torchstreamer demo
+6.9 s of noisy speech, streamed in chunks of 10 ms
+SI-SDR -0.1 → 8.9 dB
+same as offline: 4e-7
+…
+wrote noisy.wav, denoised.wav, demo.png in torchstreamer-demo
+$ torchstreamer export torchstreamer.models:pretrained_denoiser denoiser.pt
+wrote denoiser.pt  1.39 MB, 16000 Hz
 $ torchstreamer inspect denoiser.pt
-denoiser.pt     TorchScript, float32, 153 parameters, 16000 Hz
-in [B, 1, T]    out [B, 1, T']   ratio 1/1   hop 1 sample (62.5 µs)
-latency         first sample out after 9 samples (562 µs) in; look-ahead 8 samples (500 µs)
-remembers       state 0.288 kB per signal
-layers          5 streams: 2 Conv1dStream, 2 Pad1dStream, 1 ActivationStream
+denoiser.pt     TorchScript, float32, 132,545 parameters, 16000 Hz
+in [B, 1, T]    out [B, 1, T']   ratio 1/1   hop 160 samples (10 ms)
+latency         first sample out after 480 samples (30 ms) in; look-ahead 511 samples (31.9 ms)
+remembers       state 41.4 kB per signal
+layers          35 streams: 10 Conv1dStream, 9 Pad1dStream, 8 PReLUStream, 1 STFTStream, …
 streams in      any chunk
 $ torchstreamer run denoiser.pt noisy.wav clean.wav --chunk 10ms
 noisy.wav  44100 Hz, 2 channels, 3:12   resampled to 16000 and back, channels one by one
-3:12  31× real time  p99 0.9 ms per 10 ms chunk      wrote clean.wav
-$ torchstreamer demo
+3:12  …× real time  p99 … ms per 10 ms chunk      wrote clean.wav
 ```
 
 ## A model

@@ -19,6 +19,7 @@ import soundfile
 import torch
 
 import torchstreamer as pts
+import torchstreamer.models.demo as demo
 from torchstreamer.cli import benching, exporting, inspecting, run, verifying
 from torchstreamer.cli.failing import guarded
 from torchstreamer.cli.quantities import clock, duration, samples_in
@@ -391,7 +392,6 @@ def test_every_rule_is_checked():
 
 
 def test_the_demo_has_a_bar(monkeypatch):
-    demo = pytest.importorskip("torchstreamer.models.demo")
     report = demo.DemoReport(1, 10, 0.1, 7.1, 1e-6, 1, 2, 30, (Path("a"), Path("b"), Path("c")))
     for changed, code in (({}, 0), ({"difference": 1e-3}, 1), ({"si_sdr_after_db": 5.5}, 1)):
         monkeypatch.setattr(demo, "demo", lambda folder, changed=changed: dataclasses.replace(report, **changed))

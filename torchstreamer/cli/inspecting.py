@@ -50,7 +50,7 @@ def _lines(model: Model, found: Dict[str, Any]) -> List[List[str]]:
             f"first sample out after {length(found['first_output'])} in; look-ahead {length(found['lookahead'])}",
         ],
     ]
-    past = "" if found["past"] is None else f"{length(found['past'])} of the past   "
+    past = {None: "", "unbounded": "all of the past   "}.get(found["past"], f"{length(found['past'])} of the past   ")
     lines.append(["remembers", f"{past}state {found['state_nbytes'] / 1000:,.3g} kB per signal"])
     if found["streams"]:
         kinds = ", ".join(f"{count} {name}" for name, count in found["streams"].items())
