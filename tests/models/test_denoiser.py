@@ -55,6 +55,12 @@ def test_is_small():
     assert sum(p.numel() for p in pretrained_denoiser().parameters()) < 140_000
 
 
+def test_weights_are_those_of_a_network_that_may_change():
+    with torch.inference_mode():
+        net = pretrained_denoiser()
+    assert not any(value.is_inference() for value in (*net.parameters(), *net.buffers()))
+
+
 def test_gives_a_chunk_22_ms_later(net):
     stream = pts.create_stream(net)
     assert [stream.output_length(n, final=False) for n in (479, 480, 639, 640)] == [0, 128, 128, 288]
@@ -125,5 +131,5 @@ def test_the_demo(tmp_path):
 
 
 def test_the_demo_refuses_chunks_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match="invalid_chunk_length: chunk=0 came"):
+    with pytest.raises(pts.StreamInputError, match="invalid_chunk: chunk=0 came"):
         demo(tmp_path, chunk=0)

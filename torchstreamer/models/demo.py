@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.registry import create_stream
+from ..core.whole_numbers import whole_number
 from ..errors import require_packages
 from .denoiser import RATE_HZ, pretrained_denoiser
 from .picture import draw
@@ -86,14 +87,11 @@ def demo(folder: Union[str, Path], snr_db: float = 0.0, chunk: int = RATE_HZ // 
         chunk: samples of a chunk, at 16 kHz
 
     Raises:
-        ValueError: no whole number of samples, one or more (``invalid_chunk_length``)
+        StreamInputError: ``chunk`` is no whole number from 1 on
         OSError: the files cannot be written
         ModuleNotFoundError: matplotlib is not installed
     """
-    if chunk < 1:
-        raise ValueError(
-            f"invalid_chunk_length: chunk={chunk} came; samples, 1 or more, were expected; use 160 for 10 ms"
-        )
+    whole_number(chunk, "chunk")
     require_packages("the picture of the demo is drawn with it", "matplotlib")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -131,11 +131,13 @@ def pretrained_denoiser(weights: Optional[Union[str, Path]] = None) -> Denoiser:
         >>> pretrained_denoiser()(torch.randn(1, 1, 16000)).shape
         torch.Size([1, 1, 16000])
     """
-    net = Denoiser()
-    if weights is None:
-        with as_file(files(__package__) / "denoiser.pt") as path:
-            state = torch.load(path, weights_only=True)
-    else:
-        state = torch.load(weights, weights_only=True)
-    net.load_state_dict(state)
-    return net.eval()
+    # Weights that are inference tensors cannot tell that they changed: a stream would pack them anew for each chunk.
+    with torch.inference_mode(False):
+        net = Denoiser()
+        if weights is None:
+            with as_file(files(__package__) / "denoiser.pt") as path:
+                state = torch.load(path, weights_only=True)
+        else:
+            state = torch.load(weights, weights_only=True)
+        net.load_state_dict(state)
+        return net.eval()
