@@ -45,8 +45,11 @@ def off(y, expected):
 # --------------------------------------------------------------------------- the formula
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("source", "target"), PAIRS)
+@pytest.mark.parametrize(
+    ("source", "target", "method"),
+    [(*pair, METHODS[0]) for pair in PAIRS]
+    + [pytest.param(*pair, METHODS[1], marks=[pytest.mark.slow] if pair in PAIRS[4:] else []) for pair in PAIRS],
+)
 def test_is_the_formula(source, target, method):
     net = Resample(source, target, method)
     stream = pts.create_stream(net)
@@ -222,7 +225,9 @@ def test_published(
     [
         pytest.param((1, 1, 100, 16000, 48000, "sinc_interp_hann", 6, 0.99, BETA), id="example"),
         pytest.param((7, 0, 55, 44100, 48000, "sinc_interp_kaiser", 3, 0.8, 9.0), id="one axis"),
-        pytest.param((10, 2, 90, 48000, 22050, "sinc_interp_hann", 20, 0.05, BETA), id="long filter"),
+        pytest.param(
+            (10, 2, 90, 48000, 22050, "sinc_interp_hann", 20, 0.05, BETA), id="long filter", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_published_scripted(case):
@@ -351,36 +356,45 @@ def test_streams_of_one_net_keep_apart():
 
 
 @pytest.mark.slow
+def test_stands_in_captured_models():
+    net, x = Denoiser().double().eval(), torch.randn(2, 2, 241, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x)
+    with torch.no_grad():
+        for size in (1, 37, 241):
+            assert off(stream_in(stream, x, size), net(x)) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("source", "target", "settings"),
     [
-        (3, 2, {}),
-        (147, 160, {}),
-        (7, 1, {"lowpass_filter_width": 2}),
-        (1, 2, {"rolloff": 1.0, "lowpass_filter_width": 1}),
-        (5, 5, {}),
-        (520, 521, {"lowpass_filter_width": 2}),
+        pytest.param(3, 2, {}, marks=pytest.mark.slow),
+        pytest.param(147, 160, {}, marks=pytest.mark.slow),
+        pytest.param(7, 1, {"lowpass_filter_width": 2}, marks=pytest.mark.long),
+        pytest.param(1, 2, {"rolloff": 1.0, "lowpass_filter_width": 1}, marks=pytest.mark.long),
+        pytest.param(5, 5, {}, marks=pytest.mark.long),
+        pytest.param(520, 521, {"lowpass_filter_width": 2}, marks=pytest.mark.long),
     ],
 )
 def test_verified(source, target, settings):
     verify_stream(Resample(source, target, **settings), (2, 2, 40 if source < 500 else 700), static=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_verified_in_models():
     verify_stream(Denoiser(), (2, 2, 60), graph=True, static=True)
     net = nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), Resample(3, 2), nn.ConvTranspose1d(3, 2, 4, stride=2))
     verify_stream(net, (2, 2, 60), static=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["pt2", "onnx", "pt"])
+@pytest.mark.parametrize(
+    "form", [pytest.param("pt2", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.slow), "pt"]
+)
 def test_exported(form, tmp_path):
     if form == "onnx":
         pytest.importorskip("onnxruntime")
     net, x = Resample(147, 160), torch.randn(1, 2, 147 * 8)
     path = tmp_path / f"resampler.{form}"
-    pts.export(pts.create_stream(net), path, chunk=294, channels=2)
+    pts.export(pts.create_stream(net), path, **({} if form == "pt" else {"chunk": 294, "channels": 2}))
     loaded = pts.load(path)
     assert off(stream_in(loaded, x, 147 * 8), formula(x, 147, 160)) < 1e-6
 

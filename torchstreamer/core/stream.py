@@ -280,11 +280,12 @@ class BaseStream(Remembering):
             ):
                 return self._run_first(x, final)
             # `_run`, on a chunk like the last one.
+            x = x.unsqueeze(0) if self._unbatched else x
             if self._limit >= 0:
                 self._require_room(x)
             own = self.__dict__
             own["_failed"] = True
-            y = self.step(x.unsqueeze(0) if self._unbatched else x, False)
+            y = self.step(x, False)
             if y is not None:
                 if y.size(-1) > 0:
                     y = y.clone() if self.aliasing != 0 else y.contiguous()

@@ -79,12 +79,12 @@ def _window(
 ) -> Edge:
     # Padding counts; what lies outside of the signal otherwise is only read for outputs that are not given.
     padded = reach.first < 0 or reach.end > 0
-    if padded:
+    if padded or placed:
         edge = plan.settled(edge)
     lag = reach.lag(edge.lag)
     held = reach.held(edge.lag, lag)
     need = reach.span(edge.per_step // reach.q)
-    mask = (edge.lag, plan.key(edge)) if padded else None
+    mask = (edge.lag, plan.key(edge)) if padded or placed else None
     part = WindowPart(body, held, need, mask, fill, (lag, reach) if placed else None)
     return plan.add(part, [edge], lag, length)
 

@@ -96,7 +96,8 @@ class FilterBank(nn.Module):
         begins = torch.tensor([self.oldest(begin) for begin in range(0, self.p, _BLOCK)])
         # Inputs of each block, counted from the oldest of the period.
         starts = (begins - self.oldest(0)).unsqueeze(1) + torch.arange(self.width)
-        self.register_buffer("starts", starts[: 0 if self.rows else self.blocks], persistent=False)
+        starts = starts[: 0 if self.rows else self.blocks].to(torch.int32)  # of which sums and copies are quicker
+        self.register_buffer("starts", starts, persistent=False)
         # The matrix of the form that pays, made for the first signal and kept for its dtype; a plain attribute.
         self.matrix = torch.empty(0)
 
@@ -239,7 +240,7 @@ class FilterBank(nn.Module):
 
     def _matrices_of_blocks(self) -> Tensor:
         outputs = torch.arange(self.blocks * self.block)
-        begins = self.starts.cpu().select(1, 0).repeat_interleave(self.block) + self.oldest(0)
+        begins = self.starts.cpu().select(1, 0).to(torch.int64).repeat_interleave(self.block) + self.oldest(0)
         matrix = torch.zeros([self.blocks * self.block, self.width], dtype=torch.float64)
         matrix.scatter_add_(1, self.places(outputs) - begins.unsqueeze(1), self.weights(outputs))
         return matrix.view(self.blocks, self.block, self.width).transpose(1, 2).contiguous()

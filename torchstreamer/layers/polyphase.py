@@ -74,7 +74,7 @@ class PolyphaseStream(BaseStream):
         seen = window
         if final:
             seen = F.pad(window, [0, max(bank.newest(stop - 1) - oldest + 1 - m, 0)])
-        y = bank(seen, i, stop - i)
+        y = bank.forward(seen, i, stop - i)  # which is quicker than to call it
         ring.keep(window, bank.oldest(stop) - oldest)
         self.next.value = stop % bank.p
         return y
