@@ -212,6 +212,7 @@ def settings():
             torch.get_rng_state().tolist(), torch.are_deterministic_algorithms_enabled(), list(warnings.filters))
 was = settings()
 import torchstreamer
+torchstreamer.create_stream
 assert settings() == was
 print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
 print(*sorted(name for name in sys.modules if name.startswith("torchstreamer.")))
@@ -221,6 +222,67 @@ print(*sorted(name for name in sys.modules if name.startswith("torchstreamer."))
     third_party = set(imported.split()) - set(sys.stdlib_module_names) - {"torchstreamer"}
     assert not third_party & {"numpy", "scipy", "matplotlib", "hypothesis", "pytest", "torchaudio"}
     assert not any(name.startswith(("torchstreamer.testing", "torchstreamer.analysis")) for name in inside.split())
+
+
+def test_names_are_loaded_when_one_is_used():
+    out = run_python(
+        """
+import sys
+import torchstreamer as pts
+pts.__version__
+assert not hasattr(pts, "handlers") and not hasattr(pts, "analysis") and not hasattr(pts, "__wrapped__")
+assert not {"torch", "numpy"} & set(sys.modules)
+assert "create_stream" in dir(pts) and "torch" in sys.modules
+assert not hasattr(pts, "torch") and pts.ragged.done_list
+print(*pts.__all__)
+"""
+    )
+    assert set(out.split()) == PUBLIC
+
+
+# Ways into the package, each in a new process, that need what `handlers.py` registers.
+WAYS_IN = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+net = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3))
+saved = os.environ["SAVED"]
+
+def room(name):
+    __import__(name)
+    from torchstreamer.core.registry import create_stream
+    return create_stream(net)
+
+def script():
+    import torchstreamer as pts
+    return torch.jit.script(pts.create_stream(net))
+
+def compiled():
+    import torchstreamer as pts
+    return torch.compile(lambda: pts.create_stream(net), backend="eager")()
+
+def loaded():
+    assert "torchstreamer" not in sys.modules
+    return torch.load(saved, weights_only=False)
+
+rooms = "core.ring layers.conv containers.residual graph.capture handlers deploy.static data.audio ragged.files audio"
+ways = {name: (lambda name=name: room("torchstreamer." + name)) for name in rooms.split()}
+ways |= {"script": script, "compile": compiled, "load": loaded}
+for name, way in ways.items():
+    child = os.fork()
+    if not child:
+        stream = way()
+        os._exit(0 if stream(torch.ones(1, 9), final=True).shape == (2, 7) else 1)
+    assert os.waitpid(child, 0)[1] == 0, name
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_every_way_in_finds_the_handlers(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAVED", str(tmp_path / "stream.pt"))
+    torch.save(pts.create_stream(nn.Sequential(nn.Conv1d(1, 2, 3))), tmp_path / "stream.pt")
+    assert run_python(WAYS_IN).split() == ["done"]
 
 
 def test_the_verifier_needs_no_test_framework():

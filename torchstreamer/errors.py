@@ -130,7 +130,9 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
+    "sounddevice": "devices",
     "soundfile": "audio",
+    "typer": "cli",
 }
 
 

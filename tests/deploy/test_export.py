@@ -58,7 +58,7 @@ SLOW_PACKAGE = pytest.param(*PACKAGE.values, id=PACKAGE.id, marks=[*PACKAGE.mark
 @pytest.fixture(scope="module", params=[SLOW_PACKAGE, GRAPH])
 def runner(request: Any, net: nn.Module, tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("export") / f"net{request.param}"
-    assert pts.export(pts.create_stream(net), path, chunk=CHUNK, metadata={"rate_hz": 16000}) == path
+    assert pts.export(pts.create_stream(net), path, chunk=CHUNK, metadata={"rate_hz": 16000}, sampling_fs=8000) == path
     made = pts.load(path)
     made.path = path
     return made
@@ -254,7 +254,7 @@ def test_the_state_does_not_grow(runner: Any) -> None:
 
 
 def test_what_travels_and_what_is_damaged(runner: Any, tmp_path: Path) -> None:
-    assert runner.metadata == {"rate_hz": 16000}
+    assert runner.metadata == {"rate_hz": 16000} and runner.sampling_fs == 8000
     whole = runner.path.read_bytes()
     path = tmp_path / runner.path.name
     for at in (0, len(whole) // 3, len(whole) - 100, len(whole) - 1):

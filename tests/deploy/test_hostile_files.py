@@ -288,6 +288,12 @@ RIGHT = {
 }
 
 
+def test_a_sampling_rate_is_checked(geometry: Any) -> None:
+    for value in [0, -1, True, 1.5, "16000", [16000], 2**50]:
+        with pytest.raises(ValueError, match="its geometry has 'sampling_fs' as"):
+            exported_file.parse_geometry(json.dumps({**geometry, "sampling_fs": value}))
+
+
 @pytest.mark.parametrize("name", exported_file._EXPECTED)
 def test_every_entry_of_a_geometry_is_checked(geometry: Any, name: str) -> None:
     assert set(exported_file._EXPECTED) == set(geometry)

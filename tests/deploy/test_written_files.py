@@ -32,7 +32,7 @@ def stream() -> Any:
 @pytest.fixture(scope="module")
 def graph(stream: Any, tmp_path_factory: Any) -> Path:
     folder = tmp_path_factory.mktemp("graph")
-    path = pts.export(stream, str(folder / "net.ONNX"), CHUNK, metadata=GIVEN)
+    path = pts.export(stream, str(folder / "net.ONNX"), CHUNK, metadata=GIVEN, sampling_fs=16000)
     assert isinstance(path, Path) and list(folder.iterdir()) == [path]
     return path
 
@@ -45,8 +45,9 @@ def test_metadata_travels(stream: Any, kind: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     assert not stat.S_IMODE(path.stat().st_mode) & 0o100
     assert json.dumps(pts.load(name).metadata) == json.dumps(GIVEN)
-    pts.export(stream, path)
-    assert pts.load(path).metadata == {}
+    assert pts.load(name).sampling_fs is None
+    pts.export(stream, path, sampling_fs=16000)
+    assert pts.load(path).metadata == {} and pts.load(path).sampling_fs == 16000
 
 
 def test_metadata_of_scripts_is_there_without_this_package(stream: Any, tmp_path: Path) -> None:
@@ -64,6 +65,7 @@ def test_graphs_are_graphs_to_others(graph: Path) -> None:
     import onnx
 
     assert json.dumps(pts.load(graph).metadata) == json.dumps(GIVEN)
+    assert pts.load(graph).sampling_fs == 16000
     onnx.checker.check_model(onnx.load(graph))
     entries = {entry.key: entry.value for entry in onnx.load(graph).metadata_props}
     assert json.loads(entries["torchstreamer"])["metadata"] == GIVEN

@@ -1,16 +1,19 @@
-"""Sound: operations on samples and frames, each with an offline forward and an exact stream."""
+"""Sound: operations on samples and frames, each with an offline forward and an exact stream; and files of sound."""
 
 from .bins import DCT, MelScale
 from .deltas import Deltas
 from .designs import biquad, butterworth, k_weighting
+from .devices import Microphone, Speaker
 from .fbank import KaldiFbank
 from .features import MFCC, LogMel, Magnitude, MelSpectrogram, Spectrogram, Standardize
+from .files import SoundReader, SoundWriter
 from .fir import FIR, FIRStream
 from .istft import ISTFT
 from .levels import Level, LevelStream, Loudness
 from .logarithms import DynamicRange, Logarithm
 from .mel import hz_to_mel, mel_filters, mel_to_hz
 from .pcen import PCEN
+from .pcm import PcmFormat, PcmReader, PcmWriter
 from .recursive import LFilter, RecursiveFilterStream, SOSFilter
 from .resample import Resample, ResampleStream, resample
 from .shaping import Fade, FadeStream, Gain, Preemphasis, RemoveDC
@@ -38,7 +41,11 @@ __all__ = [
     "Magnitude",
     "MelScale",
     "MelSpectrogram",
+    "Microphone",
     "PCEN",
+    "PcmFormat",
+    "PcmReader",
+    "PcmWriter",
     "Preemphasis",
     "RecursiveFilterStream",
     "RemoveDC",
@@ -47,6 +54,9 @@ __all__ = [
     "SOSFilter",
     "STFT",
     "STFTStream",
+    "SoundReader",
+    "SoundWriter",
+    "Speaker",
     "Spectral1d",
     "Spectrogram",
     "Standardize",

@@ -5,9 +5,10 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 
+from ..audio.headers import soundfile
 from ..errors import StreamInputError
 from .dataset import StreamDataset
-from .recordings import Opener, soundfile
+from .recordings import Opener
 
 __all__ = ["AudioStreamDataset"]
 

@@ -1,29 +1,18 @@
-"""Sound files: their headers, and the chunks in them."""
+"""Sound files of one kind, and the chunks in them."""
 
-import os
 import random
-import stat
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
-from ..errors import StreamReadError, missing_package
+from ..audio.headers import Header, check_whole, read_header, soundfile
+from ..errors import StreamReadError
 from .info import stream_info
 
-__all__ = ["Header", "Opener", "read_header", "soundfile"]
+__all__ = ["Opener"]
 
 _AHEAD = 65_536  # samples read from the disk at once, at least
-# What stands as the size of a RIFF file by a program that could not go back to write it.
-_UNKNOWN = (0, 0xFFFFFFFF, 0x7FFFF000 + 36)
-
-
-class Header(NamedTuple):
-    """What the header of a sound file tells."""
-
-    frames: int
-    rate_hz: int
-    channels: int
 
 
 class Opener:
@@ -132,7 +121,7 @@ class _Recording:
 
     def iterate_from(self, chunk: int) -> Iterator[Tensor]:
         how = self.how
-        _check_whole(self.path)
+        check_whole(self.path)
         with soundfile().SoundFile(self.path) as file:
             how.check(Header(file.frames, file.samplerate, file.channels))
             start, stop = 0, file.frames
@@ -159,45 +148,3 @@ class _Recording:
                 file.read(min(_AHEAD, at - file.tell()))
         elif at:
             file.seek(at)
-
-
-def read_header(path: str) -> Header:
-    """What the header of a sound file tells.
-
-    Raises:
-        Exception: it cannot be read, or is cut short: whatever the decoder says
-    """
-    _check_whole(path)
-    info = soundfile().info(path)
-    return Header(info.frames, info.samplerate, info.channels)
-
-
-def _check_whole(path: str) -> None:
-    # Libsndfile takes what is left of a WAV or AIFF file that was cut short, and says nothing.
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError("it is no file; expected a sound file; leave it out")
-    with open(path, "rb") as file:
-        head = file.read(32)
-    told = None
-    if head[:4] in (b"RIFF", b"RIFX", b"FORM"):
-        told = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
-    elif head[:4] in (b"RF64", b"BW64") and head[12:16] == b"ds64":
-        told = int.from_bytes(head[20:28], "little")
-    if told is not None and told not in _UNKNOWN and told + 8 > about.st_size:
-        raise ValueError(
-            f"it is cut short: it has {about.st_size} bytes; expected {told + 8}, as its header says; get it whole"
-        )
-
-
-def soundfile() -> Any:
-    """The package soundfile.
-
-    Raises:
-        ModuleNotFoundError: it is missing
-    """
-    try:
-        import soundfile  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise missing_package("soundfile", "sound files are read with it") from error
-    return soundfile

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
+from ..core.whole_numbers import whole_number
 from ..errors import require_packages
 from .backends import SETTINGS
 from .chunks import check_stream
@@ -83,6 +84,7 @@ def export(
     autotune: bool = False,
     progress: Optional[ProgressCallback] = None,
     metadata: Optional[Dict[str, Any]] = None,
+    sampling_fs: Optional[int] = None,
     **options: Any,
 ) -> Path:
     """Write a stream to a file.
@@ -105,6 +107,8 @@ def export(
         progress: is told what is at work, as ``progress(stage, done, total)``; see `ProgressCallback`
         metadata: what is to travel with the stream, as ``{"rate_hz": 16000}``: a dict of what JSON holds. It comes back
             as ``load(path).metadata``.
+        sampling_fs: samples per second of the signals that the network was trained on, in Hz. It comes back as
+            ``load(path).sampling_fs``, and tells the command line what to resample files to
         options: for `StaticStream`, as ``channels`` and ``dtype``; for ``.pt2`` and ``.onnx`` alone
 
     Returns:
@@ -113,7 +117,8 @@ def export(
     Raises:
         UnsupportedModuleError: a layer has no static form
         ValueError: the suffix is none of these, ``chunk`` is missing or does not fit, an argument is of no use for this
-            suffix, ``metadata`` is not what JSON holds, or the weights are too large for an ``.onnx`` file
+            suffix, ``metadata`` is not what JSON holds, ``sampling_fs`` is no whole number, or the weights are too
+            large for an ``.onnx`` file
         FileNotFoundError: the folder is missing
         ModuleNotFoundError: a package is missing that writes ``.onnx`` files
 
@@ -129,7 +134,9 @@ def export(
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
     check_stream(stream)
     target = checked_destination(path)
-    carried = checked_metadata(metadata)
+    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata)}
+    if sampling_fs is not None:
+        carried["sampling_fs"] = whole_number(sampling_fs, "sampling_fs")
     unused = {"autotune": autotune} if suffix == ".onnx" else {}
     if suffix == ".pt":
         unused = {"chunk": chunk is not None, "batch": batch != 1, "autotune": autotune, **dict.fromkeys(options, True)}
@@ -155,7 +162,7 @@ def export(
     with replacing(target, suffix) as place:
         if chunk is None:
             telling.begin("scripting the stream")
-            _save_script(stream, str(place), json.dumps({"version": 1, "metadata": carried}))
+            _save_script(stream, str(place), json.dumps({"version": 1, **carried}))
         else:
             _save_step(stream, place, chunk, batch, autotune, telling, carried, options)
     telling.end()
@@ -178,7 +185,7 @@ def _save_step(
     batch: int,
     autotune: bool,
     telling: Telling,
-    metadata: Dict[str, Any],
+    carried: Dict[str, Any],
     options: Dict[str, Any],
 ) -> None:
     anchor = stream.anchor()
@@ -188,7 +195,7 @@ def _save_step(
     telling.expect(3)
     telling.begin("planning the static step")
     static = StaticStream(stream, chunk, batch, validate=False, **options)
-    about = json.dumps({**geometry(static, stream), "metadata": metadata})
+    about = json.dumps({**geometry(static, stream), **carried})
     parse_geometry(about)  # what could not be loaded is not written
     step = FunctionalStep(static).eval()
     telling.begin("recording the step with torch.export")

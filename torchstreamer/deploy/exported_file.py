@@ -8,9 +8,19 @@ import hashlib
 import json
 import os
 import stat
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
-__all__ = ["KEY", "OPEN", "SEAL", "check_graph", "parse_geometry", "possible_row", "read_sealed", "refusal"]
+__all__ = [
+    "KEY",
+    "OPEN",
+    "SEAL",
+    "check_graph",
+    "parse_geometry",
+    "possible_row",
+    "read_sealed",
+    "refusal",
+    "sampling_rate",
+]
 
 # Under this name the geometry stands in the metadata of a file.
 KEY = "torchstreamer"
@@ -120,10 +130,23 @@ def parse_geometry(text: str) -> Dict[str, Any]:
     for name, good in _EXPECTED.items():
         if name not in found or not good(found[name]):
             raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
+    sampling_rate(found)
     chunk = [[found["batch"], found["channels"], found["chunk"]], found["dtype"]]
     if _nbytes(chunk) > _MOST_BYTES or sum(map(_nbytes, found["states"].values())) > _MOST_BYTES:
         raise ValueError("its geometry says that a chunk or the state takes more than 4 GiB")
     return found
+
+
+def sampling_rate(about: Dict[str, Any]) -> Optional[int]:
+    """Samples per second of the signals that a file is for, in Hz; ``None`` where it does not say.
+
+    Raises:
+        ValueError: it says what is none
+    """
+    rate = about.get("sampling_fs")
+    if rate is not None and not _whole(rate, 1):
+        raise ValueError(f"its geometry has 'sampling_fs' as {str(rate)[:80]}")
+    return rate
 
 
 def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequence[str]) -> None:

@@ -13,7 +13,17 @@ from threading import RLock
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 try:
-    from .exported_file import KEY, OPEN, SEAL, check_graph, parse_geometry, possible_row, read_sealed, refusal
+    from .exported_file import (
+        KEY,
+        OPEN,
+        SEAL,
+        check_graph,
+        parse_geometry,
+        possible_row,
+        read_sealed,
+        refusal,
+        sampling_rate,
+    )
 except ImportError:  # copied to where this package is not
     from exported_file import (  # type: ignore[import-not-found, no-redef]
         KEY,
@@ -24,6 +34,7 @@ except ImportError:  # copied to where this package is not
         possible_row,
         read_sealed,
         refusal,
+        sampling_rate,
     )
 
 __all__ = ["OnnxRunner", "StepRunner"]
@@ -46,6 +57,7 @@ class StepRunner:
         flush_steps: steps that the end of a signal takes
         dtype: of the input, by name
         metadata: what was given to `torchstreamer.export`
+        sampling_fs: samples per second of the signals that it is for, or ``None``
     """
 
     # What a subclass raises.
@@ -56,6 +68,7 @@ class StepRunner:
     def __init__(self, geometry: Dict[str, Any]) -> None:
         self.geometry = geometry
         self.metadata: Dict[str, Any] = geometry["metadata"]
+        self.sampling_fs = sampling_rate(geometry)
         self.chunk = int(geometry["chunk"])
         self.batch = int(geometry["batch"])
         self.channels = int(geometry["channels"])

@@ -102,6 +102,8 @@ class Denoiser(Spectral1d):
         >>> torch.testing.assert_close(torch.cat([each for each in y if each is not None], -1), net(x))
     """
 
+    sampling_fs = RATE_HZ  # for the command line
+
     def __init__(self, channels: int = 64, dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 1, 2)) -> None:
         bins = N_FFT // 2 + 1
         factors = nn.Sequential(

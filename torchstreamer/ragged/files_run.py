@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..audio.headers import Header, read_header
 from ..core.rows import RowPiece, RowStream
 from ..data.audio import AudioStreamDataset
 from ..data.plan import packed
-from ..data.recordings import Header, read_header
 from ..errors import StreamInputError, StreamReadError
 from .done_list import DoneList
 from .files_progress import Teller

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Protocol, Tuple, Union
+from typing import Dict, List, Optional, Protocol, Tuple, Union
 
 import torch
 from torch import Tensor
 
-from ..data.recordings import read_header, soundfile
+from ..audio.files import SoundWriter
+from ..audio.headers import read_header, soundfile
+from ..audio.part_file import PartFile
 from ..errors import StreamInputError
 
 __all__ = ["ArrayFiles", "OutputsInMemory", "Sink", "WaveFiles", "Writer"]
@@ -49,21 +51,9 @@ class _Files:
         return self.folder / within.with_name(within.stem + self.suffix)
 
 
-class _FileWriter:
-    # Writes to a file beside its final name.
-    def __init__(self, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.target = target
-        self.part = target.with_name(target.name + ".part")
-
-    def _finish(self, part: Path) -> None:
-        # On the disk first, so that the name never stands for less than the whole, whatever happens.
-        file = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.replace(part, self.target)
+def _place_for(target: Path) -> PartFile:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return PartFile(target)
 
 
 class ArrayFiles(_Files):
@@ -90,11 +80,11 @@ class ArrayFiles(_Files):
         return _ArrayWriter(self.target(path))
 
 
-class _ArrayWriter(_FileWriter):
+class _ArrayWriter:
     # Samples one after the other, each with all channels: that can be written without knowing how many there will be.
     def __init__(self, target: Path) -> None:
-        super().__init__(target)
-        self._file = open(self.part, "wb")
+        self._place = _place_for(target)
+        self._file = open(self._place.part, "wb")
         self._offset = _HEADER if target.suffix == ".npy" else 0
         self._file.write(bytes(self._offset))
         self._like = torch.empty(0, 0)
@@ -116,22 +106,22 @@ class _ArrayWriter(_FileWriter):
             self._file.write(b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little"))
             self._file.write(text.ljust(_HEADER - 11) + b"\n")
             self._file.close()
-            self._finish(self.part)
+            self._place.keep()
             return
         self._file.close()
         whole = self._like
         if self._samples:
             size = channels * self._samples
-            whole = torch.from_file(str(self.part), shared=False, size=size, dtype=self._like.dtype)
+            whole = torch.from_file(str(self._place.part), shared=False, size=size, dtype=self._like.dtype)
             whole = whole.view(self._samples, channels).mT
-        saved = self.part.with_name(self.part.name + ".pt")
+        saved = self._place.part.with_name(self._place.part.name + ".pt")
         torch.save(whole, saved)
-        self._finish(saved)
-        self.part.unlink()
+        os.replace(saved, self._place.part)
+        self._place.keep()
 
     def abort(self) -> None:
         self._file.close()
-        self.part.unlink(missing_ok=True)
+        self._place.drop()
 
 
 class WaveFiles(_Files):
@@ -169,7 +159,7 @@ class WaveFiles(_Files):
         """Say how many outputs there are for how many inputs."""
         self._ratio = ratio
 
-    def __call__(self, path: str) -> "_WaveWriter":
+    def __call__(self, path: str) -> SoundWriter:
         rate = self.rate_hz
         if rate is None:
             up, down = self._ratio
@@ -180,34 +170,7 @@ class WaveFiles(_Files):
                     f"invalid_rate_hz: {given} Hz in, and {up} outputs for {down} inputs, make no whole rate; a whole "
                     "one was expected; give rate_hz="
                 )
-        return _WaveWriter(self.target(path), rate, self.subtype)
-
-
-class _WaveWriter(_FileWriter):
-    def __init__(self, target: Path, rate_hz: int, subtype: str) -> None:
-        super().__init__(target)
-        self._about = rate_hz, subtype
-        self._file: Any = None
-
-    def write(self, piece: Tensor) -> None:
-        if self._file is None:
-            self._open(piece.shape[0])
-        self._file.write((piece if piece.dtype == torch.float64 else piece.float()).mT.contiguous().numpy())
-
-    def _open(self, channels: int) -> None:
-        rate_hz, subtype = self._about
-        self._file = soundfile().SoundFile(str(self.part), "w", rate_hz, channels, subtype, format="WAV")
-
-    def close(self) -> None:
-        if self._file is None:
-            self._open(1)
-        self._file.close()
-        self._finish(self.part)
-
-    def abort(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self.part.unlink(missing_ok=True)
+        return SoundWriter(_place_for(self.target(path)).target, rate, subtype=self.subtype, format="WAV")
 
 
 class OutputsInMemory(Dict[str, Tensor]):
