@@ -325,8 +325,9 @@ class MaskOfALoop(nn.Module):
         return self(x, pts.Context(2).mask(x.shape[-1]))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("captured", [True, False])
+@pytest.mark.parametrize(
+    "captured", [pytest.param(True, marks=pytest.mark.long), pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_a_context(captured: bool) -> None:
     net = MaskOfALoop() if captured else nn.Sequential(nn.MultiheadAttention(2, 1, batch_first=True))
     report = verify_stream(
