@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from report import write_between_markers
+from tables import described, ends, markdown, ratio
 from timing import interleave, machine, quartiles, tail
 from torch import nn
 
@@ -72,23 +73,16 @@ def measure(name: str, rounds: int, steps: int, backend: str | None, autotune: b
 
 def table(cases: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The figures as markdown."""
-    lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, 1 thread; torch {facts['torch']}, Python {facts['python']}, "
-        f"{facts['system']}; {facts['rounds']} rounds, {facts['steps']:,} single steps.",
-        "",
-        "| context, chunk | contender | step, µs | by the floor | p99.9, µs | maximum, µs |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+    rows = []
     for case in cases:
         floor = case["seconds"]["floor"]
         for each, seconds in case["seconds"].items():
-            low, middle, high = quartiles([a / b for a, b in zip(seconds, floor, strict=True)])
-            most = " (at most 1.3)" if each != "floor" and "ahead" not in case["name"] else ""
-            ratio = f"**{middle:.2f}** ({low:.2f}-{high:.2f}){most}" if each != "floor" else "1"
-            ends = [f"{1e6 * s:.0f}" for s in case["tails"].get(each, ())] or ["-", "-"]
+            most = None if "ahead" in case["name"] else 1.3
+            by = "1" if each == "floor" else ratio(seconds, floor, most, spread=True)
             step = f"{1e6 * quartiles(seconds)[1]:.1f}"
-            lines.append(f"| {case['name']} | {each} | {step} | {ratio} | {' | '.join(ends)} |")
-    return "\n".join(lines) + "\n"
+            rows.append([case["name"], each, step, by, *ends(case["tails"].get(each, ()), 1e-6)])
+    columns = ["context, chunk", "contender", "step, µs", "by the floor", "p99.9, µs", "maximum, µs"]
+    return markdown(described(facts, f"{facts['steps']:,} single steps"), columns, rows, 2)
 
 
 def main() -> None:

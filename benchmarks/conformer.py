@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from report import write_between_markers
+from tables import described, ends, markdown, ratio
 from timing import interleave, machine, quartiles, tail
 from torch import Tensor, nn
 
@@ -74,6 +75,11 @@ def streamed(step: Callable[[Tensor], Tensor | None], x: Tensor, chunk: int) -> 
     return torch.cat([y for y in map(step, x.split(chunk, -1)) if y is not None], -1)
 
 
+def told(*at: Any) -> None:
+    """Print how far it is."""
+    print("  ", *at, flush=True)
+
+
 def measure(
     name: str,
     net: nn.Module,
@@ -87,14 +93,14 @@ def measure(
     signal, x = torch.randn(1, channels, OFFLINE_FRAMES), torch.randn(1, channels, chunk)
     print(f"{name}: capturing", flush=True)
     example = torch.randn(1, channels, 6 * chunk + 5)
-    stream = pts.create_stream(net, example=example)
+    stream = pts.create_stream(net, example=example, progress=told)
     expected = net(signal[..., :frames])
     print(f"{name}: scripting", flush=True)
-    scripted = torch.jit.script(pts.create_stream(net, example=example))
+    scripted = torch.jit.script(stream)
     steps: dict[str, Callable[[Tensor], Any]] = {"ours": stream, "ours, scripted": scripted}
     if args.backend:
         print(f"{name}: compiling", flush=True)
-        own = dict(autotune=False, time_limit_s=args.time_limit, progress=lambda *at: print("  ", *at, flush=True))
+        own = dict(autotune=False, time_limit_s=args.time_limit, progress=told)
         steps["ours, compiled"] = pts.compile(stream, chunk, backend=args.backend, **own)
     if peer is not None:
         steps["its own streaming"] = peer
@@ -121,25 +127,20 @@ def measure(
 
 def table(cases: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The figures as markdown."""
-    lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, 1 thread; torch {facts['torch']}, Python {facts['python']}, "
-        f"{facts['system']}; {facts['rounds']} rounds.",
-        "",
-        "| model | contender | chunk, ms | by offline | its own streaming by it | p99.9, ms | maximum, ms | steps |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for case in cases:
         times = case["seconds"]
+        peer = times.get("its own streaming")
         for each, seconds in times.items():
-            by = quartiles([a / b for a, b in zip(seconds, times["offline"], strict=True)])[1]
-            peer = times.get("its own streaming", [])
-            gain = f"**{quartiles([a / b for a, b in zip(peer, seconds, strict=True)])[1]:.2f}**" if peer else "-"
-            ends = case["tails"].get(each)
-            shown = f"{1e3 * ends[0]:.2f} | {1e3 * ends[1]:.2f} | {ends[2]:,}" if ends else "- | - | -"
-            asked = " (at most 1.3)" if each == "ours, compiled" and "Conformer" in case["name"] else ""
+            most = 1.3 if each == "ours, compiled" and "Conformer" in case["name"] else None
+            by = ratio(seconds, times["offline"], most)
+            gain = ratio(peer, seconds) if peer else "-"
+            *last, count = case["tails"].get(each, (0,))
+            steps = f"{count:,}" if count else "-"
             cost = f"{1e3 * quartiles(seconds)[1]:.2f}"
-            lines.append(f"| {case['name']} | {each} | {cost} | **{by:.2f}**{asked} | {gain} | {shown} |")
-    return "\n".join(lines) + "\n"
+            rows.append([case["name"], each, cost, by, gain, *ends(last, 1e-3, 2), steps])
+    columns = ["model", "contender", "chunk, ms", "by offline", "its own streaming by it"]
+    return markdown(described(facts), [*columns, "p99.9, ms", "maximum, ms", "steps"], rows, 2)
 
 
 def main() -> None:

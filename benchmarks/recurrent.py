@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from report import write_between_markers
+from tables import described, ends, markdown, ratio
 from timing import interleave, machine, tail
 from torch import Tensor, nn
 
@@ -106,35 +107,19 @@ def measured(
     }
 
 
-def ratio(case: dict[str, Any], one: str, other: str) -> float:
-    """The median over the rounds of one contender's time by another's."""
-    return statistics.median(a / b for a, b in zip(case["ns"][one], case["ns"][other], strict=True))
-
-
-def told(value: float, most: float | None) -> str:
-    """A ratio, and what was asked of it."""
-    return f"**{value:.2f}**" + (f" (at most {most:g})" if most is not None else "")
-
-
 def table(cases: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The figures as markdown."""
-    lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, 1 thread; torch {facts['torch']}, Python {facts['python']}, "
-        f"{facts['system']}; {facts['rounds']} rounds.",
-        "",
-        "| layer | contender | step, µs | by the cell | by a step of the whole sequence | p99.9, µs | maximum, µs |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for case in cases:
         layer = f"{case['kind']}({case['size']})"
         for name, times in case["ns"].items():
-            median = statistics.median(times) / 1000
-            cell = told(ratio(case, name, "cell by hand"), AT_MOST.get((name, case["size"])))
-            whole = told(ratio(case, name, "whole sequence"), WHOLE_AT_MOST.get((name, case["size"])))
-            ends = [f"{ns / 1000:.0f}" for ns in case["tails_ns"].get(name, [])] or ["-", "-"]
+            cell = ratio(times, case["ns"]["cell by hand"], AT_MOST.get((name, case["size"])))
+            whole = ratio(times, case["ns"]["whole sequence"], WHOLE_AT_MOST.get((name, case["size"])))
             named = f"{name} ({case['chosen']})" if name in ("compiled", "bare step") else name
-            lines.append(f"| {layer} | {named} | {median:.1f} | {cell} | {whole} | {' | '.join(ends)} |")
-    return "\n".join(lines) + "\n"
+            step = f"{statistics.median(times) / 1000:.1f}"
+            rows.append([layer, named, step, cell, whole, *ends(case["tails_ns"].get(name, ()), 1000)])
+    columns = ["layer", "contender", "step, µs", "by the cell", "by a step of the whole sequence"]
+    return markdown(described(facts), [*columns, "p99.9, µs", "maximum, µs"], rows, 2)
 
 
 def main() -> None:

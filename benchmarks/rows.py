@@ -143,7 +143,8 @@ def equal(case: Case, net: nn.Module) -> tuple[int, Callable[[], None]]:
 def measured(case: Case, rounds: int, span_s: float) -> dict[str, object]:
     """Nanoseconds per sample of each, round by round."""
     torch.manual_seed(0)
-    net = case.net()
+    with torch.inference_mode(False):  # a network of inference tensors has no packed weights
+        net = case.net()
     x = torch.randn(1, case.channels, case.high)
     rows, run = through_rows(case, net, x)
     total = sum(n for step in case.traffic() for _, n in step)
@@ -171,7 +172,8 @@ def measured(case: Case, rounds: int, span_s: float) -> dict[str, object]:
 def primitive(count: int, chunk: int, rounds: int, span_s: float) -> dict[str, object]:
     """What it costs to take rows out of a stream and put others in at every step, by names and without."""
     torch.manual_seed(0)
-    net = convolutions(count)
+    with torch.inference_mode(False):
+        net = convolutions(count)
     x = torch.randn(32, 64, chunk)
     plain, named, bare = (pts.create_stream(net) for _ in range(3))
     states = []

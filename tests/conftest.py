@@ -42,6 +42,7 @@ data/test_audio.py data/test_kinds.py data/test_published.py
 deploy/test_folding.py deploy/test_static_misuse.py deploy/test_static_states.py
 geometry/test_special_values.py
 graph/test_several_inputs.py
+audio/test_resample.py
 layers/test_kernels.py layers/test_upsampling.py layers/test_winograd.py
 test_random_networks.py test_refused.py test_review.py
 testing/test_chunkings.py

@@ -13,6 +13,7 @@ import torch
 
 import torchstreamer as pts
 import torchstreamer.analysis
+import torchstreamer.audio
 import torchstreamer.data
 import torchstreamer.testing
 
@@ -100,7 +101,7 @@ def test_every_public_name_is_in_the_reference():
     reference = "\n".join(page.read_text() for page in sorted((DOCS / "reference").glob("*.md")))
     documented = re.findall(r"^::: (\S+)$", reference, re.MULTILINE)
     assert len(documented) == len(set(documented))
-    for module in (pts, torchstreamer.analysis, torchstreamer.data, torchstreamer.testing):
+    for module in (pts, torchstreamer.analysis, torchstreamer.audio, torchstreamer.data, torchstreamer.testing):
         for name in module.__all__:
             if module is pts or not hasattr(pts, name):
                 assert f"{module.__name__}.{name}" in documented

@@ -16,6 +16,7 @@ from torch import nn
 
 import torchstreamer as pts
 import torchstreamer.analysis
+import torchstreamer.audio
 import torchstreamer.data
 import torchstreamer.testing
 
@@ -171,7 +172,7 @@ def test_every_module_is_documented_and_lists_what_exists(name):
     "thing",
     [
         getattr(module, name)
-        for module in (pts, torchstreamer.analysis, torchstreamer.data, torchstreamer.testing)
+        for module in (pts, torchstreamer.analysis, torchstreamer.audio, torchstreamer.data, torchstreamer.testing)
         for name in module.__all__
     ],
     ids=lambda thing: getattr(thing, "__name__", str(thing)),

@@ -417,6 +417,29 @@ def test_rows_leave_and_join_a_batch_of_large_states(name, monkeypatch):
 
 
 @torch.no_grad()
+def test_rows_that_are_renewed_one_by_one_do_not_move_the_others(monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+    net, rows, moved = NETS["attention"], pts.RowStream(NETS["attention"]), []
+    take = row_runner.gather
+    monkeypatch.setattr(row_runner, "gather", lambda given: moved.append(len(given)) or take(given))
+    whole, found = {}, {}
+    for step in range(-16, 20):
+        given = [(i, torch.randn(2, 4, dtype=torch.float64), i == step % 16, False) for i in range(min(step + 17, 16))]
+        for i, x, first, _ in given:
+            whole[i] = x if first else torch.cat([whole[i], x], 1)
+            found[i] = [] if first else found[i]
+        if step == 0:
+            moved.clear()
+        for piece in rows.step(given):
+            found[piece.id] += [] if piece.output is None else [piece.output]
+    assert max(moved[8:]) < 8
+    for piece in rows.step([(i, None, False, True) for i in whole]):
+        found[piece.id] += [] if piece.output is None else [piece.output]
+    compare(net, whole, {i: torch.cat(each, 1) if each else None for i, each in found.items()})
+    assert_empty(rows)
+
+
+@torch.no_grad()
 def test_a_row_that_nobody_wants_makes_no_step_fail(monkeypatch):
     monkeypatch.setattr(row_table, "_LARGE", 0)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import torchstreamer as pts
 from torchstreamer.deploy import search
+from torchstreamer.deploy.steady import SteadyStep, fresh
 
 
 class Smooth(nn.Module):
@@ -364,3 +365,36 @@ def test_compilers(backend, monkeypatch):
     sizes = list(cuts(103, 8, 1))
     torch.testing.assert_close(joined([*map(stream, x.split(sizes, -1)), stream.flush()]), expected, rtol=0, atol=1e-4)
     assert backend in repr(stream) and "µs" in repr(stream)
+
+
+def stepwise(stream, x):
+    y = [stream(piece) for piece in x.split(1, -1)] + [stream.flush()]
+    return torch.cat([each for each in y if each is not None], -1)
+
+
+def test_attention_is_recorded_as_old_rows_need_it():
+    net = pts.SelfAttention1d(nn.MultiheadAttention(8, 2, batch_first=True), pts.Context(20)).double().eval()
+    stream, x = pts.create_stream(net), torch.randn(1, 8, 40, dtype=torch.float64)
+    names = [str(node.target) for node in SteadyStep(fresh(stream), x[..., :1]).record("rows").graph.nodes]
+    assert not any(name.startswith(("aten.where", "aten.eq", "aten.masked_fill")) for name in names)
+    compiled = pts.compile(stream, 1, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(stepwise(compiled, x), net(x))
+
+
+class Placed(nn.Module):
+    """Attention that sees further back than its table of positions goes, so that no row becomes old."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 8, 24))
+        self.attention = pts.SelfAttention1d(nn.MultiheadAttention(8, 2, batch_first=True), pts.Context(30))
+
+    def forward(self, x):
+        return self.attention(x + self.table[..., : x.shape[-1]])
+
+
+def test_signals_that_end_before_a_row_is_old():
+    net, x = Placed().double().eval(), torch.randn(1, 8, 24, dtype=torch.float64)
+    compiled = pts.compile(pts.create_stream(net, example=x[..., :10]), 1, backend="eager")
+    torch.testing.assert_close(stepwise(compiled, x), net(x))

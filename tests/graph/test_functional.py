@@ -55,6 +55,32 @@ def in_place(m, x):
     return y.relu_()
 
 
+def in_place_between(m, x):
+    y = m.conv(x)
+    y.relu_()
+    before = y.transpose(1, 2) + 1
+    y.mul_(3).add_(y)
+    return y + before.transpose(1, 2)
+
+
+def in_place_under_a_view(m, x):
+    y = m.conv(x)
+    view = y.transpose(1, 2)
+    y.relu_()
+    return y + view.transpose(1, 2)
+
+
+def in_place_through_a_view(m, x):
+    y = m.conv(x)
+    y.view(y.shape).relu_()
+    return y
+
+
+def in_place_of_less(m, x):
+    y = torch.zeros_like(x, dtype=torch.float32)
+    return y.add_(x).to(x.dtype)
+
+
 CONV = nn.Conv1d(4, 4, 3, padding=1).double()
 # Models, and whether one trace is enough.
 CASES = {
@@ -67,7 +93,11 @@ CASES = {
     "refused": (case(lambda m, x: torch.softmax(x.contiguous(), -1)), True),
     "shrunk": (case(shrunk), False),
     "interpolated": (case(lambda m, x: F.interpolate(x, scale_factor=2.0)), False),
-    "in place": (case(in_place, conv=CONV), False),
+    "in place": (case(in_place, conv=CONV), True),
+    "in place, read in between": (case(in_place_between, conv=CONV), True),
+    "in place, under a view": (case(in_place_under_a_view, conv=CONV), False),
+    "in place, through a view": (case(in_place_through_a_view, conv=CONV), False),
+    "in place, of another dtype": (case(in_place_of_less), False),
     "a part in place": (case(lambda m, x: x.clone().index_fill_(1, torch.tensor([1]), 2.0)), False),
     "without gradients": (case(lambda m, x: x + torch.no_grad()(torch.exp)(x)), True),
 }

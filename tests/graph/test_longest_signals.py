@@ -75,6 +75,12 @@ def test_longest(name: str) -> None:
         assert list(before) == list(after) and all(torch.equal(before[key], after[key]) for key in before)
         pieces.append(stream.flush())
         assert differs(torch.cat([piece for piece in pieces if piece is not None], -1), net(x)) < 1e-10
+        # Chunks without a batch axis, each like the last one.
+        pieces = [stream(piece) for piece in x[0].split(1, -1)]
+        with pytest.raises(pts.StreamInputError, match="signal_too_long"):
+            stream(x[0, :, :1])
+        pieces.append(stream.flush())
+        assert differs(torch.cat([piece for piece in pieces if piece is not None], -1), net(x)[0]) < 1e-10
 
 
 class Two(nn.Module):

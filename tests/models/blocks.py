@@ -23,9 +23,9 @@ LONGEST = 45_000  # frames, in tables of relative positions
 class WeNet(nn.Module):
     """WeNet's layers on [B, C, T], whose mask of chunks `whole` makes in its loop, and a context says to the stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST) -> None:
         super().__init__()
-        self.net = WeNetConformer()
+        self.net = WeNetConformer(max_len=longest)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.mT).mT

@@ -216,6 +216,8 @@ def _(rng: Random, rows: list[Row], width: int) -> Trial:
         [
             lambda x, ax: F.linear(x.movedim(ax.c, -1), weight).movedim(-1, ax.c),
             lambda x, ax: (x.movedim(ax.c, -1) @ weight.mT).movedim(-1, ax.c),
+            lambda x, ax: (weight @ x.movedim((ax.c, ax.t), (-2, -1))).movedim((-2, -1), (ax.c, ax.t)),
+            lambda x, ax: torch.matmul(weight, x.permute(ax.b, ax.c, ax.t)).movedim((0, 1, 2), (ax.b, ax.c, ax.t)),
         ],
         mapped(rows, lambda d: weight @ d),
     )

@@ -139,8 +139,6 @@ def _(rng: Random, rows: list[Row], width: int) -> Trial:
 
 @operation("stack of single rows")
 def _(rng: Random, rows: list[Row], width: int) -> Trial:
-    if len(rows) < 2:
-        return Trial([lambda x, ax: x], rows)
     return Trial(
         [lambda x, ax: torch.stack(list(x.unbind(ax.b)), ax.b), lambda x, ax: torch.stack(x.unbind(ax.b), dim=0)], rows
     )

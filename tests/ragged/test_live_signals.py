@@ -85,18 +85,34 @@ def check(net, xs, way, shortest, longest, tolerance, layers=None):
     compare(given, xs, net, 1, tolerance)
 
 
+def stack(number):
+    """Of convolutions, and the same as a chain."""
+    torch.manual_seed(number)
+    layers = Stack(*CONVOLUTIONS[number]).double().eval()
+    return layers, nn.Sequential(layers.conv, nn.ReLU(), layers.norm, layers.again)
+
+
 @pytest.mark.parametrize("way", ["rows", "whole", "layers"])
 @pytest.mark.parametrize("number", range(len(CONVOLUTIONS)))
 @pytest.mark.sample(every=7, rest=4)
 @torch.no_grad()
 def test_convolutions(number, way):
-    torch.manual_seed(number)
-    layers = Stack(*CONVOLUTIONS[number]).double().eval()
-    net = nn.Sequential(layers.conv, nn.ReLU(), layers.norm, layers.again)
+    layers, net = stack(number)
     xs = signals([4, 0], 1, 16, 32, torch.float64)
     check(net, xs, way, 16, 32, 1e-10, layers)
     check(net, xs[:6], way, 1, CONVOLUTIONS[number][0], 1e-10, layers)
     check(net.float(), [x.float() for x in xs[:12]], way, 16, 32, 1e-5, layers.float())
+
+
+@pytest.mark.parametrize("way", ["rows", "whole", "layers"])
+@pytest.mark.parametrize("number", range(len(CONVOLUTIONS)))
+@pytest.mark.long
+@torch.no_grad()
+def test_convolutions_of_many_signals_in_tiny_pieces(number, way):
+    layers, net = stack(number)
+    xs = signals([4, 0], 1, 16, 32, torch.float64)
+    check(net, xs, way, 1, CONVOLUTIONS[number][0], 1e-10, layers)
+    check(net.float(), [x.float() for x in xs], way, 16, 32, 1e-5, layers.float())
 
 
 def recurrent():
@@ -123,6 +139,15 @@ def test_recurrence_and_attention(make, way):
 ENTRIES = [entry for entry in [*ZOO, *RECURRENT] if not entry.refused]
 
 
+@pytest.mark.parametrize("way", ["rows", "whole"])
+@pytest.mark.parametrize("make", [recurrent, attention])
+@pytest.mark.long
+@torch.no_grad()
+def test_recurrence_and_attention_of_many_signals_in_tiny_pieces(make, way):
+    torch.manual_seed(0)
+    check(make().double().eval(), signals([4, 0], 1, 16, 32, torch.float64), way, 1, 3, 1e-10)
+
+
 @pytest.mark.parametrize("way", ["rows", "model"])
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 @pytest.mark.sample("tcn-rows", "silero-model", rest=12)
@@ -135,11 +160,29 @@ def test_published_models(entry, way):
         with pytest.raises(pts.UnsupportedModuleError, match="several_signals"):
             (pts.RowStream if way == "rows" else pts.patch_module)(model, example=example, **options)
         return
+    check_model(entry, model, way, 32, 3)
+
+
+@pytest.mark.parametrize("way", ["rows", "model"])
+@pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if not isinstance(entry.time_dim, tuple)], ids=lambda entry: entry.name
+)
+@pytest.mark.long
+@torch.no_grad()
+def test_published_models_of_many_signals_in_tiny_pieces(entry, way):
+    check_model(entry, entry.make().double(), way, 0, 32)
+
+
+def check_model(entry, model, way, large, tiny):
+    """So many signals in large pieces, and so many in tiny ones."""
+    options = {"time_dim": entry.time_dim, "length_multiple": entry.length_multiple}
     x = entry.example().double()
     time = entry.time_dim % x.dim() - 1
     rate = max(8, entry.shortest // 2)
     xs = signals([*x.shape[1:]], time, rate, 32, torch.float64, entry.length_multiple)
-    for shortest, longest, count in ((rate, 2 * rate, 32), (1, 5, 3)):
+    for shortest, longest, count in ((rate, 2 * rate, large), (1, 5, tiny)):
+        if not count:
+            continue
         if way == "rows":
             rows = pts.RowStream(model, example=x, **options)
             given = play(through_rows(rows), xs[:count], shortest, longest, time, multiple=entry.length_multiple)

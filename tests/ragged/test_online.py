@@ -76,6 +76,14 @@ def two_states(m, x):
     return y, (hidden, cell)
 
 
+def in_a_thread(m, x):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(m.conv(x)))
+    thread.start()
+    thread.join()
+    return found[0].relu()
+
+
 CAPTURED = {
     "residual": lambda m, x: m.down(F.relu(x + m.conv(x))),
     "cropped": lambda m, x: m.valid(x) + x[..., 1:-1],
@@ -98,6 +106,9 @@ LAYERWISE = {
         0
     ].transpose(1, 2),
     "without gradients": lambda m, x: without_gradients(m, x),
+    "weights first": lambda m, x: m.conv.weight[:, :, 1] @ m.conv(x),
+    "row by row": lambda m, x: torch.stack([row.relu() for row in m.conv(x)]),
+    "in a thread of its own": in_a_thread,
     "last state not used": lambda m, x: (lambda y, states: y)(*two_states(m, x)).permute(1, 2, 0),
 }
 
@@ -173,6 +184,21 @@ def swallowed(m, x):
         return y
 
 
+def threaded(m, x):
+    y, found = m.conv(x), [1.0]
+    thread = threading.Thread(target=lambda: swallowing(lambda: found.append(y.mean(-1, keepdim=True))))
+    thread.start()
+    thread.join()
+    return y * found[-1]
+
+
+def swallowing(function):
+    try:
+        function()
+    except pts.StreamOnlineError:
+        pass
+
+
 def counted(m, x):
     m.linear.in_features += 1
     return m.conv(x) * m.linear.in_features
@@ -237,6 +263,10 @@ REFUSED = {
         lambda m, x: m.conv(x) * x.as_subclass(torch.Tensor).mean(),
         lambda m, x: m.conv(x) / torch.tensor(x.lengths).view(-1, 1, 1),
         lambda m, x: m.conv(x) * x.stride(0),
+        lambda m, x: m.conv(x) * torch.Tensor._make_subclass(torch.Tensor, x).mean(),
+        lambda m, x: (lambda y: y * torch.Tensor._make_subclass(torch.Tensor, y.relu()).numpy().mean())(m.conv(x)),
+        lambda m, x: scripted(torch.Tensor._make_subclass(torch.Tensor, m.conv(x))) * x,
+        threaded,
         lambda m, x: m.conv(x) * torch.from_numpy(x.detach().numpy()).mean(),
         swallowed,
         # What differs from call to call.

@@ -308,3 +308,45 @@ def test_dtypes_in_which_torch_itself_is_wrong_are_skipped() -> None:
     report = verify_stream(WrongInHalf(), (2, 2, 30), dtypes=[torch.float32, torch.bfloat16], script=False)
     assert [check.skipped for check in report.skipped if check.name == "chunkings, bfloat16"] != []
     assert report.cases("chunkings, bfloat16") == 0 and report.cases("chunkings, float32") > 0
+
+
+class MaskOfALoop(nn.Module):
+    """Attention [B, C, T] whose mask is no part of what is captured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(2, 6)
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        q, k, v = self.qkv(x.mT).chunk(3, -1)
+        return nn.functional.scaled_dot_product_attention(q, k, v, mask).mT
+
+    def whole(self, x: Tensor) -> Tensor:
+        return self(x, pts.Context(2).mask(x.shape[-1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("captured", [True, False])
+def test_a_context(captured: bool) -> None:
+    net = MaskOfALoop() if captured else nn.Sequential(nn.MultiheadAttention(2, 1, batch_first=True))
+    report = verify_stream(
+        net.eval(),
+        (2, 2, 12),
+        reference=net.whole if captured else None,
+        graph=captured,
+        context=pts.Context(2),
+        dtypes=[torch.float64, torch.bfloat16],
+        script=False,
+    )
+    assert report.cases("chunkings, bfloat16") > 0 and report.cases("live weights") > 0
+
+
+def test_a_wrong_context() -> None:
+    net = nn.MultiheadAttention(2, 1, batch_first=True).eval()
+    right = pts.SelfAttention1d(net, pts.Context(2))
+    with pytest.raises(VerificationError, match="exact: "):
+        verify_stream(net, (2, 2, 12), context=pts.Context(3), reference=right, dtypes=[torch.float32])
+    with pytest.raises(TypeError, match="context without a reference"):
+        verify_stream(MaskOfALoop().eval(), (2, 2, 12), context=pts.Context(2), graph=True)
+    with pytest.raises(TypeError, match="a factory and a context"):
+        verify_stream(lambda: pts.create_stream(net), (2, 2, 12), context=pts.Context(2), reference=right)

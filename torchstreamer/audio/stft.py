@@ -1,17 +1,15 @@
 """The short-time Fourier transform. TorchScript compiles this file."""
 
-from typing import Iterator, Optional, Tuple, Union
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.fast_attributes import entry
-from ..core.reach import Reach
 from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
 from ..layers.padding import Pad1dStream
-from ..layers.window import WindowStream
+from ..layers.window import FramesStream
 from .spectrum import Spectrum
 
 __all__ = ["STFT", "STFTStream"]
@@ -31,8 +29,8 @@ class STFT(Spectrum):
         n_fft: samples of a frame
         hop_length: samples from one frame to the next; ``n_fft // 4`` by default
         win_length: samples of the window, which stands in the middle of the frame; ``n_fft`` by default
-        window: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``, all periodic, or a tensor
-            ``[win_length]``
+        window: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``, all periodic, or with
+            ``"symmetric_"`` before it, not periodic; or a tensor ``[win_length]``
         center: whether ``n_fft // 2`` samples are padded on both sides, so that frame ``k`` has sample
             ``k · hop_length`` in its middle
         pad_mode: ``"reflect"``, ``"constant"`` or ``"replicate"``
@@ -90,28 +88,48 @@ class STFT(Spectrum):
 
     def forward(self, x: Tensor) -> Tensor:
         """The spectra of the whole signal."""
-        rows = x.unsqueeze(0) if x.dim() == 2 else x
-        if rows.size(2) < self.least:
+        y = self.windows(self.padded(x.unsqueeze(0) if x.dim() == 2 else x))
+        return y.squeeze(0) if x.dim() == 2 else y
+
+    def padded(self, x: Tensor) -> Tensor:
+        """A whole signal ``[B, C, T]`` with its padding."""
+        if x.size(2) < self.least:
             raise StreamInputError(
-                f"invalid_chunk: a signal of {rows.size(2)} samples came; at least {self.least} were expected; pad it, "
+                f"invalid_chunk: a signal of {x.size(2)} samples came; at least {self.least} were expected; pad it, "
                 "or take a smaller n_fft or pad_mode='constant'"
             )
         if self.left < 0 or self.right < 0:  # a crop
-            rows = F.pad(rows, [min(self.left, 0), min(self.right, 0)])
+            x = F.pad(x, [min(self.left, 0), min(self.right, 0)])
         if self.left > 0 or self.right > 0:
-            rows = F.pad(rows, [max(self.left, 0), max(self.right, 0)], self.pad_mode)
-        y = self.spectra(rows)
-        return y.squeeze(0) if x.dim() == 2 else y
+            x = F.pad(x, [max(self.left, 0), max(self.right, 0)], self.pad_mode)
+        return x
 
-    def spectra(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """The spectra of all frames of padded samples, of which each has ``win_length``."""
-        frames = x.unfold(2, self.win_length, self.hop_length) * self.taper.values
+        frames = self.tapered(x)
         if self.before > 0 or self.after > 0:
             frames = F.pad(frames, [self.before, self.after])
-        bins = torch.fft.rfft(frames, norm=self.norm) if self.onesided else torch.fft.fft(frames, norm=self.norm)
+        bins = self.transformed(frames)
         if self.return_complex:
             return bins.transpose(2, 3).reshape(x.size(0), -1, bins.size(2))
         return torch.view_as_real(bins).permute(0, 4, 1, 3, 2).reshape(x.size(0), -1, bins.size(2))
+
+    def tapered(self, x: Tensor) -> Tensor:
+        """The frames of padded samples, weighed, ``[B, C, K, win_length]``."""
+        return x.unfold(2, self.win_length, self.hop_length) * self.taper.values
+
+    def transformed(self, frames: Tensor) -> Tensor:
+        """The complex bins of frames, ``[B, C, K, F]``; where in ``n_fft`` samples a frame stands turns their phase."""
+        if self.onesided:
+            return torch.fft.rfft(frames, self.n_fft, norm=self.norm)
+        return torch.fft.fft(frames, self.n_fft, norm=self.norm)
+
+    def around(self) -> Optional[Pad1dStream]:
+        """What pads a signal in pieces, if anything does."""
+        if self.left == 0 and self.right == 0:
+            return None
+        mode = self.pad_mode if max(self.left, self.right) > 0 else "constant"
+        return Pad1dStream(self.left, self.right, mode, shortest=self.least if mode == "reflect" else None)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()
@@ -120,7 +138,7 @@ class STFT(Spectrum):
 
 
 @register_streamer(STFT)
-class STFTStream(WindowStream):
+class STFTStream(FramesStream):
     """Stream of an `STFT`. A frame comes with the last sample that its window sees.
 
     Args:
@@ -140,49 +158,15 @@ class STFTStream(WindowStream):
     """
 
     fresh = True
-    net = entry("_modules")
-    pad = entry("_modules")
 
     def __init__(self, net: STFT) -> None:
         require_plain(net, STFT)
-        reach = Reach.window(net.win_length, net.hop_length)
-        pad = None
-        if net.left != 0 or net.right != 0:
-            mode = net.pad_mode if max(net.left, net.right) > 0 else "constant"
-            pad = Pad1dStream(net.left, net.right, mode, shortest=net.least if mode == "reflect" else None)
-            reach = reach.padded(pad.reach)
-        super().__init__(net.win_length, net.hop_length, reach)
-        self.net = net
-        self.pad = pad
+        super().__init__(net, net.win_length, net.hop_length, net.around())
         self.keeps_dtype = not net.return_complex
 
-    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
-        if self.pad is not None:
-            x = self.pad.step(x, final)
-        if x is None:
-            return None
-        ring = self.ring
-        count = self.ready(x.size(2))
-        if count == 0:
-            ring.push(x)
-            return None
-        window = ring.join(x)
-        y = self.look(window.narrow(2, 0, (count - 1) * self.stride + self.field))
-        ring.keep(window, count * self.stride)
-        return y
-
-    def look(self, window: Tensor) -> Tensor:
-        """The spectra of all frames."""
-        return self.net.spectra(window)
-
-    def around(self) -> Optional[Pad1dStream]:
-        """The padding."""
-        return self.pad
-
-    def taps(self, n: int, m: int) -> Iterator[Tensor]:
-        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
-        taps = super().taps(n, m)
-        return taps if self.pad is None else (self.pad.source(tap, n) for tap in taps)
+    def anchor(self) -> Optional[Tensor]:
+        """The table says dtype and device."""
+        return self.net.taper.values
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""
@@ -192,10 +176,3 @@ class STFTStream(WindowStream):
     def output_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Complex if that is asked for."""
         return dtype.to_complex() if self.net.return_complex else dtype
-
-    def anchor(self) -> Optional[Tensor]:
-        """The window says dtype and device."""
-        return self.net.taper.values
-
-    def extra_repr(self) -> str:
-        return self.net.extra_repr()

@@ -39,6 +39,10 @@ class Memory(nn.Module):
         """The phase without what is told of the values of tensors: where it is equal, rows may share a batch."""
         return self.phase()
 
+    def lasting(self) -> bool:
+        """Whether a phase that repeats itself goes on doing so, however long the signal becomes."""
+        return True
+
     def tensors(self) -> List[Tensor]:
         """What is held, rows first; not to be written to."""
         raise NotImplementedError

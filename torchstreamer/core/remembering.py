@@ -10,7 +10,7 @@ from torch.jit import is_scripting
 
 from ..errors import StreamInputError, StreamStateError
 from .backward import Backward
-from .fast_attributes import entry
+from .fast_attributes import entry, every_module, has
 from .state import count_entries, require_named_tensors, require_plain, require_seal, require_whole, seal_of
 from .turns import Turn, refuse_shallow_copy
 
@@ -31,6 +31,8 @@ class Remembering(nn.Module):
         self._failed = False
         self._inside = False  # a handler's own `forward` is at work
         self._unbatched = False
+        self._takes_line = False  # also takes signals [T], of one channel and without an axis for it
+        self._line = False  # the signal is such a one
         self._turn = Turn()
         self._backward = Backward()
         # Batch, channels, dtype and device of the signal, [B, C, 0]; one-dimensional between signals.
@@ -47,10 +49,24 @@ class Remembering(nn.Module):
 
     def _reset(self) -> None:
         self._failed = True  # until it is done
+        if not is_scripting():
+            if not is_compiling():
+                return self._reset_quickly()
         for _, m in self.named_modules():
             if hasattr(m, "_clear"):
                 m._clear()
         self._mend()
+
+    @torch.jit.unused
+    def _reset_quickly(self) -> None:
+        # The same, at the end of every signal: asking a module for what it does not have costs more than all else here.
+        parts = every_module(self)
+        for m in parts:
+            if has(m, "_clear"):
+                m._clear()
+        for m in parts:
+            if has(m, "_failed"):
+                m._failed = False
 
     @torch.jit.export
     def get_state(self) -> Dict[str, Tensor]:
@@ -183,9 +199,14 @@ class Remembering(nn.Module):
     def _clear(self) -> None:
         if not is_scripting():
             self._backward.cut(True)
+        # Most parts of a stream have had no signal of their own, and writing costs more than looking.
         self._inside = False
-        self._unbatched = False
-        self._like = self._like.new_empty([0])
+        if self._unbatched:
+            self._unbatched = False
+        if self._line:
+            self._line = False
+        if self._like.dim() != 1:
+            self._like = self._like.new_empty([0])
 
     def _save_state(self, name: str, state: Dict[str, Tensor]) -> None:
         if self._like.dim() == 3:
@@ -193,6 +214,8 @@ class Remembering(nn.Module):
             state[prefix + "@signal"] = self._like.clone()
             if self._unbatched:
                 state[prefix + "@unbatched"] = torch.tensor(1)
+            if self._line:
+                state[prefix + "@line"] = torch.tensor(1)
 
     def _check_state(self, name: str, state: Dict[str, Tensor], rows: int) -> int:
         prefix = name + "." if len(name) > 0 else ""
@@ -208,7 +231,8 @@ class Remembering(nn.Module):
             )
         anchor = self.anchor()
         self._check_signal(like if anchor is None else like.to(anchor.device))
-        return 2 if alone else 1
+        line = alone and self._takes_line and like.size(1) == 1 and prefix + "@line" in state
+        return (2 if alone else 1) + (1 if line else 0)
 
     def _load_state(self, name: str, state: Dict[str, Tensor], device: torch.device) -> None:
         prefix = name + "." if len(name) > 0 else ""
@@ -217,6 +241,7 @@ class Remembering(nn.Module):
             self._like = state[prefix + "@signal"].detach().to(device).clone()
             # Streams inside that have a signal of their own come later, and set their own rank.
             self._set_rank(prefix + "@unbatched" in state)
+            self._line = prefix + "@line" in state
 
     def __copy__(self) -> "Remembering":
         raise refuse_shallow_copy(self)

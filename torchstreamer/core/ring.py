@@ -121,9 +121,20 @@ class RingBuffer(Memory):
             return self.data.narrow(1, self.begin, self.held)
         return self.data
 
-    def fill(self, x: Tensor, n: int, value: float) -> None:
-        """Start with ``n`` samples of ``value``, shaped as those of ``x``."""
-        self._set(x.new_full([x.size(0), n, x.size(1)], value), n)
+    def fill(self, x: Tensor, n: int, value: float, write: bool = False) -> None:
+        """Start with ``n`` samples of ``value``, shaped as those of ``x``.
+
+        Args:
+            x: the chunk that comes after them
+            n: how many they are
+            value: of each
+            write: whether memory may be written in place, `plain_inference`; then there is room for the chunk
+        """
+        if write and 0 < x.size(2) <= n and in_place():
+            self._take_room(x, n, x.size(2))
+            self.data.narrow(1, 0, n).fill_(value)
+        else:
+            self._set(x.new_full([x.size(0), n, x.size(1)], value), n)
         self.held = n
 
     def join(self, x: Tensor) -> Tensor:
@@ -282,11 +293,16 @@ class RingBuffer(Memory):
                 self.begin = 0
                 self.free = self.room - held
                 return
+        rows = self.rows()
+        self._take_room(rows.transpose(1, 2), held, t)
+        self.data.narrow(1, 0, held).copy_(rows)
+
+    def _take_room(self, x: Tensor, held: int, t: int) -> None:
+        # New memory for so many rows of the channels of `x`, and room after them.
         room = max(2 * held + t, min(4 * held, 16))
-        memory = data.new_empty([data.size(0), room, self.lead + data.size(2)])
+        memory = x.new_empty([x.size(0), room, self.lead + x.size(1)])
         if self.lead > 0:
-            memory = memory.narrow(2, self.lead, data.size(2))
-        memory.narrow(1, 0, held).copy_(self.rows())
+            memory = memory.narrow(2, self.lead, x.size(1))
         self._set(memory, room)
         self.free = room - held
 

@@ -82,6 +82,9 @@ class RowClock(Cell):
     def shape(self) -> Tuple[int, ...]:
         return len(self.held), 0
 
+    def lasting(self) -> bool:
+        return len(self.held) == 0 or self.old()
+
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         self.held = [next(tensors) for _ in range(phase[0])]
         self.known = self.enough if phase[1] else 0 if phase[0] else -1

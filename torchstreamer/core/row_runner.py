@@ -59,6 +59,7 @@ class RowRunner:
         self._new = self.state.phase(), self.state.rows(), self.state.known()
         # A batch that had to leave the stream, with the memory in which it goes on best.
         self._parked: Optional[Tuple[Batch, ParkedState]] = None
+        self._beginning = 0  # rows of the step that began in it
         self._shared = False  # whether others may go back to what `resident` and `_parked` hold
 
     # ------------------------------------------------------------------ a step
@@ -117,9 +118,11 @@ class RowRunner:
         hop = self.hop
         alike: Dict[Tuple[int, int, int, bool], List[Going]] = {}
         lengths: Dict[int, Set[int]] = {}
+        self._beginning = 0
         for each in going:
             batch = each.row.batch
             form = 0 if batch is None else id(batch.form)
+            self._beginning += batch is None
             offset = each.row.came % hop
             alike.setdefault((form, each.n, offset, each.last), []).append(each)
             whole = (each.n - (hop - offset if offset else 0)) // hop
@@ -204,13 +207,20 @@ class RowRunner:
         # An end that comes at once for all of them takes no run of its own.
         ends = kind == END or all(each.last and each.n - each.at == length for each in group)
         seats: Optional[List[Optional[Going]]] = None
+        spare = 0
         if len(group) > 1 and group[0].row.batch is not None and not self._stays(group):
             if length and not ends:
                 seats = self._seated(group)
             if seats is None:
                 group.sort(key=_place)
+                spare = self._spare(group) if length and not ends else 0
         if seats is not None:
             self._run(seats, length, False)
+        elif spare:
+            rows = [each.row for each in group]
+            self.take_up(rows + rows[-1:] * spare)
+            self.carried = True
+            self._run([*group, *[None] * spare], length, False)
         else:
             for one in [[each] for each in group] if self.apart else [group]:
                 self.take_up([each.row for each in one])
@@ -251,6 +261,15 @@ class RowRunner:
                 self.carried = self.carried or None in seats
                 return seats
         return None
+
+    def _spare(self, group: List[Going]) -> int:
+        # How many seats to leave free in a batch of large states that is made anew: for the rows that begin in this
+        # step, which join in the next one. Without any they could not, and all would be copied in every step.
+        batch = group[0].row.batch
+        assert batch is not None
+        if not self.carries or not batch.form.large or torch.is_grad_enabled():
+            return 0
+        return min(self._beginning, len(group) // 8)
 
     def _join(self, batch: Batch, seats: List[Optional[Going]], others: List[Going]) -> bool:
         # Let rows take places of a batch. Only where nobody stands, not even one to go back to if the step fails: so

@@ -242,4 +242,4 @@ def _has_rows(value: Tensor) -> bool:
 
 
 def _is_rank(key: str) -> bool:
-    return key.endswith("@unbatched")
+    return key.endswith("@unbatched") or key.endswith("@line")

@@ -235,6 +235,8 @@ class BaseStream(Remembering):
         if y is not None and y.size(-1) > 0:
             y = y.clone() if self.aliasing != 0 else y.contiguous()
             out = y.squeeze(0) if self._unbatched else y
+            if self._line:
+                out = out.squeeze(0)
             if not is_scripting():
                 if not plain:
                     self._leave(out)
@@ -278,11 +280,12 @@ class BaseStream(Remembering):
             ):
                 return self._run_first(x, final)
             # `_run`, on a chunk like the last one.
+            x = x.unsqueeze(0) if self._unbatched else x
             if self._limit >= 0:
                 self._require_room(x)
             own = self.__dict__
             own["_failed"] = True
-            y = self.step(x.unsqueeze(0) if self._unbatched else x, False)
+            y = self.step(x, False)
             if y is not None:
                 if y.size(-1) > 0:
                     y = y.clone() if self.aliasing != 0 else y.contiguous()
@@ -301,7 +304,7 @@ class BaseStream(Remembering):
         known: Any = None
         if own and not final and isinstance(x, Tensor) and not x.is_nested and not torch.is_grad_enabled():
             shape = x.shape
-            if len(shape) > 0 and shape[-1] > 0:
+            if len(shape) > 1 and shape[-1] > 0:
                 known = (shape, x.dtype, x.device, x.layout, torch.is_inference_mode_enabled())
         y = self._run(x, final)
         if known is not None:  # no call of torch from here on, which might fail with the state changed
@@ -345,16 +348,22 @@ class BaseStream(Remembering):
                     "convert it with torch.as_tensor"
                 )
         like = self._like
+        line = self._takes_line and x.dim() == 1 and (self._line or like.dim() == 1)
+        if line and is_plain(x):
+            x = x.unsqueeze(0)
         if like.dim() == 1:
             self._begin(x)
+            self._line = line
         else:
             fits = x.layout == torch.strided and not x.is_nested and x.dim() == (2 if self._unbatched else 3)
-            fits = fits and x.dtype == like.dtype and x.device == like.device
+            fits = fits and line == self._line and x.dtype == like.dtype and x.device == like.device
             fits = fits and x.size(-2) == like.size(1) and (self._unbatched or x.size(0) == like.size(0))
             if not fits:
                 expected = f"[{like.size(1)}, T]" if self._unbatched else f"[{like.size(0)}, {like.size(1)}, T]"
+                expected = "[T]" if self._line else expected
+                came = describe(x[0] if line else x)
                 raise StreamInputError(
-                    f"invalid_chunk: a chunk came with {describe(x)}; the signal goes on with {expected}, "
+                    f"invalid_chunk: a chunk came with {came}; the signal goes on with {expected}, "
                     f"{dtype_name(like)}, on {like.device}; end it with flush() or reset() before another one"
                 )
         if x.size(-1) == 0:

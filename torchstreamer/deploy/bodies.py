@@ -104,8 +104,8 @@ class _Step(_OfStream):
 
 
 class _Look(_OfStream):
-    def forward(self, window: Tensor) -> Tensor:
-        return self.stream.look(window)
+    def forward(self, window: Tensor, begin: Optional[Tensor] = None, length: Optional[Tensor] = None) -> Tensor:
+        return self.stream.look(window) if begin is None else self.stream.look(window, begin, length)
 
 
 class _Overlap(_OfStream):

@@ -42,14 +42,15 @@ class Mirrored(Part):
     Args:
         body: the operation, on windows ``[B, C, n]``
         reach: of the operation, with the padding
-        mode: ``"reflect"`` or ``"replicate"``
+        mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
         lag, key: of the input
         lag_out: of the output
     """
 
     def __init__(self, body: nn.Module, reach: Reach, mode: str, lag: int, key: int, lag_out: int) -> None:
         # The last window to see the sample that stands `end` after the signal may want its source, as far before it.
-        turned = reach.last - reach.end * (2 if mode == "reflect" else 1)
+        away = reach.end if mode == "replicate" else 2 * reach.end - (1 if mode == "symmetric" else 0)
+        turned = reach.last - away
         oldest = reach.oldest(-lag_out) + min(turned - reach.first, 0)
         super().__init__(max(-lag - oldest, 0))
         self.body = body

@@ -31,7 +31,7 @@ class Margin(NamedTuple):
     Attributes:
         left: samples before the first
         right: samples after the last
-        mode: ``"constant"``, ``"reflect"`` or ``"replicate"``
+        mode: ``"constant"``, ``"reflect"``, ``"symmetric"`` or ``"replicate"``
         value: of constant ones
         length: of the value without them, for each total length
     """
@@ -306,7 +306,7 @@ class Planner:
             edge: the value
             body: the operation
             reach: of the operation, with the padding
-            mode: ``"reflect"`` or ``"replicate"``
+            mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
             settled: outputs that are sure after so many samples of the value
             length: of the output
         """

@@ -21,13 +21,14 @@ from ..layers.conv_transpose import TransposedStream, marked
 from ..layers.elementwise import Elementwise1dStream, IdentityStream, PointwiseStream
 from ..layers.normalization import BatchNorm1dStream
 from ..layers.padding import Pad1dStream
+from ..layers.polyphase import PolyphaseStream
 from ..layers.upsampling import InterpolatedStream
 from ..layers.window import WindowStream
 from .bodies import body_of
 from .ends import Fit
 from .parts import Call, Interpolate, Sum
 from .planning import Edge, Margin, Planner, static_rule
-from .windows import TransposedPart, WindowPart
+from .windows import Taps, TransposedPart, WindowPart
 
 __all__ = ["add_window"]
 
@@ -78,12 +79,12 @@ def _window(
 ) -> Edge:
     # Padding counts; what lies outside of the signal otherwise is only read for outputs that are not given.
     padded = reach.first < 0 or reach.end > 0
-    if padded:
+    if padded or placed:
         edge = plan.settled(edge)
     lag = reach.lag(edge.lag)
     held = reach.held(edge.lag, lag)
     need = reach.span(edge.per_step // reach.q)
-    mask = (edge.lag, plan.key(edge)) if padded else None
+    mask = (edge.lag, plan.key(edge)) if padded or placed else None
     part = WindowPart(body, held, need, mask, fill, (lag, reach) if placed else None)
     return plan.add(part, [edge], lag, length)
 
@@ -191,6 +192,17 @@ def interpolated(plan: Planner, stream: InterpolatedStream, edge: Edge) -> Edge:
     key = plan.key(edge) if stream.linear else 0
     part = Interpolate((left + (edge.lag + held)).to(device), weight, held, edge.lag, key, reach.first < 0)
     return plan.add(part, [edge], lag, length)
+
+
+@static_rule(PolyphaseStream)
+def polyphase(plan: Planner, stream: PolyphaseStream, edge: Edge) -> Edge:
+    reach, bank = stream.reach, stream.bank
+    edge = plan.settled(edge)
+    lag = reach.lag(edge.lag)
+    outputs = torch.arange(-lag, edge.per_step * reach.p // reach.q - lag, device=edge.example.device)
+    body = Taps(bank.places(outputs) - reach.oldest(-lag), bank.weights(outputs))
+    part = WindowPart(body, reach.held(edge.lag, lag), body.span, (edge.lag, plan.key(edge)))
+    return plan.add(part, [edge], lag, plan.through(edge, stream))
 
 
 # ---------------------------------------------------------------------- containers

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ..core.memory import Memory
 from ..core.stream import BaseStream
 from ..core.tracing import tracing
-from ..errors import StreamError, UnsupportedModuleError
+from ..errors import StreamError, StreamInputError, UnsupportedModuleError
 from .folding import fold_constants
 
 __all__ = ["Phase", "SteadyStep", "fresh", "held_by", "phase_of", "put"]
@@ -71,29 +71,46 @@ class SteadyStep:
     def __init__(self, stream: BaseStream, x: Tensor) -> None:
         self.stream = stream
         self.x = x
-        chunk = x.size(2)
-        generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            chunks = 1
-            while True:
-                stream.reset()
-                stream(self.noise([x.size(0), x.size(1), chunk * chunks], generator))
-                phases = [phase_of(stream)]
-                for _ in range(3):
-                    stream(self.noise(x.shape, generator))
-                    phases.append(phase_of(stream))
-                if len(set(phases)) == 1:
-                    break
-                chunks *= 2
-                if chunk * chunks > _LONGEST:
-                    raise UnsupportedModuleError(
-                        "no_steady_state",
-                        stream,
-                        f"fed with chunks of {chunk} samples its state does not come to repeat its shape",
-                        "let counters in its handlers wind back, and check hop",
-                    )
-        self.phase = phases[0]
+            self.phase = self._reached()
         self.states = held_by(stream)
+
+    def _reached(self) -> Phase:
+        """Feed the stream until its state repeats its shape, and does so for good; give the phase."""
+        chunks, found = 1, 0
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            try:
+                phases = self._phases(chunks, generator)
+            except StreamInputError:  # a signal cannot be so long
+                if not found:
+                    raise
+                return self._phases(found, generator)[0]
+            if len(set(phases)) == 1:
+                found = chunks
+                if all(memory.lasting() for memory in _memories(self.stream)):
+                    return phases[0]
+            chunks *= 2
+            if self.x.size(2) * chunks > _LONGEST:
+                if found:
+                    return self._phases(found, generator)[0]
+                raise UnsupportedModuleError(
+                    "no_steady_state",
+                    self.stream,
+                    f"fed with chunks of {self.x.size(2)} samples its state does not come to repeat its shape",
+                    "let counters in its handlers wind back, and check hop",
+                )
+
+    def _phases(self, chunks: int, generator: torch.Generator) -> List[Phase]:
+        # After so many chunks at once, and after each of the next ones.
+        x, stream = self.x, self.stream
+        stream.reset()
+        stream(self.noise([x.size(0), x.size(1), x.size(2) * chunks], generator))
+        phases = [phase_of(stream)]
+        for _ in range(3):
+            stream(self.noise(x.shape, generator))
+            phases.append(phase_of(stream))
+        return phases
 
     def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """A random signal."""

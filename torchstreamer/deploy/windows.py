@@ -12,7 +12,7 @@ from ..layers.window import affine, spanned, window_count
 from .kernels import time_major
 from .rows import Part, Rows, over
 
-__all__ = ["ConvolveTaps", "TransposeTaps", "TransposedPart", "WindowPart"]
+__all__ = ["ConvolveTaps", "Taps", "TransposeTaps", "TransposedPart", "WindowPart"]
 
 
 # So many unfolded values are made at once.
@@ -109,6 +109,31 @@ def _unfolded(window: Tensor, taps: int, count: int, stride: int, dilation: int)
     time_major = window.transpose(1, 2)
     columns = [time_major[:, k * dilation : k * dilation + span : stride] for k in range(taps)]
     return torch.cat(columns, 2).reshape(window.size(0) * count, -1)
+
+
+class Taps(nn.Module):
+    """Weighted sums of samples of a window ``[B, C, n]``, each of its own.
+
+    Args:
+        places: of these samples in the window, ``[m, taps]``
+        weights: ``[m, taps]`` in float64
+    """
+
+    places: Tensor
+    weights: Tensor
+
+    def __init__(self, places: Tensor, weights: Tensor) -> None:
+        super().__init__()
+        self.count, self.taps = places.shape
+        self.span = int(places.max()) + 1
+        self.register_buffer("places", places.reshape(-1), persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        exact = torch.float64 if window.dtype == torch.float64 else torch.float32
+        taps = window.index_select(2, self.places).to(exact)
+        taps = taps.view(window.size(0), window.size(1), self.count, self.taps)
+        return (taps * self.weights.to(exact)).sum(3).to(window.dtype)
 
 
 class WindowPart(Part):

@@ -3,11 +3,12 @@
 # A submodule's methods are not known to the type checker.
 # mypy: disable-error-code="operator, union-attr"
 
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from ..core.fast_attributes import entry
 from ..core.tracing import autocasting
 from ..layers.weights import PackedWeight, PlainWeight, WeightSource
 
@@ -26,6 +27,10 @@ class ComputedWeight(WeightSource):
         super().__init__()
         self.body = body
         self.sources = nn.ModuleList([PlainWeight(source) for source in sources])
+        self.single = len(sources) == 1
+
+    body = entry("_modules")
+    sources = entry("_modules")
 
     def forward(self) -> Tensor:
         return self.body()
@@ -43,12 +48,19 @@ class ComputedWeight(WeightSource):
             total = total * 1_000_003 % 2_305_843_009_213_693_951 + version
         return total
 
+    def look(self) -> Tuple[Tensor, int]:
+        for source in self.sources:
+            if self.single:
+                found: Tuple[Tensor, int] = source.look()
+                return found
+        return self.anchor(), self.version()
+
 
 class KeptValue(PackedWeight):
     """A computed tensor for use in a segment, kept from call to call while nothing asks for its history."""
 
     def forward(self) -> Tensor:
         """The value."""
-        if torch.is_grad_enabled() or autocasting(self.source.anchor()):
+        if torch.is_grad_enabled() or autocasting(self.source.look()[0]):
             return self.source()
         return self.matrix()

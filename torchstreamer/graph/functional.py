@@ -2,8 +2,8 @@
 
 `ExportedProgram.run_decompositions` does that by tracing the whole program once more, which takes longer than the
 export itself. It changes only operations that write in place, regions with a mode of their own, and operations that
-torch computes by others of which some may be views. Where only the last occur they are taken apart alone, and the rest
-stays as it is.
+torch computes by others of which some may be views. Where nothing is written but whole values of the model's own, and
+there are no such regions, these operations are changed alone, and the rest stays as it is.
 """
 
 # The tracer's private parts have no types.
@@ -21,6 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram, exported_program
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from .written_values import Unclear, as_new_values, written_values
 
 __all__ = ["made_functional", "takes_apart"]
 
@@ -40,7 +42,8 @@ def takes_apart(operation: Any) -> bool:
 
 
 def made_functional(program: ExportedProgram) -> bool:
-    """Take the composite operations of a program's graph apart, where nothing else has to be done.
+    """Take the composite operations of a program's graph apart, and make new values of those that are written, where
+    nothing else has to be done.
 
     Returns:
         whether the graph is functional now; if not, it is as it was
@@ -51,16 +54,18 @@ def made_functional(program: ExportedProgram) -> bool:
             return False  # a graph inside the graph, as of a region without gradients
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             return False
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            return False
-        if node.op == "call_function" and takes_apart(node.target):
+        writes = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        if node.op == "call_function" and takes_apart(node.target) and not writes:
             composite.append(node)
     try:
+        written = written_values(graph)
         steps = [_steps(node) for node in composite]
-    except (_Unknown, RuntimeError, TypeError, ValueError):
+    except (_Unknown, Unclear, RuntimeError, TypeError, ValueError):
         return False
+    renewed = as_new_values(graph, written)
     replaced: Dict[fx.Node, fx.Node] = {}
-    for node, (taken, result) in zip(composite, steps, strict=True):
+    for node, found in zip(composite, steps, strict=True):
+        taken, result = _renewed(found, node, renewed)
         _put(graph, node, taken, result, replaced)
     if composite:  # what they are made of may hold for some lengths only
         program._guards_code = _guards(program.graph_module)
@@ -94,9 +99,10 @@ class _Step:
 
 
 _Source = Union[fx.Node, _Made]
+_Steps = Tuple[List[_Step], Any]
 
 
-def _steps(node: fx.Node) -> Tuple[List[_Step], Any]:
+def _steps(node: fx.Node) -> _Steps:
     """The operations that a composite one is made of, and what it gives: sources in the place of tensors."""
     values = [source.meta.get("val") for source in node.all_input_nodes]
     fakes = [value for value in values if isinstance(value, FakeTensor)]
@@ -202,6 +208,17 @@ def _put(graph: fx.Graph, node: fx.Node, steps: List[_Step], result: Any, replac
             old.replace_all_uses_with(new)
             replaced[old] = new
         graph.erase_node(old)
+
+
+def _renewed(found: _Steps, node: fx.Node, renewed: Dict[Tuple[fx.Node, fx.Node], fx.Node]) -> _Steps:
+    """The steps of a composite operation, with the values as they are when it comes."""
+
+    def now(source: Any) -> Any:
+        return renewed.get((node, source), source) if isinstance(source, fx.Node) else source
+
+    for step in found[0]:
+        step.args, step.kwargs = _mapped(now, (step.args, step.kwargs))
+    return found[0], _mapped(now, found[1])
 
 
 def _mapped(function: Callable[[Any], Any], nest: Any) -> Any:

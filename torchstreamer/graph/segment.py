@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, fx, nn
 
+from ..core.fast_attributes import entry
 from .values import Group, Replay, Rows, Span, Static, Value
 
 __all__ = ["Body", "TensorSource", "scriptable_target"]
@@ -56,16 +57,31 @@ class TensorSource:
         return self.names[key]
 
 
+# Operations that torch has as functions with the arguments of the operator, whose call costs a short step half as much.
+_NAMES = """abs add addmm bmm cat clamp clone cos cumsum div erf exp layer_norm log logical_and logical_not masked_fill
+matmul maximum mean minimum mm mul neg permute pow relu rsqrt select sigmoid sin softmax split_with_sizes sqrt square
+squeeze stack sub sum tanh transpose unbind unsqueeze where"""
+_BUILT_IN = "elu gelu glu hardtanh leaky_relu linear scaled_dot_product_attention silu softplus"
+_FUNCTIONS: Dict[str, Any] = {
+    **{name: getattr(torch, name) for name in _NAMES.split()},
+    **{name: getattr(torch._C._nn, name) for name in _BUILT_IN.split()},
+}
+
+
 def copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     """What ``x.copy_(source)`` leaves in ``x``; torch's own functional form has no derivative."""
     return source.to(x.dtype).expand_as(x).clone()
 
 
 def scriptable_target(target: Any) -> Any:
-    """An operator as TorchScript knows it: its overloads are chosen by their arguments."""
+    """An operator as TorchScript knows it: its overloads are chosen by their arguments. Where there is one, a function
+    of torch that does the same."""
     if target is torch.ops.aten.copy.default:
         return copied
-    return target.overloadpacket if isinstance(target, torch._ops.OpOverload) else target
+    if not isinstance(target, torch._ops.OpOverload):
+        return target
+    plain = target.namespace == "aten"
+    return _FUNCTIONS.get(target._opname, target.overloadpacket) if plain else target.overloadpacket
 
 
 class Body:
@@ -140,6 +156,9 @@ class Body:
         if single and not self.inputs:
             module.graph.erase_node(next(iter(module.graph.nodes)))  # the list, which nothing needs
         module.recompile()
+        for table in ("_parameters", "_buffers", "_modules"):
+            for name in getattr(module, table):
+                setattr(type(module), name, entry(table, name))  # a graph module has a class of its own
         return module
 
     # ------------------------------------------------------------------ inside

@@ -178,6 +178,24 @@ class AttentionMemory(nn.Module):
         self.steady_mask = mask is not None
         return Faced(asked, faced, i, j, mask)
 
+    def expect(self) -> None:
+        """Let `take_again` serve chunks like the last one, if these change nothing but the keys."""
+        if self.steady > 0:
+            self.keys.expect(self.steady)
+
+    def take_again(self, k: Tensor, t: int) -> Tensor:
+        """What `take` does in its steady state, with chunks of the ring's period; the queries are the chunk's own.
+
+        Args:
+            k: key-side values of the new samples, of the dtype of those held, while memory may be written in place
+            t: their number
+
+        Returns:
+            the keys that they face; positions and the mask are those of the last step
+        """
+        first = self.keys.advance(k, t)
+        return self.keys.data.narrow(1, first, self.made_for[2]).transpose(1, 2)
+
     def require_room(self, x: Tensor) -> None:
         """Refuse a chunk ``[B, C, t]`` that makes the signal of a row longer than the longest."""
         if self.longest >= 0:
@@ -213,7 +231,7 @@ class AttentionMemory(nn.Module):
     # ------------------------------------------------------------------ inside
 
     def _begin(self, q: Tensor, k: Tensor) -> None:
-        self.keys.fill(k, self.back[0], 0.0)
+        self.keys.fill(k, self.back[0], 0.0, plain_inference())
         self.queries.fill(q, 0, 0.0)
         if self.prefix > 0:
             self.sinks.keep([k.new_zeros([k.size(0), self.prefix, k.size(1)])])
@@ -273,10 +291,11 @@ class AttentionMemory(nn.Module):
 
     def _of_young_rows(self, seen: Optional[Tensor], start: Tensor, n: int, m: int, turn: int, like: Tensor) -> Tensor:
         # The mask while there are slots that were never filled; `start` [B, 1] is the position of the first one.
-        position = start + torch.arange(n, device=like.device)
-        there = (position >= 0).unsqueeze(1)
+        slots = torch.arange(n, device=like.device).unsqueeze(0)
+        there = (slots >= -start).unsqueeze(1)
         mask = there.expand(-1, m, -1) if seen is None else seen & there
         if self.prefix > 0:
+            position = start + slots
             place = torch.arange(turn, turn + m, device=like.device)
             newest = torch.tensor(self.hi, device=like.device)[torch.remainder(place, self.period)]
             newest = newest + (place - torch.remainder(place, self.period)) - turn

@@ -37,6 +37,13 @@ class Align1d(nn.Module):
         """
         return self._parts(chunks)
 
+    def empty(self) -> bool:
+        """Whether nothing waits, nor is left to crop, of branches of which something came already."""
+        for ring in self.rings:
+            if ring.held > 0 or ring.skip > 0 or not ring.started():
+                return False
+        return True
+
     def _parts(self, chunks: List[Optional[Tensor]]) -> List[Tensor]:
         parts: List[Tensor] = []
         ready = -1

@@ -29,7 +29,8 @@ class Pad1dStream(BaseStream):
     Args:
         left: samples before the first; negative amounts crop
         right: samples after the last; negative amounts crop
-        mode: ``"constant"``, ``"reflect"`` or ``"replicate"``, as in `torch.nn.functional.pad`
+        mode: ``"constant"``, ``"reflect"`` or ``"replicate"``, as in `torch.nn.functional.pad`; or ``"symmetric"``, as
+            in `numpy.pad`, which mirrors with the first and last sample
         value: the padding value of mode ``"constant"``
         shortest: the shortest signal of which anything comes; by default the shortest that the module takes. What is
             mirrored beyond a shorter one is 0
@@ -47,6 +48,9 @@ class Pad1dStream(BaseStream):
         total = 1 - left - right
         if mode == "reflect":
             wait = shortest or max(1, left + 1, right + 1, total if left > 0 else 1)
+            shortest = shortest or max(wait, total)
+        elif mode == "symmetric":
+            wait = shortest or max(1, left, right, total if left > 0 else 1)
             shortest = shortest or max(wait, total)
         elif mode == "replicate":
             shortest = shortest or max(1, total)
@@ -67,6 +71,8 @@ class Pad1dStream(BaseStream):
             self.tail = -right
         elif right > 0 and mode == "reflect":
             self.tail = right + 1
+        elif right > 0 and mode == "symmetric":
+            self.tail = right
         elif right > 0 and mode == "replicate":
             self.tail = 1
         else:
@@ -111,7 +117,7 @@ class Pad1dStream(BaseStream):
             elif self.mode == "replicate":
                 x = torch.cat([x.narrow(2, 0, 1).expand(-1, -1, self.left), x], 2)
             else:
-                x = torch.cat([x.narrow(2, 1, self.left).flip([2]), x], 2)
+                x = torch.cat([x.narrow(2, 1 if self.mode == "reflect" else 0, self.left).flip([2]), x], 2)
         return x
 
     def _remember(self, x: Tensor) -> Optional[Tensor]:
@@ -133,7 +139,7 @@ class Pad1dStream(BaseStream):
             if self.mode == "replicate":
                 end = tail.expand(-1, -1, self.right)
             else:
-                n = min(tail.size(2) - 1, self.right)
+                n = min(tail.size(2) - (1 if self.mode == "reflect" else 0), self.right)
                 end = tail.narrow(2, 0, n).flip([2])
                 if n < self.right:  # what is made of too few samples is cropped again
                     end = F.pad(end, [0, self.right - n])
@@ -166,11 +172,14 @@ def edge_source(place: Tensor, last: Tensor, mode: str) -> Tensor:
     Args:
         place: counted from the first sample
         last: the place of the last sample
-        mode: ``"reflect"`` or ``"replicate"``
+        mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
     """
     if mode == "reflect":
         place = place.abs()
         return torch.where(place > last, 2 * last - place, place)
+    if mode == "symmetric":
+        place = torch.where(place < 0, -1 - place, place)
+        return torch.where(place > last, 2 * last + 1 - place, place)
     return torch.minimum(place.clamp(min=0), last)
 
 

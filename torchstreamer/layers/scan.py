@@ -15,7 +15,7 @@ from torch.nn.functional import hardshrink
 
 from .accumulating import accumulator, working
 
-__all__ = ["recurred"]
+__all__ = ["recurred", "without_infinite", "without_smallest"]
 
 
 def recurred(a: Tensor, b: Tensor, h: Tensor, paired: bool = False) -> Tuple[Tensor, Tensor]:
@@ -32,10 +32,10 @@ def recurred(a: Tensor, b: Tensor, h: Tensor, paired: bool = False) -> Tuple[Ten
     """
     t, wide = b.size(2), accumulator(b)
     if t == 1:
-        h = _without_infinite(_without_smallest(_step(b.to(wide), a.to(wide), h.to(wide), paired, 1), b))
+        h = without_infinite(without_smallest(_step(b.to(wide), a.to(wide), h.to(wide), paired, 1), b))
         return h.to(b.dtype), h
     if t < 16:
-        y = _without_infinite(_without_smallest(_one_by_one(a.to(wide), b.to(wide), h.to(wide), paired), b))
+        y = without_infinite(without_smallest(_one_by_one(a.to(wide), b.to(wide), h.to(wide), paired), b))
         return y.to(b.dtype), y.narrow(2, t - 1, 1)
     size = 4
     while size < 64 and size * size < t:
@@ -45,14 +45,14 @@ def recurred(a: Tensor, b: Tensor, h: Tensor, paired: bool = False) -> Tuple[Ten
     samples = _by_place(b.narrow(2, 0, whole), size)
     factors = a.to(working(b)).expand([size, -1, -1, 1]) if constant else _by_place(a.narrow(2, 0, whole), size)
     states, h = _edges(factors, samples, h.to(wide), paired)
-    y = _places(factors, samples, _without_smallest(states, b).to(samples.dtype), paired)
-    y = _without_infinite(y).permute([1, 2, 3, 0]).flatten(2).to(b.dtype)
+    y = _places(factors, samples, without_smallest(states, b).to(samples.dtype), paired)
+    y = without_infinite(y).permute([1, 2, 3, 0]).flatten(2).to(b.dtype)
     if whole < t:
         a = a if constant else a.narrow(2, whole, t - whole)
         rest = _one_by_one(a.to(wide), b.narrow(2, whole, t - whole).to(wide), h, paired)
-        y = torch.cat([y, _without_infinite(_without_smallest(rest, b)).to(b.dtype)], 2)
+        y = torch.cat([y, without_infinite(without_smallest(rest, b)).to(b.dtype)], 2)
         h = rest.narrow(2, t - whole - 1, 1)
-    return y, _without_infinite(_without_smallest(h, b))
+    return y, without_infinite(without_smallest(h, b))
 
 
 def _step(b: Tensor, a: Tensor, h: Tensor, paired: bool, channels: int) -> Tensor:
@@ -115,7 +115,8 @@ def _places(a: Tensor, b: Tensor, h: Tensor, paired: bool) -> Tensor:
     return torch.stack(ys, 0)
 
 
-def _without_smallest(y: Tensor, like: Tensor) -> Tensor:
+def without_smallest(y: Tensor, like: Tensor) -> Tensor:
+    """0 instead of values smaller than any normal number of the dtype of ``like``."""
     # The smallest normal numbers of double and of single precision.
     least = 2.2250738585072014e-308 if like.dtype == torch.float64 else 1.1754943508222875e-38
     if torch.is_grad_enabled() and y.requires_grad:
@@ -124,7 +125,7 @@ def _without_smallest(y: Tensor, like: Tensor) -> Tensor:
     return hardshrink(y, least)
 
 
-def _without_infinite(y: Tensor) -> Tensor:
-    # A scan may find nan where a loop finds inf, so both give nan.
+def without_infinite(y: Tensor) -> Tensor:
+    """``nan`` instead of infinite values: a scan may find nan where a loop finds inf, so both give nan."""
     nan = float("nan")
     return torch.nan_to_num(y, nan, nan, nan)

@@ -29,7 +29,8 @@ def made_window(name: str, length: int, dtype: Optional[torch.dtype] = None, per
     """A window by its name, as ``torch.hann_window`` and its like make them.
 
     Args:
-        name: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``
+        name: ``"hann"``, ``"sqrt_hann"``, ``"hamming"``, ``"blackman"`` or ``"ones"``; with ``"symmetric_"`` before it
+            not periodic
         length: in samples
         dtype: torch's default by default; values are computed in double precision
         periodic: whether the next value would be the first one again, as short-time spectra want it
@@ -37,13 +38,14 @@ def made_window(name: str, length: int, dtype: Optional[torch.dtype] = None, per
     Raises:
         ValueError: there is no such window (``invalid_window``)
     """
-    if name not in _WINDOWS:
+    shape = name.removeprefix("symmetric_")
+    if shape not in _WINDOWS:
         raise ValueError(
             f"invalid_window: window={name!r} came; one of {', '.join(map(repr, _WINDOWS))} was expected; or pass the "
             "window itself, a tensor"
         )
-    turns = length if periodic else max(length - 1, 1)
-    return _WINDOWS[name](torch.arange(length, dtype=torch.float64) / turns).to(dtype or torch.get_default_dtype())
+    turns = length if periodic and shape == name else max(length - 1, 1)
+    return _WINDOWS[shape](torch.arange(length, dtype=torch.float64) / turns).to(dtype or torch.get_default_dtype())
 
 
 class Taper(WeightSource):

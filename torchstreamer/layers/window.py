@@ -4,19 +4,20 @@ With field ``F`` (the samples one window spans), stride ``s`` and the padded sig
 ``P[i·s : i·s + F]``. TorchScript compiles this file.
 """
 
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.jit import is_scripting
 
 from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
+from ..core.tracing import plain_inference
 from .padding import Pad1dStream
 
-__all__ = ["WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
+__all__ = ["FramesStream", "WindowStream", "affine", "spanned", "time_last", "unfold", "window_count"]
 
 
 def spanned(kernel_size: int, dilation: int) -> int:
@@ -107,6 +108,10 @@ class WindowStream(BaseStream):
         raise NotImplementedError
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        return self.looked(x)
+
+    def looked(self, x: Optional[Tensor]) -> Optional[Tensor]:
+        """The outputs of all windows that are whole with this chunk, which is padded already."""
         if x is None:
             return None
         count = self.ready(x.size(2))
@@ -117,3 +122,66 @@ class WindowStream(BaseStream):
         y = self.look(window.narrow(2, 0, (count - 1) * self.stride + self.field))
         self.ring.keep(window, count * self.stride)
         return y
+
+
+class FramesStream(WindowStream):
+    """Stream of a module that makes a frame of every window of its padded input.
+
+    Args:
+        net: its method ``windows`` takes samples ``[B, C, n]`` and gives one frame per window, ``[B, C', n']``, in
+            memory of its own
+        field: samples that one window spans
+        stride: samples from one window to the next
+        pad: what it puts around the signal, if anything
+    """
+
+    net = entry("_modules")
+
+    def __init__(self, net: nn.Module, field: int, stride: int, pad: Optional[Pad1dStream] = None) -> None:
+        reach = Reach.window(field, stride)
+        super().__init__(field, stride, reach if pad is None else reach.padded(pad.reach))
+        self.net = net
+        self.pad = pad
+
+    def around(self) -> Optional[Pad1dStream]:
+        """What pads the signal before the module sees it."""
+        return self.pad
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if self.pad is not None:
+            x = self.pad.step(x, final)
+        if x is None or not plain_inference():
+            return self.looked(x)
+        # Short chunks are written behind what is held, and frames taken from there.
+        ring = self.ring
+        t = x.size(2)
+        if t == ring.period and x.dtype == ring.data.dtype and x.size(1) == ring.data.size(2):
+            first = ring.advance(x, t)
+            return self._frames(ring.data, first, t // self.stride)
+        n = ring.held - ring.skip + t
+        count = window_count(n, self.field, self.stride)
+        if count == 0:
+            ring.push(x)
+            return None
+        rows = ring.extend(x, True)
+        first = ring.begin
+        y = self._frames(rows, first, count)
+        ring.retain(rows, first + count * self.stride, n - count * self.stride)
+        if t == count * self.stride and x.dtype == rows.dtype:
+            ring.expect(t)
+        return y
+
+    def _frames(self, rows: Tensor, first: int, count: int) -> Tensor:
+        return self.look(rows.narrow(1, first, (count - 1) * self.stride + self.field).transpose(1, 2))
+
+    def look(self, window: Tensor) -> Tensor:
+        """One frame per window of these samples."""
+        return self.net.windows(window)
+
+    def taps(self, n: int, m: int) -> Iterator[Tensor]:
+        """Which inputs the outputs are computed from; see `BaseStream.taps`."""
+        taps = super().taps(n, m)
+        return taps if self.pad is None else (self.pad.source(tap, n) for tap in taps)
+
+    def extra_repr(self) -> str:
+        return self.net.extra_repr()

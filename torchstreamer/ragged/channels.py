@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .row_data import Layout
-from .table import attach, by_plan, functions, plainly, rule
+from .table import attach, by_plan, functions, plainly, require_kept, rule
 from .tensor import StreamTensor
 
 __all__: List[str] = []
@@ -63,11 +63,28 @@ def _linear(at: Layout, shape: Tuple[int, ...], weight: Tensor, bias: Optional[T
     return at if weight.dim() == 2 and at.apart(at.rank - 1) else None
 
 
-@by_plan(*functions("matmul"), Tensor.__matmul__)
-def _matmul(at: Layout, shape: Tuple[int, ...], other: Tensor) -> Optional[Layout]:
-    if isinstance(other, StreamTensor) or at.rank < 2 or not at.apart(at.rank - 1) or other.dim() > 2:
-        return None
-    return at if other.dim() == 2 else at.without([at.rank - 1])
+def _matmul(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    one, other = (*args, *kwargs.values())[:2] if len(args) + len(kwargs) > 1 else (None, None)
+    if func is Tensor.__rmatmul__:
+        one, other = other, one
+    fate = None
+    if isinstance(one, StreamTensor) and isinstance(other, Tensor) and not isinstance(other, StreamTensor):
+        at = one._layout
+        if at.rank > 1 and at.apart(at.rank - 1) and other.dim() in (1, 2):
+            fate = at if other.dim() == 2 else at.without([at.rank - 1])
+    elif isinstance(other, StreamTensor) and isinstance(one, Tensor) and not isinstance(one, StreamTensor):
+        # Weights before samples that stand in columns.
+        at = other._layout
+        if at.rank > 1 and at.apart(at.rank - 2) and one.dim() in (1, 2):
+            fate = at if one.dim() == 2 else at.without([at.rank - 2])
+    if fate is None:
+        return plainly(func, args, kwargs)
+    require_kept(fate, kwargs.get("out"), "matmul")
+    with _plain():
+        return attach(func(*args, **kwargs), fate)
+
+
+rule(*functions("matmul"), Tensor.__matmul__, Tensor.__rmatmul__)(_matmul)
 
 
 @by_plan(*functions("layer_norm", "rms_norm"))

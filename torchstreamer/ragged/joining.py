@@ -141,7 +141,7 @@ def _stack(tensors: Sequence[Tensor], axis: int) -> Optional[Layout]:
         return None
     alike = all(at.rows.same(each.rows) for each in layouts)
     wide = at.widened(axis)
-    if at.batch is None and not alike:
+    if at.batch is None and (not alike or len(tensors) == 1):  # of rows; a row with itself is no batch
         if len(layouts) < len(tensors):
             return None
         return Layout(at.rows.joined(*(each.rows for each in layouts[1:])), axis, wide.time, wide.rank)

@@ -32,6 +32,7 @@ class _Call:
 
     def __init__(self) -> None:
         self.took: Dict[nn.Module, Set[Hashable]] = {}
+        self.strict = Strict()
 
 
 class _Layer(nn.Module):
@@ -80,8 +81,11 @@ class _Layer(nn.Module):
                 )
         with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             y = widened(self.runner.step(rows))
+            call.strict.owned.note(y)
             if packed:
-                return packed_like(x, y), _last_state(self.net)
+                y = packed_like(x, y)
+                call.strict.owned.note(tuple(y))
+                return y, _last_state(self.net)
         return (y, _last_state(self.net)) if self.recurrent else y
 
     def _as_none(self, value: Any) -> bool:
@@ -97,7 +101,12 @@ class _Layer(nn.Module):
             return getattr(super().__getattr__("net"), name)
 
     def _refuse(self, code: str, came: str, expected: str, remedy: str) -> NoReturn:
-        refuse(f"{code}: {type(self.net).__name__}: {came}; {expected}, was expected; {remedy}")
+        try:
+            refuse(f"{code}: {type(self.net).__name__}: {came}; {expected}, was expected; {remedy}")
+        except StreamOnlineError as error:
+            if self.call is not None:  # another thread may have called it, whose errors nobody looks at
+                self.call.strict.owned.refused = self.call.strict.owned.refused or error
+            raise
 
 
 def widened(x: StreamTensor) -> StreamTensor:
@@ -206,14 +215,15 @@ class Layerwise:
                         layer.runner.drop(id)
             args, kwargs = pytree.tree_map(partial(self._handed, x, came), (args, kwargs))
             try:
-                with Strict():
+                call.strict.owned.note(pytree.tree_leaves((args, kwargs)))
+                with call.strict.owned.running(), call.strict:
                     y = self.net.forward(*args, **kwargs)
             except Exception as error:
-                refused = first_refusal()
+                refused = first_refusal() or call.strict.owned.refused
                 if refused is None or refused is error:
                     raise
                 raise refused from error
-            refused = first_refusal()
+            refused = first_refusal() or call.strict.owned.refused
             if refused is not None:  # and the forward went on all the same
                 raise refused
             self._require_all_rows(call, before, x)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import StreamInputError
 from .indexing import index_of_time
+from .owned import Owned
 from .packing import PACK, UNPACK, is_packed, packed_rows, unpacked_rows
 from .piece_numbers import REMEDY, PieceLength, RowCount, of_pieces, plain_numbers, refuse, stands_for_pieces
 from .pointwise import OPERATORS, POINTWISE
@@ -49,6 +50,7 @@ _SAMPLE_BY_SAMPLE = _POINTWISE | {
     Tensor.__getitem__,
     Tensor.__iter__,
     Tensor.__matmul__,
+    Tensor.__rmatmul__,
 }
 _ALONG_DIM = {*functions(*_ALONG.split())}
 _QUESTIONS = {
@@ -68,6 +70,9 @@ _DROPPING = {*functions(*_DROPOUTS.split())}
 _CHOOSING = {Tensor.__getitem__, *functions("index_select")}
 
 
+_HIDDEN = "it takes a plain tensor in the memory of pieces, which was made past the functions of torch"
+
+
 class Strict(TorchFunctionMode):
     """While it is on, operations on `StreamTensor`s give what they would give on the whole signals, or raise.
 
@@ -80,7 +85,18 @@ class Strict(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.trusting = 0  # how many functions run that are known to be right
+        self.owned = Owned()
         self._wall = _Wall(self)
+
+    def hidden(self, values: Sequence[Any]) -> bool:
+        """Whether a tensor that is none of pieces stands in their memory all the same."""
+        return any(
+            isinstance(value, Tensor)
+            and not isinstance(value, StreamTensor)
+            and not stands_for_pieces(value)
+            and self.owned.holds(value)
+            for value in values
+        )
 
     @contextmanager
     def trusted(self) -> Iterator[None]:
@@ -122,16 +138,22 @@ class Strict(TorchFunctionMode):
             _refuse(func, "it draws numbers by chance, in every call others")
         rows = [value for value in came if isinstance(value, StreamTensor)]
         numbers = [value for value in came if stands_for_pieces(value)]
+        self.owned.note(rows)
+        self.owned.note(numbers)
         with self.trusted():
             if func is PACK and rows:
                 return packed_rows(*args)
             if func is UNPACK and args and is_packed(args[0]):
                 return unpacked_rows(args[0], args[2])
         plain = (plain_numbers(args), {name: plain_numbers(value) for name, value in named.items()})
+        if self.hidden(came):
+            _refuse(func, _HIDDEN)
         if not rows:
             if numbers:
                 with self.trusted():
-                    return _of_numbers(func, came, *plain)
+                    result = _of_numbers(func, came, *plain)
+                self.owned.note(result)
+                return result
             return func(*plain[0], **plain[1])
         if numbers and func not in _CHOOSING:
             _refuse(func, "a number that was made of the lengths of pieces goes into it")
@@ -157,6 +179,7 @@ class Strict(TorchFunctionMode):
                 if counted:  # it has the length of another tensor
                     _refuse(func, str(error))
                 raise
+        self.owned.note(result)
         _require_spans(func, rows, result)
         if func in _VIEWS or func in _VIEWS_AS:
             _require_time_in_place(func, rows[0], args, named, result)
@@ -174,9 +197,12 @@ class _Wall(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Tuple[Any, ...] = (), kwargs: Optional[Dict[str, Any]] = None
     ) -> Any:
         if not self.strict.trusting:
-            for value in _operands((*args, *(kwargs or {}).values())):
+            came = list(_operands((*args, *(kwargs or {}).values())))
+            for value in came:
                 if isinstance(value, StreamTensor) or stands_for_pieces(value):
                     _refuse(func, "it runs in code that torch does not tell of, scripted or mapped for instance")
+            if self.strict.hidden(came):
+                _refuse(func, _HIDDEN)
         return func(*args, **(kwargs or {}))
 
 

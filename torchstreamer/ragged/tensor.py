@@ -8,6 +8,7 @@ import torch.overrides
 from torch import Tensor
 
 from ..errors import StreamInputError
+from .owned import RUNNING, require_own_thread
 from .row_data import Layout, RowData
 from .table import TABLE, plainly, set_kind
 
@@ -58,6 +59,8 @@ class StreamTensor(Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: Tuple[Any, ...] = (), kwargs: Optional[Dict[str, Any]] = None
     ) -> Any:
+        if RUNNING:
+            require_own_thread(func, (*args, *(kwargs or _NONE).values()))
         rule = TABLE.get(func)
         if rule is None:
             return plainly(func, args, kwargs or _NONE)

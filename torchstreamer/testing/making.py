@@ -1,19 +1,22 @@
 """How to make the streams of a network that are verified, and what they must equal."""
 
 import copy
+from types import MethodType
 from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from torch import Tensor, nn
 
+from ..containers.contextual import with_context
 from ..core.axes import Axes
+from ..core.context import Context
 from ..core.registry import create_stream
 from ..core.stream import BaseStream
 from ..layers.weights import copy_network
 from .report import VerificationError
 from .subject import Reference
 
-__all__ = ["Maker", "capturing", "of_module"]
+__all__ = ["Maker", "capturing", "is_own", "of_module"]
 
 Make = Callable[[], BaseStream]
 
@@ -50,6 +53,7 @@ def of_module(
     reference: Optional[Reference],
     multiple: int,
     example: Optional[Tensor],
+    context: Optional[Context] = None,
 ) -> Maker:
     """The maker for a network, or for a copy of it in another dtype.
 
@@ -57,17 +61,26 @@ def of_module(
         module: the network
         dtype: dtype of the signals, and of the copy's weights unless it is one of whole numbers
         device: device of the copy
-        reference: what the stream must equal, if it is not the network; then there is no copy
+        reference: what the stream must equal, if it is not the network; then there is no copy, unless it is a method
+            of the network, which the copy has too
         multiple: ``length_multiple`` of the stream
         example: the signal to capture the network with; ``None`` for a stream made of handlers
+        context: of the attention in the stream
+
+    Raises:
+        TypeError: no reference came, and nothing in the network takes the context
     """
-    if reference is None:
+    if is_own(reference, module):
         net = copy_network(module)
         net = net.to(device=device, dtype=dtype) if dtype.is_floating_point or dtype.is_complex else net.to(device)
+        reference = None if reference is None else MethodType(reference.__func__, net)  # type: ignore[attr-defined]
+        known: Optional[nn.Module] = net
     else:
         net = module
-    known = net if reference is None or reference is module else None
+        known = net if reference is module else None
     keywords: Dict[str, Any] = {}
+    if context is not None:
+        keywords["context"] = context
     if example is not None:
         keywords["example"] = example
     if example is not None or multiple != 1:
@@ -76,9 +89,25 @@ def of_module(
     def make() -> BaseStream:
         return create_stream(net, **keywords)
 
+    whole = net
+    if context is not None and reference is None:
+        placed = with_context(net, context)
+        if placed is None:
+            raise TypeError(
+                "verify_stream got a context without a reference, and no module of torch's in the network takes one; "
+                "pass reference=, the network with its mask"
+            )
+        whole = placed
     if example is None:
-        return Maker(make, reference or _offline(net, make().axes), known)
-    return Maker(capturing(make, net), reference or net, known, make)
+        return Maker(make, reference or _offline(whole, make().axes), known)
+    return Maker(capturing(make, net), reference or whole, known, make)
+
+
+def is_own(reference: Optional[Reference], module: Optional[nn.Module]) -> bool:
+    """Whether a stream must equal the network itself, or a method of it, so that a copy of it can be verified."""
+    if module is None:
+        return False
+    return reference is None or (isinstance(reference, MethodType) and reference.__self__ is module)
 
 
 def _offline(net: nn.Module, axes: Optional[Axes]) -> Reference:

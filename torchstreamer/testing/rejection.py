@@ -78,7 +78,9 @@ def check_rejected(subject: Subject, recorder: Recorder) -> None:
 
 def _rejected_at_start(subject: Subject, stream: Any, good: Tensor) -> Dict[str, Any]:
     wrong = rejected_chunks(good)
-    possible = ["a single number", "a chunk [T]", "a chunk of rank 4", "a list", "a number"]
+    possible = ["a single number", "a chunk of rank 4", "a list", "a number"]
+    if not stream._takes_line:
+        possible.append("a chunk [T]")
     if stream.output_channels(good.shape[-2]) >= 0:  # the handler knows its channels
         for name in ("one channel more", "a single channel", "an empty chunk of one channel more"):
             if name in wrong:

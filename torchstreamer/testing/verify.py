@@ -1,6 +1,5 @@
 """The verifier of streams: every rule of the contract, on any stream."""
 
-import copy
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
@@ -9,12 +8,13 @@ from torch import Tensor, nn
 from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
+from ..core.context import Context
 from ..core.example import first_line
 from ..core.stream import BaseStream
 from ..core.whole_numbers import as_index, whole_number
 from . import copies, exactness, isolation, memory, multiples, promptness, rejection, scripting, snapshots, static_rows
 from . import gradients as gradient_checks
-from .making import Maker, of_module
+from .making import Maker, is_own, of_module
 from .report import Recorder, VerificationReport
 from .subject import Reference, Subject
 
@@ -39,6 +39,7 @@ def verify_stream(
     output_length: bool = True,
     length_multiple: int = 1,
     graph: bool = False,
+    context: Optional[Context] = None,
     domain: Callable[[Tensor], Tensor] = torch.clone,
     seed: int = 0,
     thorough: bool = False,
@@ -53,7 +54,8 @@ def verify_stream(
             that makes a new stream, along with ``reference``
         example: a signal ``[B, C, T]``, or its shape: rows, channels, and a length at which the reference works. Its
             values are not used, and its length is rounded up to a multiple of ``length_multiple``
-        reference: what the stream must equal, on the whole signal ``[B, C, T]``; the module itself by default
+        reference: what the stream must equal, on the whole signal ``[B, C, T]``; the module itself by default. A method
+            of the module is that of a copy in each dtype
         single: whether the stream is one handler, whose ``output_length`` must be the largest possible; by default
             whether there is no `Sequential1dStream`, `Residual1dStream` or `Parallel1dStream` in it, and ``False``
             with ``graph``
@@ -74,6 +76,8 @@ def verify_stream(
             size
         graph: whether `create_stream` gets an example too, random and like ``example``, and captures the network with
             it. It does so twice for each dtype; all other streams are copies that share the network's weights
+        context: passed on to `create_stream`. The stream must equal the network with the context in place, where
+            torch's own modules take it; for all others give a ``reference`` too, the network with its mask
         domain: takes normal random samples, one by one, to where the network is defined; ``torch.abs`` for one that
             takes roots or logarithms, ``lambda x: (3 * x.abs()).long().clamp(max=9)`` for one that takes ten tokens
         seed: of all random values
@@ -85,7 +89,8 @@ def verify_stream(
     Raises:
         VerificationError: the stream breaks a rule
         UnsupportedModuleError: the module cannot be streamed
-        TypeError: a factory without a reference, or a stream instead of either
+        TypeError: a factory without a reference or with a context, a context without a reference where no module of
+            torch's takes it, or a stream instead of either
         ValueError: the reference gives nothing for the example, or the stream has another ``length_multiple``
 
     Example:
@@ -105,23 +110,32 @@ def verify_stream(
         raise TypeError(
             "verify_stream got a factory without a reference; pass reference=, the network on the whole signal"
         )
+    if module is None and context is not None:
+        raise TypeError(
+            "verify_stream got a factory and a context; a module was expected beside a context; give the context to "
+            "create_stream in the factory"
+        )
     length_multiple = whole_number(length_multiple, "length_multiple")
+    own_reference = is_own(reference, module)
     if dtypes is None:
-        known = module is not None and reference is None and (own is None or not _whole(own))
+        known = own_reference and (own is None or not _whole(own))
         dtypes = (torch.float64, torch.float32, torch.bfloat16) if known else (own or _dtype_of(net_or_factory),)
     recorder = Recorder()
+
+    def making(dtype: torch.dtype, signal: Tensor) -> Maker:
+        if module is None:
+            assert reference is not None
+            return Maker(net_or_factory, reference, reference if isinstance(reference, nn.Module) else None)
+        return of_module(module, dtype, device, reference, length_multiple, signal if graph else None, context)
+
     for i, dtype in enumerate(dtypes):
         precision = _dtype_of(net_or_factory) if _whole(dtype) else dtype
         tolerance = (tolerances or {}).get(dtype, TOLERANCES.get(precision, 1e-5))
         fitted = -(-typical // length_multiple) * length_multiple
         signal = domain(_noise((rows, channels, fitted), seed)).to(device, dtype)
-        if module is None:
-            assert reference is not None
-            made = Maker(net_or_factory, reference, reference if isinstance(reference, nn.Module) else None)
-        else:
-            made = of_module(module, dtype, device, reference, length_multiple, signal if graph else None)
+        made = making(dtype, signal)
         if i > 0 and not _supported(
-            made, module if reference is None else None, signal, length_multiple, tolerance, recorder
+            made, making if own_reference else None, signal, length_multiple, tolerance, recorder
         ):
             continue
         with torch.no_grad():
@@ -202,15 +216,20 @@ def _check_all(
 
 
 def _supported(
-    made: Maker, module: Optional[nn.Module], x: Tensor, multiple: int, tolerance: float, recorder: Recorder
+    made: Maker,
+    making: Optional[Callable[[torch.dtype, Tensor], Maker]],
+    x: Tensor,
+    multiple: int,
+    tolerance: float,
+    recorder: Recorder,
 ) -> bool:
-    """Whether the network itself works in the dtype of a signal."""
+    """Whether the network itself works in the dtype of a signal; with what makes it in another dtype, if it can be."""
     reason = ""
     try:
         with torch.no_grad():
             made.reference(x.clone())
-            if module is not None and x.dtype in (torch.float16, torch.bfloat16):
-                off = _rounding(made, module, x, multiple)
+            if making is not None and x.dtype in (torch.float16, torch.bfloat16):
+                off = _rounding(made.reference, making(torch.float32, x).reference, x, multiple)
                 # Some processors' kernels for half precision are wrong for some shapes: no stream can equal them.
                 reason = f"torch itself is off by {off:.1g} of the scale here" if off > 3 * tolerance else ""
     except Exception as error:
@@ -220,13 +239,12 @@ def _supported(
     return not reason
 
 
-def _rounding(made: Maker, module: nn.Module, x: Tensor, multiple: int) -> float:
+def _rounding(half: Reference, wide: Reference, x: Tensor, multiple: int) -> float:
     """How far the network is from itself in float32, relative to the scale, at the worst of some lengths."""
-    wide = copy.deepcopy(module).to(x.device, torch.float32)
     twice, n, worst = torch.cat([x, x], -1), x.shape[-1], 0.0
     for length in sorted({n, 2 * n, *(min(n + more * multiple, 2 * n) for more in range(1, 8))}):
         signal = twice[..., :length].clone()
-        y, z = made.reference(signal.clone()).to(torch.float32), wide(signal.to(torch.float32))
+        y, z = half(signal.clone()).to(torch.float32), wide(signal.to(torch.float32))
         worst = max(worst, float((y - z).abs().max() / z.abs().max().clamp(min=1e-30)))
     return worst
 

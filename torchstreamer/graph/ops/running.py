@@ -85,6 +85,7 @@ class PositionStream(RecurrentStream):
         self.memory.clocks = ["next"]
         self.first = first
         self.increment = step
+        self.plain = first == 0 and step == 1
         self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)
 
     def initial(self, x: Tensor) -> List[Tensor]:
@@ -92,8 +93,12 @@ class PositionStream(RecurrentStream):
 
     def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:
         t = x.size(2)
-        i = state[0].view([-1, 1, 1]) + torch.arange(t, device=x.device)
+        i = state[0].view([-1, 1, 1])
+        if t > 1:
+            i = i + torch.arange(t, device=x.device)
         after = [state[0] + t]
+        if self.plain:
+            return i.to(self.like.dtype), after
         if self.like.is_floating_point():
             return (i.to(torch.float64) * self.increment + self.first).to(self.like.dtype), after
         return (i * int(self.increment) + int(self.first)).to(self.like.dtype), after
