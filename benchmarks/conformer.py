@@ -6,7 +6,7 @@ and random weights; without SpeechBrain a Conformer written after it stands in, 
 compared before anything is timed.
 
 python benchmarks/conformer.py               # two minutes; writes results/conformer.json and README.md
-python benchmarks/conformer.py --backend aot # also compiled: for that, half an hour more
+python benchmarks/conformer.py --backend aot # also compiled: some minutes more
 python benchmarks/conformer.py --quick       # two layers each; prints only
 """
 
