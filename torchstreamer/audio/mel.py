@@ -27,7 +27,7 @@ def hz_to_mel(hz: float, scale: str = "htk") -> float:
 
     Example:
         >>> from torchstreamer.audio import hz_to_mel
-        >>> round(hz_to_mel(1000.0), 2), hz_to_mel(1000.0, "slaney")
+        >>> round(hz_to_mel(1000.0), 2), round(hz_to_mel(1000.0, "slaney"), 2)
         (999.99, 15.0)
     """
     if scale == "htk":
