@@ -102,7 +102,7 @@ def test_readme_opens_with_the_two_commands():
     for command in (example, tests):
         assert "\n" not in command
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e ")
-    assert example.endswith(" examples/stream_speech.py")
+    assert example.endswith(" .venv/bin/torchstreamer demo")
     assert " -m pytest" in tests
 
 
