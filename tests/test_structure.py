@@ -21,6 +21,7 @@ CONTAINERS = {
     "Sequential1dStream",
     "Residual1dStream",
     "Parallel1dStream",
+    "KeptLength1dStream",
     "GraphStream",
     "PortedGraphStream",
 }

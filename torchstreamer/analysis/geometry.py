@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Opt
 import torch
 from torch import Tensor
 
+from ..containers.kept_length import KeptLength1dStream
 from ..containers.parallel import Parallel1dStream
 from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
@@ -265,6 +266,12 @@ def _parallel(stream: Any, need: Tensor, n: int) -> Tensor:
     return found
 
 
+def _kept_length(stream: KeptLength1dStream, need: Tensor, n: int) -> Tensor:
+    # What is missing at the end is zeros, which need nothing.
+    return needed(stream.stream, cropped(need, 0, stream.stream.output_length(n, True)), n)
+
+
 register_needs(Sequential1dStream, _sequential)
 register_needs(Residual1dStream, _residual)
+register_needs(KeptLength1dStream, _kept_length)
 register_needs(Parallel1dStream, _parallel)
