@@ -13,6 +13,7 @@ from ..core.registry import register_streamer, require_plain
 from ..layers.accumulating import accumulator
 from ..layers.elementwise import PointwiseStream
 from ..layers.linear_recurrence import channels_of, hold
+from ..layers.samples import require_fraction, require_real
 from ..layers.window import WindowStream
 from .fir import FIR
 from .recursive import LFilter
@@ -52,6 +53,7 @@ class Gain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal, louder or softer."""
+        require_fraction(x)
         return x * torch.pow(10.0, self.gain_db / 20).unsqueeze(-1).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -96,6 +98,7 @@ class Preemphasis(FIR):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The sample before the first one, and that it spoils nothing."""
+        require_real(x)
         first = x.narrow(2, 0, 1)
         past = torch.nan_to_num(first, 0.0, 0.0, 0.0) if self.first else torch.zeros_like(first)
         return [past, torch.zeros([x.size(0), x.size(1)], dtype=torch.int64, device=x.device)]
@@ -140,6 +143,7 @@ class RemoveDC(LFilter):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """As after the first sample for ever."""
+        require_real(x)
         return [-self.gain * x.narrow(2, 0, 1).to(accumulator(x))]
 
     def extra_repr(self) -> str:
@@ -180,6 +184,7 @@ class Fading(nn.Module):
             place: where they stand, ``[n]``, or ``[B, 1, n]``
             length: of the signal, or more
         """
+        require_fraction(x)
         left = self.rise[place.clamp(min=0, max=self.rise.size(0) - 1)]
         right = self.fall[(length - 1 - place).clamp(min=0, max=self.fall.size(0) - 1)]
         return x * (left * right).to(x.dtype)

@@ -139,6 +139,8 @@ class FilterBank(nn.Module):
         Returns:
             ``[B, C, count]``, in the dtype of the input
         """
+        if x.numel() == 0:
+            return x.new_empty([x.size(0), x.size(1), count])
         exact = x.contiguous()
         if x.dtype != torch.float64 and x.dtype != torch.float32:
             exact = exact.to(torch.float32)
