@@ -129,6 +129,31 @@ def test_what_is_no_signal_is_refused_by_name(net: torch.nn.Module, x: torch.Ten
         net(x)
 
 
+@pytest.mark.parametrize(
+    "net",
+    [Fade(30, 9, "half_sine"), Resample(3, 4), Resample(300, 301), Deltas(5), STFT(16, 4, window=torch.rand(16) + 0.1)],
+)
+def test_tables_come_back_from_the_meta_device(net: torch.nn.Module) -> None:
+    x = torch.randn(1, 1, 100)
+    expected = net(x)
+    net = copy.deepcopy(net).to("meta")
+    net._apply(lambda x: torch.full_like(x, 7, device="cpu"))  # as to_empty(), whose memory may hold anything
+    torch.testing.assert_close(net(x), expected)
+    torch.testing.assert_close(streamed(net, x), expected)
+
+
+def test_a_chunk_of_another_dtype_is_refused_on_the_meta_device() -> None:
+    stream = pts.create_stream(torch.nn.Conv1d(1, 1, 3, device="meta", dtype=torch.float64))
+    with pytest.raises(pts.StreamInputError, match="invalid_chunk"):
+        stream(torch.zeros(1, 1, 9, device="meta"))
+
+
 def test_complex_taps_are_refused() -> None:
     with pytest.raises(ValueError, match="invalid_taps"):
         FIR(torch.ones(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("name", ["fade", "rows"])
+def test_a_module_with_tables_scripts_by_itself(name: str) -> None:
+    x = torch.randn(shape(name, 1))
+    torch.testing.assert_close(torch.jit.script(MODULES[name])(x), MODULES[name](x))

@@ -1,7 +1,7 @@
 """Gain, fades, pre-emphasis, and the constant part of a signal taken out. TorchScript compiles this file."""
 
 import math
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -168,13 +168,23 @@ class Fading(nn.Module):
         fall: gains of the last samples, the last one first, and 1
     """
 
+    __jit_ignored_attributes__ = ["_gains"]
+
     rise: Tensor
     fall: Tensor
 
     def __init__(self, rise: Tensor, fall: Tensor) -> None:
         super().__init__()
+        self._gains = {"rise": rise, "fall": fall}
         self.register_buffer("rise", rise, persistent=False)
         self.register_buffer("fall", fall, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        fading = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.rise.is_meta:  # they are as exact as before, also after halves, or with no memory yet
+            for name, gains in self._gains.items():
+                self._buffers[name] = gains.to(self.rise.device)
+        return fading
 
     def forward(self, x: Tensor, place: Tensor, length: Tensor) -> Tensor:
         """Samples ``[B, C, n]`` of a signal, louder or softer.
@@ -211,8 +221,6 @@ class Fade(nn.Module):
         >>> Fade(3, 2)(torch.ones(1, 6))
         tensor([[0.0000, 0.5000, 1.0000, 1.0000, 1.0000, 0.0000]])
     """
-
-    fading: Fading
 
     def __init__(self, in_length: int = 0, out_length: int = 0, shape: str = "linear") -> None:
         super().__init__()
