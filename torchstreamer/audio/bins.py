@@ -18,10 +18,21 @@ __all__ = ["DCT", "MelScale"]
 
 def over_bins(x: Tensor, matrix: Tensor) -> Tensor:
     """The product of a matrix ``[M, F]`` with the bins of every channel, ``[…, C · F, K]`` to ``[…, C · M, K]``."""
-    if x.size(-2) == matrix.size(1):
+    bins = matrix.size(1)
+    if x.size(-2) == bins:
         return torch.matmul(matrix, x)
-    channels = x.reshape(list(x.shape[:-2]) + [-1, matrix.size(1), x.size(-1)])
+    require_bins(x.size(-2), bins)
+    channels = x.reshape(list(x.shape[:-2]) + [x.size(-2) // bins, bins, x.size(-1)])
     return torch.matmul(matrix, channels).flatten(-3, -2)
+
+
+def require_bins(channels: int, bins: int) -> None:
+    """Refuse channels that are no whole number of spectra."""
+    if channels % bins != 0:
+        raise StreamInputError(
+            f"invalid_chunk: {channels} channels came; {bins} bins of each channel were expected; check n_fft of the "
+            "spectrum before"
+        )
 
 
 def bins_first(frames: Tensor) -> Tensor:
@@ -47,11 +58,7 @@ class BinsStream(PointwiseStream):
         """Channels out for channels in."""
         if channels == -1:
             return -1
-        if channels % self.bins != 0:
-            raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; {self.bins} bins of each channel were expected; check n_fft "
-                "of the spectrum before"
-            )
+        require_bins(channels, self.bins)
         return channels // self.bins * self.outputs
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..core.registry import register_streamer, require_plain
 from ..layers.padding import Pad1dStream
+from ..layers.samples import require_signal
 from ..layers.window import FramesStream
 from .tables import Tabled
 
@@ -51,6 +52,7 @@ class Deltas(Tabled):
 
     def forward(self, x: Tensor) -> Tensor:
         """The slopes of the whole signal."""
+        require_signal(x)
         rows = x.unsqueeze(0) if x.dim() == 2 else x
         if rows.size(2) == 0:
             return x

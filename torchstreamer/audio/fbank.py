@@ -9,8 +9,10 @@ from torch import Tensor
 from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
 from ..layers.padding import Pad1dStream
+from ..layers.samples import require_signal
 from ..layers.window import FramesStream
 from .bins import bins_first
+from .fourier import rfft
 from .mel import mel_filters
 from .tables import Tabled
 
@@ -113,6 +115,7 @@ class KaldiFbank(Tabled):
 
     def forward(self, x: Tensor) -> Tensor:
         """The filter banks of the whole signal."""
+        require_signal(x)
         rows = x.unsqueeze(0) if x.dim() == 2 else x
         left, right = self.pads
         if left > 0 or right > 0:
@@ -133,14 +136,14 @@ class KaldiFbank(Tabled):
         if self.preemphasis != 0.0:
             before = torch.cat([frames[..., :1], frames[..., :-1]], 3)
             frames = frames - self.preemphasis * before
-        spectrum = torch.fft.rfft(frames * self.window, self.n_fft)
+        spectrum = rfft(frames * self.window, self.n_fft)
         energy = spectrum.real.square() + spectrum.imag.square()
         if not self.power:
             energy = energy.sqrt()
-        mels = torch.matmul(energy, self.filters.t())
+        mels = torch.matmul(energy, self.filters.t().to(energy.dtype))
         if self.log:
             mels = mels.clamp(min=self.floor).log()
-        return bins_first(mels)
+        return bins_first(mels).to(x.dtype)
 
     def extra_repr(self) -> str:
         return self.about

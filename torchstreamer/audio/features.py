@@ -46,6 +46,16 @@ class Magnitude(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The magnitudes."""
+        if x.is_complex():
+            raise StreamInputError(
+                f"invalid_chunk: complex spectra came, {list(x.shape)}; real parts of all channels were expected, then "
+                "imaginary ones; leave out return_complex=True, or take x.abs()"
+            )
+        if x.size(-2) % 2 != 0:
+            raise StreamInputError(
+                f"invalid_chunk: {x.size(-2)} channels came; an even number was expected, real parts of all channels "
+                "and then imaginary ones; check the spectrum before"
+            )
         real, imaginary = x.chunk(2, -2)
         return self.of(real, imaginary)
 
@@ -182,7 +192,7 @@ class Spectrogram(nn.Module):
 
     def windows(self, x: Tensor) -> Tensor:
         """The magnitudes of all frames of padded samples."""
-        return bins_first(self.frames(x))
+        return bins_first(self.frames(x)).to(x.dtype)
 
     def frames(self, x: Tensor) -> Tensor:
         """The same, ``[B, C, K, F]``."""
@@ -258,7 +268,8 @@ class MelSpectrogram(nn.Module):
 
     def windows(self, x: Tensor) -> Tensor:
         """The mels of all frames of padded samples."""
-        return bins_first(F.linear(self.spectrogram.frames(x), self.mels.filters))
+        frames = self.spectrogram.frames(x)
+        return bins_first(F.linear(frames, self.mels.filters.to(frames.dtype))).to(x.dtype)
 
 
 class LogMel(_Stages):

@@ -13,7 +13,9 @@ from ..errors import StreamInputError
 from ..layers.accumulating import working
 from ..layers.linear_recurrence import hold
 from ..layers.recurrent import ModuleRecurrenceStream
+from ..layers.samples import require_real, require_signal
 from ..layers.weights import version_of
+from .fourier import irfft, rfft
 
 __all__ = ["FIR", "FIRStream"]
 
@@ -57,11 +59,11 @@ class FIR(nn.Module):
     def __init__(self, taps: Union[Tensor, Sequence[Any]]) -> None:
         super().__init__()
         values = taps if isinstance(taps, Tensor) else torch.as_tensor(taps, dtype=torch.float64)
-        finite = bool(values.isfinite().all())
-        if values.dim() not in (1, 2) or values.numel() == 0 or not finite:
+        fit = not values.is_complex() and bool(values.isfinite().all())
+        if values.dim() not in (1, 2) or values.numel() == 0 or not fit:
             raise ValueError(
-                f"invalid_taps: taps came with shape {list(values.shape)}{'' if finite else ', not all finite'}; "
-                "finite numbers [n], or [C, n] with a response for each channel, were expected; check them"
+                f"invalid_taps: taps {list(values.shape)} came{'' if fit else ', complex or not all finite'}; finite "
+                "real numbers [n], or [C, n] with a response for each channel, were expected; check them"
             )
         hold(self, "taps", values)
         self.length = values.shape[-1]
@@ -73,6 +75,7 @@ class FIR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal, filtered."""
+        require_signal(x)
         self.check(x.size(-2))
         rows = x.unsqueeze(0) if x.dim() == 2 else x
         if rows.size(2) > 0:
@@ -89,6 +92,7 @@ class FIR(nn.Module):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The last samples, of which none came, ``[B, C, n - 1]``, and how many outputs are spoiled, ``[B, C]``."""
+        require_real(x)
         past = torch.zeros([x.size(0), x.size(1), max(self.length - 1, 1)], dtype=x.dtype, device=x.device)
         return [past, torch.zeros([x.size(0), x.size(1)], dtype=torch.int64, device=x.device)]
 
@@ -136,15 +140,15 @@ class FIR(nn.Module):
         while size < 4 * n:
             size *= 2
         gain = size - n + 1
-        spectra = torch.fft.rfft(F.pad(window, [0, -t % gain]).unfold(2, size, gain))
+        spectra = rfft(F.pad(window, [0, -t % gain]).unfold(2, size, gain), size)
         product = spectra * self._spectrum(size, n, 1, window)
-        return torch.fft.irfft(product, size).narrow(3, n - 1, gain).flatten(2).narrow(2, 0, t)
+        return irfft(product, size).narrow(3, n - 1, gain).flatten(2).narrow(2, 0, t)
 
     def _in_partitions(self, window: Tensor, t: int, size: int, gain: int, parts: int) -> Tensor:
         # Blocks are what partitions of the response see, which together give the chunk.
-        spectra = torch.fft.rfft(window.unfold(2, size, size - gain))
+        spectra = rfft(window.unfold(2, size, size - gain), size)
         product = spectra * self._spectrum(size, size - gain, parts, window)
-        return torch.fft.irfft(product.sum(2), size).narrow(2, size - t, t)
+        return irfft(product.sum(2), size).narrow(2, size - t, t)
 
     def _spectrum(self, size: int, step: int, parts: int, like: Tensor) -> Tensor:
         # Of the response, [parts, F] or [C, parts, F], the oldest partition first.
@@ -171,9 +175,9 @@ class FIR(nn.Module):
     def _transform(self, taps: Tensor, size: int, step: int, parts: int, like: Tensor) -> Tensor:
         taps = taps.to(like.dtype)
         if parts == 1:
-            return torch.fft.rfft(taps, size).unsqueeze(-2)
+            return rfft(taps, size).unsqueeze(-2)
         taps = F.pad(taps, [0, parts * step - self.length])
-        return torch.fft.rfft(taps.view(list(taps.size())[:-1] + [parts, step]), size).flip([-2])
+        return rfft(taps.view(list(taps.size())[:-1] + [parts, step]), size).flip([-2])
 
     def __getstate__(self) -> Dict[str, Any]:
         # Copied taps count their changes anew.

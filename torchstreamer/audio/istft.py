@@ -5,11 +5,14 @@ from typing import Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from ..core.describe import describe
 from ..core.registry import create_stream, register_streamer, require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
+from ..layers.accumulating import working
 from ..layers.elementwise import PointwiseStream
 from ..layers.overlap_add import OverlapAdd1d
+from .fourier import irfft
 from .spectrum import Spectrum
 
 __all__ = ["ISTFT"]
@@ -65,6 +68,8 @@ class ISTFT(Spectrum):
         super().__init__(n_fft, hop_length, win_length, window, center, normalized, onesided, padding)
         self.frames = SpectraToFrames(self, complex_input)
         self.overlap = OverlapAdd1d(self.taper, self.hop_length, self.left, self.right)
+        # Spectra of the shortest signal that reaches beyond what is cropped.
+        self.least = 1 + max(-((self.win_length - self.left - self.right) // self.hop_length), 0)
 
     def forward(self, x: Tensor, length: Optional[int] = None) -> Tensor:
         """The signal.
@@ -74,6 +79,11 @@ class ISTFT(Spectrum):
             length: how many samples of it are given, instead of ``T``: so many as its frames still tell, and zeros
         """
         rows = x.unsqueeze(0) if x.dim() == 2 else x
+        if x.size(-1) < self.least or (length is not None and length < 0):
+            raise StreamInputError(
+                f"invalid_chunk: {x.size(-1)} spectra came with length={length}; at least {self.least} spectra and a "
+                "length of 0 or more were expected; take more of the signal"
+            )
         frames = self.frames(rows)
         y = self.overlap(frames) if length is None else self.overlap.of_length(frames, length)
         return y.squeeze(0) if x.dim() == 2 else y
@@ -102,19 +112,26 @@ class SpectraToFrames(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The frames."""
-        self.output_channels(x.size(1))
+        if x.dim() != 3 or x.is_complex() != self.complex_input:
+            raise StreamInputError(
+                f"invalid_chunk: spectra came with {describe(x)}; {'complex' if self.complex_input else 'real'} ones, "
+                "[B, C, K] or [C, K], were expected; check complex_input, and return_complex of the STFT"
+            )
+        channels = self.output_channels(x.size(1)) // self.win_length
         b, k = x.size(0), x.size(2)
         if self.complex_input:
-            bins = x.reshape(b, -1, self.bins, k).transpose(2, 3)
+            bins = x.reshape(b, channels, self.bins, k).transpose(2, 3)
         else:
-            parts = x.reshape(b, 2, -1, self.bins, k).permute(0, 2, 4, 3, 1)
-            bins = torch.view_as_complex(parts.contiguous())
+            parts = x.reshape(b, 2, channels, self.bins, k).permute(0, 2, 4, 3, 1)
+            parts = parts.to(working(x)).contiguous()
+            bins = torch.view_as_complex(parts) if x.numel() > 0 else torch.complex(parts[..., 0], parts[..., 1])
         if not self.onesided:  # of a real signal the others follow from the first half
             bins = bins.narrow(3, 0, self.n_fft // 2 + 1)
-        frames = torch.fft.irfft(bins, n=self.n_fft, norm=self.norm)
+        frames = irfft(bins, self.n_fft, self.norm)
         if self.win_length < self.n_fft:
             frames = frames.narrow(3, self.before, self.win_length)
-        return (frames * self.taper.values).transpose(2, 3).reshape(b, -1, k)
+        y = (frames * self.taper.values).transpose(2, 3).reshape(b, channels * self.win_length, k)
+        return y if self.complex_input else y.to(x.dtype)
 
     def output_channels(self, channels: int) -> int:
         """Channels out for channels in."""

@@ -9,6 +9,7 @@ from ..core.fast_attributes import entry
 from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
 from ..layers.accumulating import working
+from ..layers.samples import require_signal
 from ..layers.window import WindowStream
 from .designs import k_weighting
 from .recursive import SOSFilter
@@ -63,6 +64,8 @@ class Level(nn.Module):
             raise ValueError(
                 f"invalid_window: length {length} and hop {hop} came; 1 sample or more was expected; check both"
             )
+        if weights is not None and len(weights) == 0:
+            raise ValueError("invalid_weights: no weights came; one for each channel was expected; leave them out")
         if weights is not None and kind != "loudness":
             raise ValueError(
                 f"invalid_weights: weights came for kind={kind!r}; they were expected for 'loudness' alone; leave them "
@@ -78,7 +81,13 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The levels of the whole signal."""
+        require_signal(x)
         self.check(x.size(-2))
+        if x.size(-1) < self.length:
+            raise StreamInputError(
+                f"invalid_chunk: a signal of {x.size(-1)} samples came; at least {self.length} were expected, a "
+                "window; pad it, or take a shorter window"
+            )
         frames = x.to(working(x)).unfold(-1, self.length, self.hop)
         if self.kind == "peak":
             power = frames.abs().amax(-1).square()

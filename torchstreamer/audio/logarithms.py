@@ -10,6 +10,7 @@ from ..core.registry import register_streamer, require_plain
 from ..core.stream import BaseStream
 from ..layers.elementwise import PointwiseStream
 from ..layers.recurrent import ModuleRecurrenceStream
+from ..layers.samples import require_real
 
 __all__ = ["DynamicRange", "Logarithm"]
 
@@ -132,6 +133,7 @@ class DynamicRange(nn.Module):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The maximum of no values, ``[B, 1, 1]``."""
+        require_real(x)
         return [torch.full([x.size(0), 1, 1], -math.inf, dtype=x.dtype, device=x.device)]
 
     def advance(self, x: Tensor, state: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:

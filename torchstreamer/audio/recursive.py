@@ -14,6 +14,7 @@ from ..core.tracing import compiling
 from ..errors import StreamInputError
 from ..layers.accumulating import accumulator, working
 from ..layers.recurrent import ModuleRecurrenceStream
+from ..layers.samples import require_real, require_signal
 from ..layers.weights import version_of
 from .state_space import block_tables, filtered
 
@@ -66,6 +67,7 @@ class RecursiveFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal, filtered."""
+        require_signal(x)
         self.check(x.size(-2))
         rows = x.unsqueeze(0) if x.dim() == 2 else x
         if rows.size(2) > 0:
@@ -82,6 +84,7 @@ class RecursiveFilter(nn.Module):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The state at rest, ``[B, C, S · n]``, as SciPy's ``zi`` section by section."""
+        require_real(x)
         size = [x.size(0), x.size(1), self.count * self.order]
         return [torch.zeros(size, dtype=accumulator(x), device=x.device)]
 

@@ -13,7 +13,8 @@ from ..core.registry import register_streamer, require_plain
 from ..core.whole_numbers import whole_number
 from ..errors import StreamInputError
 from ..layers.filter_bank import FilterBank
-from ..layers.polyphase import PolyphaseStream, require_real
+from ..layers.polyphase import PolyphaseStream
+from ..layers.samples import require_real
 from .sinc import METHODS, sinc_filters
 
 __all__ = ["Resample", "ResampleStream", "resample"]

@@ -1,7 +1,7 @@
 """Gain, fades, pre-emphasis, and the constant part of a signal taken out. TorchScript compiles this file."""
 
 import math
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..core.registry import register_streamer, require_plain
 from ..layers.accumulating import accumulator
 from ..layers.elementwise import PointwiseStream
 from ..layers.linear_recurrence import channels_of, hold
+from ..layers.samples import require_fraction, require_real
 from ..layers.window import WindowStream
 from .fir import FIR
 from .recursive import LFilter
@@ -52,6 +53,7 @@ class Gain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal, louder or softer."""
+        require_fraction(x)
         return x * torch.pow(10.0, self.gain_db / 20).unsqueeze(-1).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -96,6 +98,7 @@ class Preemphasis(FIR):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The sample before the first one, and that it spoils nothing."""
+        require_real(x)
         first = x.narrow(2, 0, 1)
         past = torch.nan_to_num(first, 0.0, 0.0, 0.0) if self.first else torch.zeros_like(first)
         return [past, torch.zeros([x.size(0), x.size(1)], dtype=torch.int64, device=x.device)]
@@ -140,6 +143,7 @@ class RemoveDC(LFilter):
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """As after the first sample for ever."""
+        require_real(x)
         return [-self.gain * x.narrow(2, 0, 1).to(accumulator(x))]
 
     def extra_repr(self) -> str:
@@ -164,13 +168,23 @@ class Fading(nn.Module):
         fall: gains of the last samples, the last one first, and 1
     """
 
+    __jit_ignored_attributes__ = ["_gains"]
+
     rise: Tensor
     fall: Tensor
 
     def __init__(self, rise: Tensor, fall: Tensor) -> None:
         super().__init__()
+        self._gains = {"rise": rise, "fall": fall}
         self.register_buffer("rise", rise, persistent=False)
         self.register_buffer("fall", fall, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        fading = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.rise.is_meta:  # they are as exact as before, also after halves, or with no memory yet
+            for name, gains in self._gains.items():
+                self._buffers[name] = gains.to(self.rise.device)
+        return fading
 
     def forward(self, x: Tensor, place: Tensor, length: Tensor) -> Tensor:
         """Samples ``[B, C, n]`` of a signal, louder or softer.
@@ -180,6 +194,7 @@ class Fading(nn.Module):
             place: where they stand, ``[n]``, or ``[B, 1, n]``
             length: of the signal, or more
         """
+        require_fraction(x)
         left = self.rise[place.clamp(min=0, max=self.rise.size(0) - 1)]
         right = self.fall[(length - 1 - place).clamp(min=0, max=self.fall.size(0) - 1)]
         return x * (left * right).to(x.dtype)
@@ -206,8 +221,6 @@ class Fade(nn.Module):
         >>> Fade(3, 2)(torch.ones(1, 6))
         tensor([[0.0000, 0.5000, 1.0000, 1.0000, 1.0000, 0.0000]])
     """
-
-    fading: Fading
 
     def __init__(self, in_length: int = 0, out_length: int = 0, shape: str = "linear") -> None:
         super().__init__()

@@ -178,6 +178,8 @@ def filtered(x: Tensor, state: Tensor, tables: List[Tensor]) -> Tuple[Tensor, Te
         state: before it, ``[B, C, N]``, in double precision
         tables: of the filter, `block_tables`
     """
+    if x.numel() == 0:
+        return x, state
     groups, size = tables[0].size(0), tables[0].size(1)
     whole = x.to(working(x))
     # 0 up to the first sample that is no finite number, and nan from it on.

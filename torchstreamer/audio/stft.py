@@ -9,7 +9,9 @@ from torch import Tensor
 from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
 from ..layers.padding import Pad1dStream
+from ..layers.samples import require_signal
 from ..layers.window import FramesStream
+from .fourier import fft, rfft
 from .spectrum import Spectrum
 
 __all__ = ["STFT", "STFTStream"]
@@ -93,6 +95,7 @@ class STFT(Spectrum):
 
     def padded(self, x: Tensor) -> Tensor:
         """A whole signal ``[B, C, T]`` with its padding."""
+        require_signal(x)
         if x.size(2) < self.least:
             raise StreamInputError(
                 f"invalid_chunk: a signal of {x.size(2)} samples came; at least {self.least} were expected; pad it, "
@@ -111,8 +114,8 @@ class STFT(Spectrum):
             frames = F.pad(frames, [self.before, self.after])
         bins = self.transformed(frames)
         if self.return_complex:
-            return bins.transpose(2, 3).reshape(x.size(0), -1, bins.size(2))
-        return torch.view_as_real(bins).permute(0, 4, 1, 3, 2).reshape(x.size(0), -1, bins.size(2))
+            return bins.transpose(2, 3).flatten(1, 2)
+        return torch.view_as_real(bins).permute(0, 4, 1, 3, 2).flatten(1, 3).to(x.dtype)
 
     def tapered(self, x: Tensor) -> Tensor:
         """The frames of padded samples, weighed, ``[B, C, K, win_length]``."""
@@ -121,8 +124,8 @@ class STFT(Spectrum):
     def transformed(self, frames: Tensor) -> Tensor:
         """The complex bins of frames, ``[B, C, K, F]``; where in ``n_fft`` samples a frame stands turns their phase."""
         if self.onesided:
-            return torch.fft.rfft(frames, self.n_fft, norm=self.norm)
-        return torch.fft.fft(frames, self.n_fft, norm=self.norm)
+            return rfft(frames, self.n_fft, self.norm)
+        return fft(frames, self.n_fft, self.norm)
 
     def around(self) -> Optional[Pad1dStream]:
         """What pads a signal in pieces, if anything does."""

@@ -29,7 +29,7 @@ def autocasting(x: Tensor) -> bool:
         one = torch.ones([1, 1], device=x.device)
         return torch.mm(one, one).dtype != one.dtype
     else:
-        return torch.is_autocast_enabled(x.device.type)
+        return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 class _Tracing:

@@ -68,6 +68,8 @@ class FilterBank(nn.Module):
         "tap_values",
     ]
 
+    __jit_ignored_attributes__ = ["_tables"]
+
     fixed: Tensor
     starts: Tensor
 
@@ -98,6 +100,7 @@ class FilterBank(nn.Module):
         starts = (begins - self.oldest(0)).unsqueeze(1) + torch.arange(self.width)
         starts = starts[: 0 if self.rows else self.blocks].to(torch.int32)  # of which sums and copies are quicker
         self.register_buffer("starts", starts, persistent=False)
+        self._tables = {"fixed": self.fixed, "starts": self.starts}
         # The matrix of the form that pays, made for the first signal and kept for its dtype; a plain attribute.
         self.matrix = torch.empty(0)
 
@@ -139,6 +142,8 @@ class FilterBank(nn.Module):
         Returns:
             ``[B, C, count]``, in the dtype of the input
         """
+        if x.numel() == 0:
+            return x.new_empty([x.size(0), x.size(1), count])
         exact = x.contiguous()
         if x.dtype != torch.float64 and x.dtype != torch.float32:
             exact = exact.to(torch.float32)
@@ -244,6 +249,13 @@ class FilterBank(nn.Module):
         matrix = torch.zeros([self.blocks * self.block, self.width], dtype=torch.float64)
         matrix.scatter_add_(1, self.places(outputs) - begins.unsqueeze(1), self.weights(outputs))
         return matrix.view(self.blocks, self.block, self.width).transpose(1, 2).contiguous()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        bank = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.fixed.is_meta:  # who comes back from there finds the tables as they were
+            for name, table in self._tables.items():
+                self._buffers[name] = table.to(self.fixed.device)
+        return bank
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "matrix": torch.empty(0)}

@@ -6,24 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.counter import Counter
-from ..core.describe import describe
 from ..core.fast_attributes import entry
 from ..core.reach import Reach
 from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
-from ..errors import StreamInputError
 from .filter_bank import FilterBank
+from .samples import require_real
 
-__all__ = ["PolyphaseStream", "require_real"]
-
-
-def require_real(x: Tensor) -> None:
-    """Refuse samples that are no real numbers with a fraction."""
-    if not x.is_floating_point():
-        raise StreamInputError(
-            f"invalid_chunk: a chunk came with {describe(x)}; samples of a floating dtype were expected; convert them, "
-            "for instance 16-bit ones with x.to(torch.float32) / 32768"
-        )
+__all__ = ["PolyphaseStream"]
 
 
 class PolyphaseStream(BaseStream):

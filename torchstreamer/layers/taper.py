@@ -64,6 +64,7 @@ class Taper(WeightSource):
     def __init__(self, window: Union[str, Tensor], length: int) -> None:
         super().__init__()
         self.name: Optional[str] = None
+        self._given: Optional[Tensor] = None  # values that went to the meta device, which has none
         if isinstance(window, str):
             self.name = window
             values = made_window(window, length)
@@ -89,7 +90,12 @@ class Taper(WeightSource):
         return version_of(self.values)
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Taper":
+        before = self.values
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.values.is_meta and not before.is_meta:
+            self._given = before
+        elif before.is_meta and self.name is None and self._given is not None:  # new memory has no values
+            self.values = self._given.to(self.values)
         if self.name is not None and not self.values.is_meta:
             self.values = made_window(self.name, self.values.size(0), self.values.dtype).to(self.values.device)
         return self
