@@ -1,8 +1,10 @@
 """Receptive fields: closed forms, and geometry against experiment."""
 
+import importlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from own_handlers import Differences
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.analysis import ReceptiveField, field_rule, infer_dependency_matrix, receptive_field
+from torchstreamer import containers
+from torchstreamer.analysis import ReceptiveField, field_rule, geometry, infer_dependency_matrix, receptive_field
 from torchstreamer.analysis.symbolic import needed_inputs
+from torchstreamer.layers.kept_length import KeptLength1d
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
@@ -366,3 +370,27 @@ def test_it_prints():
         "  phase 0: 1 back, 0 ahead",
         "  phase 1: no input",
     ]
+
+
+def test_a_kept_length_has_the_field_of_what_is_inside():
+    inside = nn.Sequential(
+        nn.Conv1d(1, 4, 8, stride=4, padding=2),
+        nn.Conv1d(4, 4, 3, padding=20, dilation=20),
+        nn.ConvTranspose1d(4, 1, 8, stride=4, padding=2),
+    )
+    kept = receptive_field(pts.create_stream(KeptLength1d(inside)))
+    alone = receptive_field(pts.create_stream(inside))
+    assert (kept.left, kept.right) == (alone.left, alone.right)
+    assert kept.left > 80  # further than a short signal would show
+
+
+def test_every_container_says_what_its_outputs_need():
+    # A field that is measured on a short signal instead may miss taps that lie far apart.
+    names = ["composite", "contextual", "kept_length", "parallel", "residual", "sequential"]
+    assert sorted(path.stem for path in Path(containers.__file__).parent.glob("[!_]*.py")) == names
+    modules = [importlib.import_module(f"torchstreamer.containers.{name}") for name in names[2:]]
+    kinds = [kind for module in modules for kind in vars(module).values() if isinstance(kind, type)]
+    kinds = [k for k in kinds if issubclass(k, pts.BaseStream) and k.__module__.startswith("torchstreamer.containers")]
+    found = [kind for kind in kinds if kind.__name__ not in ("CompositeStream", "BoundedStream")]
+    assert len(found) >= 4
+    assert not [kind for kind in found if not any(base in geometry._needs for base in kind.__mro__)]
