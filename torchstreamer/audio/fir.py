@@ -4,23 +4,22 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.reach import Reach
 from ..core.registry import register_streamer, require_plain
 from ..core.tracing import compiling
-from ..errors import StreamInputError
 from ..layers.accumulating import working
+from ..layers.channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStream
 from ..layers.linear_recurrence import hold
-from ..layers.recurrent import ModuleRecurrenceStream
-from ..layers.samples import require_real, require_signal
+from ..layers.samples import require_real
 from ..layers.weights import version_of
 from .fourier import irfft, rfft
 
 __all__ = ["FIR", "FIRStream"]
 
 
-class FIR(nn.Module):
+class FIR(ChannelwiseRecurrence):
     """A filter with a finite response, such as that of a room: ``y[t] = taps[0]·x[t] + … + taps[n-1]·x[t-n+1]``.
 
     Nothing is added to the delay of the taps themselves: with every chunk come all outputs of its samples. Short
@@ -72,23 +71,6 @@ class FIR(nn.Module):
         self.kept = {}
         self.seen = torch.empty(0)
         self.version = -2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The whole signal, filtered."""
-        require_signal(x)
-        self.check(x.size(-2))
-        rows = x.unsqueeze(0) if x.dim() == 2 else x
-        if rows.size(2) > 0:
-            rows, _ = self.advance(rows, self.initial(rows))
-        return rows.squeeze(0) if x.dim() == 2 else rows
-
-    def check(self, channels: int) -> None:
-        """Refuse another number of channels than there are responses."""
-        if channels != -1 and self.channels != -1 and channels != self.channels:
-            raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; {self.channels} were expected, as many as there are "
-                "responses; check the axes, a chunk is [B, C, T] or [C, T]"
-            )
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The last samples, of which none came, ``[B, C, n - 1]``, and how many outputs are spoiled, ``[B, C]``."""
@@ -196,7 +178,7 @@ def _blocks(t: int) -> Tuple[int, int]:
 
 
 @register_streamer(FIR)
-class FIRStream(ModuleRecurrenceStream):
+class FIRStream(ChannelwiseRecurrenceStream):
     """Stream of an `FIR`.
 
     Args:
@@ -214,14 +196,10 @@ class FIRStream(ModuleRecurrenceStream):
         (tensor([[1., 2., 3.]]), tensor([[4., 5., 5., 5.]]))
     """
 
-    fresh = True
-
     def __init__(self, net: FIR) -> None:
         require_plain(net, FIR)
-        super().__init__(net, names=["past", "spoiled"])
+        super().__init__(net, ["past", "spoiled"])
         self.reach = Reach.window(net.length, left=net.length - 1)
-        self.aliasing = 0
-        self.keeps_dtype = True
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if x is None:
@@ -234,8 +212,3 @@ class FIRStream(ModuleRecurrenceStream):
         else:  # which would keep the chunk
             self.memory.keep(state)
         return y
-
-    def output_channels(self, channels: int) -> int:
-        """Channels out for channels in."""
-        self.net.check(channels)
-        return channels

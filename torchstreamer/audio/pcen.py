@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import register_streamer, require_plain
-from ..errors import StreamInputError
+from ..layers.channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStream
 from ..layers.moving_average import ExponentialMovingAverage1d
-from ..layers.recurrent import ModuleRecurrenceStream
 
 __all__ = ["PCEN"]
 
 
-class PCEN(nn.Module):
+class PCEN(ChannelwiseRecurrence):
     r"""Per-channel energy normalization: an automatic gain and a root, in place of the logarithm.
 
     ``y = (x / (eps + m) ** gain + bias) ** power - bias ** power`` with the smoothed energy ``m[t] = (1 - smooth) ·
@@ -86,19 +85,6 @@ class PCEN(nn.Module):
         frames = seconds * frame_rate
         return (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The normalised energies."""
-        self.check(x.size(-2))
-        return self.normalised(x, self.average(x))
-
-    def check(self, channels: int) -> None:
-        """Refuse another number of channels than there are parameters for."""
-        if channels != -1 and self.channels != -1 and channels != self.channels:
-            raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; {self.channels} were expected; check the axes, a chunk is "
-                "[B, C, T] or [C, T]"
-            )
-
     def normalised(self, x: Tensor, smoothed: Tensor) -> Tensor:
         """Energies normalised by the smoothed ones."""
         gain = torch.exp(-self.gain * torch.log(smoothed + self.eps))
@@ -119,21 +105,12 @@ class PCEN(nn.Module):
         return f"gain={self.gain}, bias={self.bias}, power={self.power}, eps={self.eps}"
 
 
-class PCENStream(ModuleRecurrenceStream):
+class PCENStream(ChannelwiseRecurrenceStream):
     """Stream of a `PCEN`."""
-
-    fresh = True
 
     def __init__(self, net: PCEN) -> None:
         require_plain(net, PCEN)
-        super().__init__(net, names=["smoothed"])
-        self.aliasing = 0
-        self.keeps_dtype = True
-
-    def output_channels(self, channels: int) -> int:
-        """Channels out for channels in."""
-        self.net.check(channels)
-        return channels
+        super().__init__(net, ["smoothed"])
 
 
 register_streamer(PCEN, PCENStream)

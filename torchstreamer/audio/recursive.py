@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ..core.registry import register_streamer, require_plain
 from ..core.tracing import compiling
-from ..errors import StreamInputError
 from ..layers.accumulating import accumulator, working
-from ..layers.recurrent import ModuleRecurrenceStream
-from ..layers.samples import require_real, require_signal
+from ..layers.channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStream
+from ..layers.samples import require_real
 from ..layers.weights import version_of
 from .state_space import block_tables, filtered
 
@@ -23,7 +22,7 @@ __all__ = ["LFilter", "RecursiveFilter", "RecursiveFilterStream", "SOSFilter"]
 Coefficients = Union[Tensor, Sequence[Any]]
 
 
-class RecursiveFilter(nn.Module):
+class RecursiveFilter(ChannelwiseRecurrence):
     """What `LFilter` and `SOSFilter` have in common: a cascade of filters, each in direct form II transposed.
 
     Args:
@@ -64,23 +63,6 @@ class RecursiveFilter(nn.Module):
         self.versions = []
         with torch.no_grad():
             self.tables(torch.empty(0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The whole signal, filtered."""
-        require_signal(x)
-        self.check(x.size(-2))
-        rows = x.unsqueeze(0) if x.dim() == 2 else x
-        if rows.size(2) > 0:
-            rows, _ = self.advance(rows, self.initial(rows))
-        return rows.squeeze(0) if x.dim() == 2 else rows
-
-    def check(self, channels: int) -> None:
-        """Refuse another number of channels than there are filters."""
-        if channels != -1 and self.channels != -1 and channels != self.channels:
-            raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; {self.channels} were expected, as many as there are "
-                "filters; check the axes, a chunk is [B, C, T] or [C, T]"
-            )
 
     def initial(self, x: Tensor) -> List[Tensor]:
         """The state at rest, ``[B, C, S · n]``, as SciPy's ``zi`` section by section."""
@@ -281,7 +263,7 @@ def _refuse_unstable(sections: Tensor) -> None:
 
 @register_streamer(LFilter)
 @register_streamer(SOSFilter)
-class RecursiveFilterStream(ModuleRecurrenceStream):
+class RecursiveFilterStream(ChannelwiseRecurrenceStream):
     """Stream of an `LFilter` or an `SOSFilter`.
 
     Args:
@@ -300,15 +282,6 @@ class RecursiveFilterStream(ModuleRecurrenceStream):
         torch.Size([1, 1, 4])
     """
 
-    fresh = True
-
     def __init__(self, net: RecursiveFilter) -> None:
         require_plain(net, LFilter, SOSFilter)
-        super().__init__(net, names=["state"])
-        self.aliasing = 0
-        self.keeps_dtype = True
-
-    def output_channels(self, channels: int) -> int:
-        """Channels out for channels in."""
-        self.net.check(channels)
-        return channels
+        super().__init__(net, ["state"])

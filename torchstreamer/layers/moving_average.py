@@ -3,19 +3,18 @@
 from typing import List, Optional, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.registry import require_plain
-from ..errors import StreamInputError
 from .accumulating import accumulator, working
+from .channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStream
 from .linear_recurrence import channels_of, hold
-from .recurrent import ModuleRecurrenceStream
 from .scan import recurred
 
 __all__ = ["ExponentialMovingAverage1d", "ExponentialMovingAverage1dStream"]
 
 
-class ExponentialMovingAverage1d(nn.Module):
+class ExponentialMovingAverage1d(ChannelwiseRecurrence):
     """The exponential moving average ``y[t] = (1 - alpha) · y[t-1] + alpha · x[t]`` over time, channel by channel.
 
     Args:
@@ -55,22 +54,6 @@ class ExponentialMovingAverage1d(nn.Module):
         hold(self, "start", initial if isinstance(initial, Tensor) else None)
         self.channels = channels_of(alpha, initial)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The averages of the whole signal."""
-        self.check(x.size(-2))
-        rows = x.unsqueeze(0) if x.dim() == 2 else x
-        if rows.size(2) > 0:
-            rows, _ = self.advance(rows, self.initial(rows))
-        return rows.squeeze(0) if x.dim() == 2 else rows
-
-    def check(self, channels: int) -> None:
-        """Refuse another number of channels than there are shares or initial values."""
-        if channels != -1 and self.channels != -1 and channels != self.channels:
-            raise StreamInputError(
-                f"invalid_chunk: {channels} channels came; {self.channels} were expected; check the "
-                "axes, a chunk is [B, C, T] or [C, T]"
-            )
-
     def initial(self, x: Tensor) -> List[Tensor]:
         """What stands for the output before the first one, ``[B, C, 1]``."""
         if self.first:
@@ -97,7 +80,7 @@ class ExponentialMovingAverage1d(nn.Module):
         return alpha if self.first else f"{alpha}, initial={'zero' if self.start is None else list(self.start.shape)}"
 
 
-class ExponentialMovingAverage1dStream(ModuleRecurrenceStream):
+class ExponentialMovingAverage1dStream(ChannelwiseRecurrenceStream):
     """Stream of an `ExponentialMovingAverage1d`.
 
     Args:
@@ -114,18 +97,9 @@ class ExponentialMovingAverage1dStream(ModuleRecurrenceStream):
         (tensor([[4.]]), tensor([[6.]]))
     """
 
-    fresh = True
-
     def __init__(self, net: ExponentialMovingAverage1d) -> None:
         require_plain(net, ExponentialMovingAverage1d)
-        super().__init__(net, names=["average"])
-        self.aliasing = 0
-        self.keeps_dtype = True
-
-    def output_channels(self, channels: int) -> int:
-        """Channels out for channels in."""
-        self.net.check(channels)
-        return channels
+        super().__init__(net, ["average"])
 
     def anchor(self) -> Optional[Tensor]:
         """The shares or the initial values say dtype and device, where there are any."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from ..core.describe import describe
 from ..errors import StreamInputError
 
-__all__ = ["require_fraction", "require_real", "require_signal"]
+__all__ = ["require_axes", "require_fraction", "require_real", "require_signal"]
 
 
 def require_real(x: Tensor) -> None:
@@ -23,11 +23,16 @@ def require_fraction(x: Tensor) -> None:
         require_real(x)
 
 
-def require_signal(x: Tensor) -> None:
-    """Refuse what is no signal ``[B, C, T]`` or ``[C, T]`` of real numbers with a fraction."""
+def require_axes(x: Tensor) -> None:
+    """Refuse what is no signal ``[B, C, T]`` or ``[C, T]``."""
     if x.dim() != 3 and x.dim() != 2:
         raise StreamInputError(
             f"invalid_chunk: a signal came with {describe(x)}; [B, C, T] or [C, T] was expected; of one channel alone "
             "take x.unsqueeze(0)"
         )
+
+
+def require_signal(x: Tensor) -> None:
+    """Refuse what is no signal ``[B, C, T]`` or ``[C, T]`` of real numbers with a fraction."""
+    require_axes(x)
     require_real(x)
