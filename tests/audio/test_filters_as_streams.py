@@ -60,15 +60,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 # One of each kind; the others run with the great counts.
-SLOW = (
-    "LFilter",
-    "SOSFilter, each channel",
-    "SOSFilter, trained",
-    "FIR",
-    "FIR, transformed",
-    "Fade, both",
-    "Level, rms",
-)
+SLOW = ("SOSFilter, trained", "FIR, transformed", "Fade, both", "Level, rms")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +115,7 @@ def test_modules_export_by_themselves(net: nn.Module) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("FIR, transformed", marks=pytest.mark.slow),
+        pytest.param("FIR, transformed", marks=pytest.mark.long),
         pytest.param("Loudness", marks=pytest.mark.slow),
         pytest.param("SOSFilter, each channel", marks=pytest.mark.long),
         pytest.param("Fade, both", marks=pytest.mark.long),

@@ -198,8 +198,12 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+IN_CI = ("stft, causal", "istft, far", "spectral, causal")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long) for name in CASES]
+)
 def test_every_rule(name):
     net, shape = CASES[name]
     verify_stream(net, shape, static=True)

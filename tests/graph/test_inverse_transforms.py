@@ -128,8 +128,14 @@ def test_refused(function, code):
         pts.create_stream(Model(function).eval(), example=torch.randn(1, 1, 100, dtype=torch.float64))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["masked", "far", "far, no length"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("masked", marks=pytest.mark.long),
+        pytest.param("far", marks=pytest.mark.slow),
+        pytest.param("far, no length", marks=pytest.mark.long),
+    ],
+)
 def test_every_rule(name):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The length of signal is shorter")
