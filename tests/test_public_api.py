@@ -171,6 +171,8 @@ def test_torchstreamer_nn_does_not_exist():
 
 @pytest.mark.parametrize("name", ["torchstreamer", *MODULES])
 def test_every_module_is_documented_and_lists_what_exists(name):
+    if name.startswith("torchstreamer.cli"):
+        pytest.importorskip("typer")
     module = importlib.import_module(name)
     assert module.__doc__
     for exported in getattr(module, "__all__", ()):
