@@ -83,6 +83,7 @@ NETS = {
         "down and up",
         "parallel, upsampled",
         "residual in residual",
+        "codec",
     ),
 )
 @pytest.mark.parametrize("name", NETS)

@@ -94,6 +94,8 @@ def stream_of(entry, model, rows=2):
         "quartznet",
         "dac_decoder",
         "seanet_decoder_causal",
+        "seanet_encoder",
+        "subpixel_upsampler",
         "wav2letter",
     ),
 )
