@@ -19,6 +19,8 @@ from .weights import Weights
 
 __all__ = ["GIVEN", "Attended", "Bias", "MetBody", "Softened", "Zeroed"]
 
+_LARGEST = 1 << 12  # queries of a bias that is made to look at its values
+
 
 @dataclass(eq=False)
 class Softened:
@@ -125,12 +127,15 @@ class MetBody(Body):
         proved, pattern = self.masks.proved(board), self.pattern
         if pattern.prefix == 0 or proved.limit is not None:
             return True
+        if proved.early.left != wanted:
+            return False
         size = self.length.shape[self.length.time]
         far = pattern.prefix + max(proved.early.reach, pattern.lookback, 0) + 2 * proved.period + 1
+        if far > _LARGEST:
+            return False
         values = self.masks.values(board, self.masks.signal(size, far, None)).cpu()
         near = pattern.mask(values.shape[-1])[:, : pattern.prefix]
-        same = bool((values[..., : pattern.prefix][..., near] == wanted).all())
-        return same and proved.early.left == wanted
+        return bool((values[..., : pattern.prefix][..., near] == wanted).all())
 
     def _learned(self, static: Static) -> bool:
         # A parameter may change, a buffer of a mask does not.
