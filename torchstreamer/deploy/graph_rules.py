@@ -7,14 +7,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModuleError
 from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ops.edges import CropStream, FramesStream
 from ..graph.ops.rates import MergeTimeStream
 from ..graph.relations import RelationNode
-from ..graph.several import PortedGraphStream
 from .attention import query_lag
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
@@ -22,18 +20,7 @@ from .parts import Call, Sum
 from .planning import Edge, Packing, Planner, Unpacking, static_rule
 from .relations import Ended, RelationPart
 
-__all__ = ["several_signals"]
-
-
-def several_signals(stream: PortedGraphStream) -> UnsupportedModuleError:
-    """An error: there is one signal in a static step."""
-    return UnsupportedModuleError(
-        "several_signals",
-        stream,
-        "in a static step: one signal [B, C, T] is expected in, and one with rows first and time last out; this model "
-        "has other inputs, outputs or layouts",
-        "wrap the model in a module that lays its inputs side by side in the channels, time last",
-    )
+__all__: List[str] = []
 
 
 @static_rule(GraphStream)
@@ -200,8 +187,7 @@ def _gate(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]
 
 
 def _relation(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
-    if len(node.sources) > node.streamed:
-        raise plan.refuse(stream, "static_input", "it has a static input", "use pts.compile(stream, chunk=…)")
+    assert node.streamed == len(node.sources), "a static value without an input"
     if not all(layout.has_rows for layout in [*node.layouts, node.layout_out]):
         raise _without_rows(plan, stream)
     edges = plan.aligned([values[i] for i in node.sources])

@@ -11,7 +11,6 @@ from ..core.stream import BaseStream
 from ..core.turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
 from ..core.whole_numbers import require_length, whole_number
 from ..errors import StreamInputError, UnsupportedModuleError
-from ..graph.several import PortedGraphStream
 from ..layers.weights import copy_network
 from . import attention, graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_state, check_step, input_channels
@@ -101,8 +100,6 @@ class StaticStream(nn.Module):
         anchor = stream.anchor()
         device = anchor.device if anchor is not None else torch.device(device or "cpu")
         dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype
-        if isinstance(stream, PortedGraphStream):
-            raise graph_rules.several_signals(stream)
         self.chunk = chunk
         self.batch = batch
         self.channels = input_channels(stream) if channels is None else whole_number(channels, "channels")
