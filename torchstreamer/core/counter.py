@@ -33,7 +33,7 @@ class Counter(Memory):
         return []
 
     def opens(self, shape: Sequence[int]) -> Optional[List[float]]:
-        return [] if shape[0] == self.start else None
+        return [] if shape[0] == (self.opening[0] if self.opening[0] >= 0 else self.start) else None
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         self.value = phase[0]

@@ -21,8 +21,8 @@ class Memory(nn.Module):
 
     Attributes:
         opening: what the owner's first step of a signal puts here before it goes on as any other step does: how many
-            samples, and of which value; -1 of them where it does otherwise, or nobody has said. Rows that begin may
-            join others that have no more than that
+            samples, and of which value, or a counter's value; -1 where it does otherwise, or nobody has said. Rows that
+            begin may join others that are there
     """
 
     fold: int
