@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..core.memory import Memory
-from ..core.ring import RingBuffer
 from ..core.stream import BaseStream
 from ..errors import PointwiseError
 from .dependencies import infer_dependency_matrix
@@ -90,11 +89,8 @@ def _settled_depth(stream: BaseStream, shape: List[int], dtype: torch.dtype, dev
 
 
 def _numbers(memory: Memory) -> int:
-    # Held for a row: samples of a ring, numbers of anything else.
-    tensors = memory.tensors()
-    if isinstance(memory, RingBuffer):
-        return memory.length()
-    return sum(tensor.numel() // max(tensor.size(0), 1) for tensor in tensors if tensor.dim() > 0)
+    # Held for a row.
+    return sum(tensor.numel() // max(tensor.size(0), 1) for tensor in memory.tensors() if tensor.dim() > 0)
 
 
 def _kept_elsewhere(stream: BaseStream) -> Dict[str, bytes]:
