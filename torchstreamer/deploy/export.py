@@ -21,6 +21,7 @@ from .exported_file import KEY, parse_geometry
 from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal
 from .static import StaticStream
 from .steady import fresh
+from .told import told_of
 
 __all__ = ["FunctionalStep", "export", "geometry"]
 
@@ -134,7 +135,7 @@ def export(
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
     check_stream(stream)
     target = checked_destination(path)
-    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata)}
+    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata), "told": told_of(stream)}
     if sampling_fs is not None:
         carried["sampling_fs"] = whole_number(sampling_fs, "sampling_fs")
     unused = {"autotune": autotune} if suffix == ".onnx" else {}

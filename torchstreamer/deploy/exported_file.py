@@ -20,6 +20,7 @@ __all__ = [
     "read_sealed",
     "refusal",
     "sampling_rate",
+    "told",
 ]
 
 # Under this name the geometry stands in the metadata of a file.
@@ -131,6 +132,7 @@ def parse_geometry(text: str) -> Dict[str, Any]:
         if name not in found or not good(found[name]):
             raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
     sampling_rate(found)
+    told(found)
     chunk = [[found["batch"], found["channels"], found["chunk"]], found["dtype"]]
     if _nbytes(chunk) > _MOST_BYTES or sum(map(_nbytes, found["states"].values())) > _MOST_BYTES:
         raise ValueError("its geometry says that a chunk or the state takes more than 4 GiB")
@@ -147,6 +149,23 @@ def sampling_rate(about: Dict[str, Any]) -> Optional[int]:
     if rate is not None and not _whole(rate, 1):
         raise ValueError(f"its geometry has 'sampling_fs' as {str(rate)[:80]}")
     return rate
+
+
+def told(about: Dict[str, Any]) -> Dict[str, Any]:
+    """What a file tells of the stream in it: ``past``, samples or ``"unbounded"``, ``streams`` by kind, ``parameters``.
+
+    Raises:
+        ValueError: it tells something else
+    """
+    found = about.get("told", {})
+    if not isinstance(found, dict):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    streams, past = found.get("streams", {}), found.get("past")
+    counts = isinstance(streams, dict) and all(map(_whole, streams.values()))
+    number = type(past) is int or past is None or past == "unbounded"
+    if not counts or not number or not _whole(found.get("parameters", 0)):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    return found
 
 
 def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ try:
         read_sealed,
         refusal,
         sampling_rate,
+        told,
     )
 except ImportError:  # copied to where this package is not
     from exported_file import (  # type: ignore[import-not-found, no-redef]
@@ -35,6 +36,7 @@ except ImportError:  # copied to where this package is not
         read_sealed,
         refusal,
         sampling_rate,
+        told,
     )
 
 __all__ = ["OnnxRunner", "StepRunner"]
@@ -58,6 +60,7 @@ class StepRunner:
         dtype: of the input, by name
         metadata: what was given to `torchstreamer.export`
         sampling_fs: samples per second of the signals that it is for, or ``None``
+        told: what the stream was like that the program was made of
     """
 
     # What a subclass raises.
@@ -69,6 +72,7 @@ class StepRunner:
         self.geometry = geometry
         self.metadata: Dict[str, Any] = geometry["metadata"]
         self.sampling_fs = sampling_rate(geometry)
+        self.told = told(geometry)
         self.chunk = int(geometry["chunk"])
         self.batch = int(geometry["batch"])
         self.channels = int(geometry["channels"])
