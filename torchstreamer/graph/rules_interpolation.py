@@ -44,14 +44,16 @@ def upsample_bicubic(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) 
 
 
 def _cubic_stream(p: int, q: int) -> CubicStream:
-    # Output i stands at (2·q·i + q - p) / (2·p), between the second and the third of the samples that it reads.
-    first = q - 3 * p
-    reach = Reach(2 * p, 2 * q, first, first + 6 * p, 3 * p - q + 1)
-    part = (2 * q * torch.arange(2 * p) + first) % (2 * p)
+    # Output i stands at (2·q·i + q - p) / (2·p), between the second and the third of the samples that it reads. The
+    # first of these is (2·q·i + q - 3·p) // (2·p).
+    begin = q - 3 * p
+    first = begin // 2
+    reach = Reach(p, q, first, first + 3 * p, first + 3 * p - q + 1)
+    part = (2 * q * torch.arange(p) + begin) % (2 * p)
     # Before and after the signal its first and last sample are repeated.
-    left = -min(first // (2 * p), 0)
-    moved = first + 2 * p * left
-    padded = Reach(2 * p, 2 * q, moved, moved + 6 * p, reach.end - 4 * p, shortest=left + 3)
+    left = -min(first // p, 0)
+    moved = first + p * left
+    padded = Reach(p, q, moved, moved + 3 * p, reach.end - 2 * p, shortest=left + 3)
     bank = FilterBank(padded, _weights(part.to(torch.float64) / (2 * p)))
     return CubicStream(reach, Pad1dStream(left, 2, "replicate"), PolyphaseStream(padded, bank))
 
