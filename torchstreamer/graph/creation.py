@@ -17,8 +17,10 @@ from ..layers.unknown_module import refuse_opaque
 from . import (  # noqa: F401  (they register themselves)
     rules_attention,
     rules_chance,
+    rules_interpolation,
     rules_inverse,
     rules_length,
+    rules_memory,
     rules_padding,
     rules_position,
     rules_recurrent,

@@ -18,7 +18,7 @@ from .reasons import REASONS
 from .refusals import operation_name
 from .values import EndSamples, Replay, Span, Spread, Value
 
-__all__ = ["constant", "length_table", "settle"]
+__all__ = ["constant", "length_table", "other_axes", "rational_size", "settle"]
 
 _FAR = 1 << 62
 
@@ -169,20 +169,21 @@ def select(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
 
 @rule("upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d", last=1)
 @rule("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", last=2)
+@rule("upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d", last=3)
 def upsample(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     name = operation_name(node)
-    axes = 2 if name.endswith("2d") else 1
+    axes = int(name[-2])
     mode = "nearest-exact" if "exact" in name else ("nearest" if "nearest" in name else "linear")
     scales, size = a.get("scale_factors"), a.get("output_size")
     corners = bool(a.get("align_corners"))
-    if axes == 2:
-        x = _other_axis(low, node, x, name, scales, size, corners)
+    if axes > 1:
+        x = other_axes(low, node, x, axes, "linear" in name, scales, corners)
     at = x.time - (len(x.shape) - axes)
     if scales is not None:
         scale: Any = scales[at]
     else:
         assert size is not None
-        scale = _rational_size(low, node, x, size[at], corners)
+        scale = rational_size(low, node, x, size[at], corners)
     if corners:
         if isinstance(scale, float):
             raise low.refuse(
@@ -203,7 +204,7 @@ def upsample(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value
     return low.stream(node, x, stream, True)
 
 
-def _rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: bool) -> Fraction:
+def rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: bool) -> Fraction:
     target = low.sizes.function(size)
     shift = 1 if corners else 0
     found = {Fraction(target(n) - shift, max(x.length(n) - shift, 1)) for n in low.lengths}
@@ -217,23 +218,19 @@ def _rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: b
     return found.pop()
 
 
-def _other_axis(low: Lowering, node: fx.Node, x: Value, name: str, scales: Any, size: Any, corners: bool) -> Value:
-    # Interpolation over two axes is interpolation over each; at scale 1 it is a copy.
-    at = x.time - (len(x.shape) - 2)
-    other = 1 - at
-    height = int(low.sizes.settled(node.meta["val"].shape[other - 2]))
-    if height == int(x.shape[other - 2]):
+def other_axes(low: Lowering, node: fx.Node, x: Value, axes: int, linear: bool, scales: Any, corners: bool) -> Value:
+    # Interpolation over several axes is interpolation over each; at scale 1 it is a copy.
+    at = x.time - (len(x.shape) - axes)
+    sizes: List[Any] = [low.sizes.settled(size) for size in node.meta["val"].shape[-axes:]]
+    sizes[at] = Span(x)
+    if all(size == x.shape[i - axes] for i, size in enumerate(sizes) if i != at):
         return x
-    sizes: List[Any] = [0, 0]
-    sizes[at], sizes[other] = Span(x), height
-    args: Tuple[Any, ...] = (x, sizes, None)
+    ends: Tuple[Any, ...] = (sizes, None)
     if scales is not None:
-        factors = [1.0, 1.0]
-        factors[other] = scales[other]
-        args = (x, None, factors)
-    if "linear" in name:
-        args = (x, sizes, True, None) if corners else (x, args[1], False, args[2])
-    return low.step_across(node, x, Replay(node.target, args))
+        ends = (None, [1.0 if i == at else scale for i, scale in enumerate(scales)])
+    if linear:
+        ends = (sizes, True, None) if corners else (ends[0], False, ends[1])
+    return low.step_across(node, x, Replay(node.target, (x, *ends)))
 
 
 @rule("repeat_interleave", along="dim")
