@@ -24,6 +24,7 @@ from .refusals import Refusals, operation_name
 from .relating import Relating
 from .requirements import bound_arguments, is_random, require_broadcast, require_samplewise, returned, two_times
 from .samplewise import is_pointwise
+from .spared import with_spared
 from .values import (
     AtEnd,
     EndSamples,
@@ -164,7 +165,7 @@ class Lowering:
                     self._env[node] = self._lower(node)
                 except UnsupportedModuleError as error:
                     if not self.collect:
-                        raise
+                        raise with_spared(error, node, self.capture) from None
                     self._env[node] = Refused(error)
                     self.alignment.handler = ""
                 self._report(node)
