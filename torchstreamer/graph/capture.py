@@ -5,14 +5,13 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from ..core.describe import samples
 from ..core.lengths import LengthFunction
 from ..core.registry import custom_factory
 from ..core.telling import Telling
@@ -23,7 +22,9 @@ from .exporting import exported
 from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
+from .places import Place, fixing_refused
 from .turned_scores import turn_scores
+from .unexportable import fixed_length
 
 __all__ = ["Capture", "ModelInput", "capture", "module_of", "source_line"]
 
@@ -189,9 +190,17 @@ def capture(
             axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
+    fixed = {*lengths} - _other_sizes(values, times, shapes)
     with leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
-        program = exported(net, tuple(values), tuple(shapes), telling or Telling())
+        with fixing_refused(net, fixed, fixed_length):
+            program = exported(net, tuple(values), tuple(shapes), telling or Telling())
     return _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
+
+
+def _other_sizes(values: Sequence[Tensor], times: Sequence[Optional[int]], axes: Sequence[Dict[int, Any]]) -> Set[int]:
+    """Sizes of axes that vary and are not time."""
+    found = zip(values, times, axes, strict=True)
+    return {x.shape[axis] for x, time, varying in found for axis in varying if axis != time}
 
 
 def _rows_axis(x: Tensor, time: Optional[int]) -> Optional[int]:
@@ -291,13 +300,7 @@ def _ports(
             rows.update(dict.fromkeys(plain.symbols(shape[axis]), 1))
         if time is not None:
             if not plain.symbols(shape[time]):
-                raise UnsupportedModuleError(
-                    "fixed_length",
-                    net,
-                    f"it works for signals of exactly {samples(shape[time])}: it uses the length in a place that fixes "
-                    "it, as a layer whose size is that length or a comparison with it",
-                    "take lengths from shapes, or register a handler for the module that does this",
-                )
+                raise fixed_length(Place("", net, "", 0), int(shape[time]))
             roots.update(dict.fromkeys(plain.symbols(shape[time]), 1))
     if len(roots) != 1:
         raise UnsupportedModuleError(

@@ -35,6 +35,7 @@ from .model_trial import shortest_length
 from .nodes import GateNode
 from .refusals import OperationError
 from .several import PortedGraphStream
+from .unexportable import PlacedError
 from .values import RelationCall, Value
 
 __all__ = ["assembled", "graph_stream", "recurrent_refusal"]
@@ -66,6 +67,8 @@ def graph_stream(
         return _made(net, examples, times, length_multiple, telling, True, answer, context=context)
     except UnsupportedModuleError as error:
         several = sum(time is not None for time in times) > 1
+        if isinstance(error, PlacedError) and error.by_values:
+            raise (recurrent_refusal(net, error) or error) from None
         if error.code in ("independent_lengths", "not_exportable") and several:
             other = {"dynamic_rows": True, "tied": True}
         elif error.code in ("fixed_batch", "rows_mixed", "not_exportable"):
