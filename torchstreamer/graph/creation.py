@@ -5,10 +5,9 @@ from fractions import Fraction
 from typing import Any, List, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..core.context import Context
-from ..core.example import Example, TimeDim, ensure_works, inputs_of
+from ..core.example import Example, Select, TimeDim, ensure_works, inputs_of
 from ..core.frozen import is_twin
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
@@ -28,6 +27,7 @@ from . import (  # noqa: F401  (they register themselves)
     rules_shape,
     rules_window,
 )
+from .answers import Answer
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream
@@ -37,6 +37,7 @@ from .model_trial import shortest_length
 from .nodes import GateNode
 from .refusals import OperationError
 from .several import PortedGraphStream
+from .unexportable import PlacedError
 from .values import RelationCall, Value
 
 __all__ = ["assembled", "graph_stream", "recurrent_refusal"]
@@ -52,6 +53,8 @@ def graph_stream(
     length_multiple: int = 1,
     telling: Optional[Telling] = None,
     context: Optional[Context] = None,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
 ) -> GraphStream:
     """Capture a model and make its stream; see `create_stream`."""
     telling = telling or Telling()
@@ -59,11 +62,15 @@ def graph_stream(
     if not is_twin(net):
         refuse_training(net)
     refuse_opaque(net)
-    ensure_works(net, examples)
+    answer = Answer(net, select, taps)
+    with answer.flat():
+        ensure_works(net, examples)
     try:
-        return _made(net, examples, times, length_multiple, telling, True, context=context)
+        return _made(net, examples, times, length_multiple, telling, True, answer, context=context)
     except UnsupportedModuleError as error:
         several = sum(time is not None for time in times) > 1
+        if isinstance(error, PlacedError) and error.by_values:
+            raise (recurrent_refusal(net, error) or error) from None
         if error.code in ("independent_lengths", "not_exportable") and several:
             other = {"dynamic_rows": True, "tied": True}
         elif error.code in ("fixed_batch", "rows_mixed", "not_exportable"):
@@ -71,7 +78,7 @@ def graph_stream(
         else:
             raise (recurrent_refusal(net, error) or error) from None
         try:
-            return _made(net, examples, times, length_multiple, telling, context=context, **other)
+            return _made(net, examples, times, length_multiple, telling, answer=answer, context=context, **other)
         except UnsupportedModuleError as later:
             later = recurrent_refusal(net, later) or later
             raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
@@ -106,11 +113,12 @@ def _made(
     multiple: int,
     telling: Telling,
     dynamic_rows: bool,
+    answer: Answer,
     tied: bool = False,
     context: Optional[Context] = None,
 ) -> GraphStream:
     telling.expect(3)
-    found = capture(net, examples, times, multiple, dynamic_rows, tied, telling)
+    found = capture(net, examples, times, multiple, dynamic_rows, answer, tied, telling)
     telling.begin("finding a stream for every operation")
     low = Lowering(found, context=context)
     outputs = low.run()
@@ -124,14 +132,19 @@ def _made(
 
 def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Optional[Telling] = None) -> GraphStream:
     """The stream of a lowered capture."""
-    for value in outputs:
+    names = found.answer.names
+    for value, name in zip(outputs, names, strict=True):
+        what = f"its output {name!r}" if name and len(names) > 1 else "its output"
         if isinstance(value, Value) and value.merged:
             raise UnsupportedModuleError(
-                "rows_mixed", found.net, "it returns time and rows as one axis", "give rows an axis of their own"
+                "rows_mixed", found.net, f"{what} has time and rows as one axis", "give rows an axis of their own"
             )
         if value is not None and not isinstance(value, Value):
             raise UnsupportedModuleError(
-                "constant_output", found.net, "one of its outputs does not depend on time", "return it elsewhere"
+                "constant_output",
+                found.net,
+                f"{what} does not depend on time",
+                "choose the other outputs with select=" if len(names) > 1 else "return a signal",
             )
     parts = Assembly(low, outputs)
     if not parts.outputs:
@@ -148,7 +161,7 @@ def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Option
 
 def _is_plain(found: Capture, parts: Assembly, outputs: Sequence[Any]) -> bool:
     port = found.inputs[0]
-    if len(found.inputs) != 1 or len(outputs) != 1 or not found.structure.is_leaf():
+    if len(found.inputs) != 1 or len(outputs) != 1 or not found.answer.structure.is_leaf():
         return False
     rows = 0 if found.sizes.rows else None
     if rows is None and port.example.shape[0] != 1:
@@ -195,7 +208,7 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
         ports,
         [-1 if value is None else parts.slots[value] for value in outputs],
         [(-1, -1) if v is None else (v.time, -1 if v.rows is None else v.rows) for v in outputs],
-        found.structure,
+        found.answer.structure,
         math.lcm(parts.hop(), *denominators),
         first.clock.ratio,
         found.streamed[0].example.new_empty(0),
@@ -223,10 +236,10 @@ def _gates(found: Capture, low: Lowering, stream: GraphStream, shortest: int) ->
     """What holds a signal back that the model would refuse; nothing, where nothing comes out of it anyway."""
 
     def gives(n: int) -> bool:
-        lengths = [stream.output_length(n, False)]
+        lengths = stream.lengths(n, False)
         if n % found.multiple == 0:
-            lengths.append(stream.output_length(n, True))
-        return any(leaf > 0 for leaf in pytree.tree_leaves(lengths))
+            lengths = [*lengths, *stream.lengths(n, True)]
+        return any(length > 0 for length in lengths)
 
     if not any(gives(n) for n in range(1, shortest)):
         return []

@@ -16,11 +16,19 @@ from torch.fx.experimental.symbolic_shapes import DimConstraints
 from torch.nn.modules import transformer
 
 from ..core.telling import Telling
-from ..errors import StreamError, UnsupportedModuleError
+from ..errors import StreamError
 from .functional import made_functional
 from .hinted_masks import HintedMasks
+from .unexportable import not_exportable
 
 __all__ = ["exported"]
+
+_LOUD = (
+    "torch.export",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.fx.experimental.recording",
+    "torch._subclasses.fake_tensor",
+)
 
 
 def exported(
@@ -69,19 +77,13 @@ def _exporting(net: nn.Module) -> Iterator[None]:
         except StreamError:
             raise
         except Exception as error:
-            raise UnsupportedModuleError(
-                "not_exportable",
-                net,
-                f"torch.export raised {type(error).__name__}: {_first_lines(error)}",
-                "write lengths with shapes, not with tensors, and leave out branches on values; or register a handler "
-                f"for {type(net).__name__}, or for the module inside that does this, with register_streamer",
-            ) from error
+            raise not_exportable(net, error) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     # The exporter logs and prints what it also raises.
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes")]
+    loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -122,8 +124,3 @@ def _plain_attention() -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         setattr(transformer, "_detect_is_causal_mask", detect)  # noqa: B010
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:400]

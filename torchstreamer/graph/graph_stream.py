@@ -137,6 +137,14 @@ class GraphStream(BaseStream):
                 return y.masked_fill(over.reshape([-1] + [1 for _ in range(y.dim() - 1)]), float("nan"))
         return y
 
+    def leaves(self, chunks: Sequence[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+        """What a call gives, in a list."""
+        return [self(chunks[0], final=final)]
+
+    def lengths(self, n: int, final: bool) -> List[int]:
+        """The length of each output, in a list."""
+        return [self.output_length(n, final)]
+
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
         """Number of samples out after ``n`` samples in; see `BaseStream.output_length`.

@@ -16,6 +16,7 @@ from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
 from .clocks import Clocks
+from .cutting import given_instead
 from .lengths import line_of
 from .masks import Board
 from .positions import Positions
@@ -24,6 +25,7 @@ from .refusals import Refusals, operation_name
 from .relating import Relating
 from .requirements import bound_arguments, is_random, require_broadcast, require_samplewise, returned, two_times
 from .samplewise import is_pointwise
+from .spared import with_spared
 from .values import (
     AtEnd,
     EndSamples,
@@ -126,6 +128,7 @@ class Lowering:
         relating: gives relations between queries and keys
         inputs: the inputs of the model
         operations: every operation, with its handler or the refusal
+        cuts: refused operations whose results are taken as given, to find what else is refused
     """
 
     def __init__(self, capture: Capture, collect: bool = False, context: Optional[Context] = None) -> None:
@@ -138,6 +141,7 @@ class Lowering:
         self.positions = Positions(self.clocks, self.alignment, self.refuse, self._of_values)
         self.inputs: List[Any] = []
         self.operations: List[Operation] = []
+        self.cuts: Dict[fx.Node, UnsupportedModuleError] = {}
         self._env: Dict[fx.Node, Any] = {}
         self.relating = Relating(self.clocks, self.alignment, self.weights, self.refuse, self._env, context)
         # What rules say most.
@@ -164,9 +168,13 @@ class Lowering:
                     self._env[node] = self._lower(node)
                 except UnsupportedModuleError as error:
                     if not self.collect:
+                        raise with_spared(error, node, self.capture) from None
+                    self._cut(node, error)
+                except Exception:
+                    if not self.cuts:
                         raise
-                    self._env[node] = Refused(error)
-                    self.alignment.handler = ""
+                    needs = self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there")
+                    self._env[node] = Refused(needs)
                 self._report(node)
         outputs = []
         for name in self.capture.outputs:
@@ -181,11 +189,13 @@ class Lowering:
                 refusal = returned(self, names[str(name)], found)
                 if not self.collect:
                     raise refusal
+                self.operations.append(Operation(names[str(name)], "", refusal))
                 found = Refused(refusal)
             if isinstance(found, EndSamples):
                 refusal = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
                     raise refusal
+                self.operations.append(Operation(names[str(name)], "", refusal))
                 found = Refused(refusal)
             outputs.append(found)
         return outputs
@@ -198,8 +208,17 @@ class Lowering:
                 return value
         raise self.refuse(spread.node, "total_length", *REASONS["length"])
 
+    def _cut(self, node: fx.Node, error: UnsupportedModuleError) -> None:
+        # What comes after it is told as if it were streamed.
+        self.cuts[node] = error
+        self.alignment.handler = ""
+        self._env[node] = given_instead(self, node, error)
+
     def _report(self, node: fx.Node) -> None:
         found = self._env.get(node)
+        if node in self.cuts:
+            self.operations.append(Operation(node, "", self.cuts[node]))
+            return
         if isinstance(found, Refused) and not isinstance(found, AtEnd):
             self.operations.append(Operation(node, "", found.error))
         elif isinstance(found, (*_SEEN, list)) and node.target is not operator.getitem:

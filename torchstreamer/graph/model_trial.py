@@ -1,11 +1,10 @@
 """A new graph stream tried against the model itself: on the example, on signals as short as the model takes, and at
 lengths for which a guard of the capture does not hold."""
 
-from typing import Any, Dict, List, Optional, Set
+from typing import Dict, List, Optional, Set
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..core.closeness import distance, largest, tolerance
 from ..core.frozen import is_twin
@@ -152,7 +151,7 @@ def _inputs(found: Capture, n: int) -> List[Tensor]:
 def _runs(found: Capture, n: int) -> bool:
     try:
         with torch.no_grad():
-            found.net(*(x.clone() for x in _inputs(found, n)))
+            found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
     except Warning:
         raise
     except Exception:  # too short, whatever the model calls it
@@ -181,7 +180,7 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
     inputs = _inputs(found, n)
     with torch.no_grad():
         try:
-            whole = pytree.tree_leaves(found.net(*(x.clone() for x in inputs)))
+            whole = found.answer.leaves(*(x.clone() for x in inputs))
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         try:
@@ -226,7 +225,6 @@ def _streamed(found: Capture, stream: GraphStream, inputs: List[Tensor]) -> List
                 cuts = [0, length // 3, length // 3 + (length + 1) // 2, length]
                 cuts = [min(cut, length) for cut in cuts]
                 chunks.append(x.narrow(port.time, cuts[turn], cuts[turn + 1] - cuts[turn]))
-        y: Any = stream(*chunks, final=turn == 2)
-        for piece, part in zip(pieces, pytree.tree_leaves(y, is_leaf=lambda leaf: leaf is None), strict=True):
+        for piece, part in zip(pieces, stream.leaves(chunks, turn == 2), strict=True):
             piece += [] if part is None else [part]
     return pieces

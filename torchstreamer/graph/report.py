@@ -1,14 +1,15 @@
 """Every operation of a model, and what becomes of it."""
 
-from typing import List
+from typing import List, Optional, Sequence
 
 from torch import nn
 
-from ..core.example import Example, TimeDim, ensure_works, inputs_of
+from ..core.example import Example, Select, TimeDim, ensure_works, inputs_of
 from ..core.reports import ModuleReport, OperationReport
 from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
+from .answers import Answer
 from .capture import capture, module_of, source_line
 from .creation import assembled, recurrent_refusal
 from .lowering import Lowering, Operation
@@ -17,7 +18,14 @@ from .refusals import operation_name
 __all__ = ["operation_reports"]
 
 
-def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> List[ModuleReport]:
+def operation_reports(
+    net: nn.Module,
+    example: Example,
+    time_dim: TimeDim,
+    length_multiple: int,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+) -> List[ModuleReport]:
     """The operations of a model in order, each with the stream that takes it or the reason why none does."""
     examples, times = inputs_of(example, time_dim, length_multiple)
     found: List[ModuleReport] = []
@@ -26,10 +34,15 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
         refuse_opaque(net)
     except UnsupportedModuleError as error:
         return [_whole(net, error)]
-    ensure_works(net, examples)
+    answer = Answer(net, select, taps)
+    try:
+        with answer.flat():
+            ensure_works(net, examples)
+    except UnsupportedModuleError as error:
+        return [_whole(net, error)]
     for dynamic_rows in (True, False):
         try:
-            captured = capture(net, examples, times, length_multiple, dynamic_rows)
+            captured = capture(net, examples, times, length_multiple, dynamic_rows, answer)
         except UnsupportedModuleError as error:
             found = found or [_whole(net, recurrent_refusal(net, error) or error)]
             continue

@@ -92,6 +92,11 @@ class PortedGraphStream(GraphStream):
         given: List[Any] = list(chunks)
         if len(given) > 0 and isinstance(given[-1], bool):
             final = given.pop()
+        return self.structure.filled(self.leaves(given, final))
+
+    def leaves(self, chunks: Sequence[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+        """What a call gives, in a list, without the structure."""
+        given: List[Any] = list(chunks)
         if len(given) > len(self.ports):
             raise StreamInputError(
                 f"invalid_chunk: {len(given)} chunks came; the model takes {len(self.ports)} inputs; leave out the "
@@ -105,14 +110,18 @@ class PortedGraphStream(GraphStream):
                     "torch.as_tensor"
                 )
         if torch.compiler.is_compiling():
-            return self.structure.filled(self._advance(given, final))  # a lock cannot be traced
+            return self._advance(given, final)  # a lock cannot be traced
         lock = self._turn.lock
         if not lock.acquire(False):
             raise in_use()
         try:
-            return self.structure.filled(self._advance(given, final))
+            return self._advance(given, final)
         finally:
             lock.release()
+
+    def lengths(self, n: int, final: bool) -> List[int]:
+        """The length of each output, in a list, without the structure."""
+        return self._lengths(n, final)
 
     def flush(self) -> Any:
         """End the signal: the same as a call with ``None`` for every input and ``final=True``."""
