@@ -15,6 +15,7 @@ from ..core.context import Context
 from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
+from .carriers import Carriers
 from .clocks import Clocks
 from .lengths import line_of
 from .masks import Board
@@ -135,7 +136,8 @@ class Lowering:
         self.clocks = Clocks(capture, self.refuse)
         self.weights = Weights(capture)
         self.alignment = Alignment(self.clocks, self.refuse)
-        self.positions = Positions(self.clocks, self.alignment, self.refuse, self._of_values)
+        self.positions = Positions(self.clocks, self.alignment, self.refuse, self._of_values, self.weights)
+        self.carriers, self.placement = Carriers(self), _PLACEMENT
         self.inputs: List[Any] = []
         self.operations: List[Operation] = []
         self._env: Dict[fx.Node, Any] = {}
@@ -177,6 +179,8 @@ class Lowering:
                 self.operations.append(Operation(names[str(name)], "", found.error))
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
+            if isinstance(found, Board) and not two_times(self, names[str(name)]):
+                found = self.carriers.carried(found)
             if isinstance(found, (Board, Relation, Skew, Unusable)):
                 refusal = returned(self, names[str(name)], found)
                 if not self.collect:
@@ -269,12 +273,12 @@ class Lowering:
             except UnsupportedModuleError as error:
                 return Unusable(error)  # weights of an attention that nobody asks for
         if any(isinstance(thing, (Value, EndSamples)) for thing in things):
-            return self._streamed(node, args, kwargs)
+            return self.of_signals(node, args, kwargs)
         try:
             if any(isinstance(thing, Board) for thing in things):
                 raise next(thing for thing in things if isinstance(thing, Board)).error
             if any(isinstance(thing, Spread) for thing in things):
-                return self._streamed(node, args, kwargs)
+                return self.of_signals(node, args, kwargs)
             if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
                 return self.positions.made(node, args, kwargs, bound)
         except UnsupportedModuleError as error:
@@ -307,7 +311,7 @@ class Lowering:
 
     # ------------------------------------------------------------------ operations on values
 
-    def _streamed(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+    def of_signals(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """What the rule of an operation makes of its arguments; without one it must treat samples alone."""
         for apply in _rules.get(operation_name(node), ()):
             found = apply(self, node, bound_arguments(node, args, kwargs))
@@ -315,6 +319,9 @@ class Lowering:
                 return found
         board = next((thing for thing in things_in([args, kwargs]) if isinstance(thing, Board)), None)
         if board is not None:
+            if not two_times(self, board.node):
+                found = {board: self.carriers.carried(board)}
+                return self.of_signals(node, substituted(list(args), found), substituted(kwargs, found))
             if two_times(self, node):
                 raise self.refuse(
                     node,
@@ -329,7 +336,7 @@ class Lowering:
         """The value of an operation on values that depend on no signal."""
         lifted = any(isinstance(thing, Value) and thing.lifted for thing in things_in([args, kwargs]))
         ruled = operation_name(node) in _RESHAPES or (lifted and not is_pointwise(node))
-        found = self._streamed(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
+        found = self.of_signals(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
         assert isinstance(found, Value)
         return found
 
@@ -357,6 +364,8 @@ class Lowering:
         reference = placed[values[0]]
         for spread in spreads:
             placed[spread] = self.positions.bind(spread, reference)
+        if any(value.lifted for value in placed.values()):
+            placed = {thing: self.carriers.lifted(value) for thing, value in placed.items()}
         level = max(value.level for value in placed.values())
         pointwise = is_pointwise(node)
         recipe = Replay(node.target, substituted(tuple(args), placed), substituted(kwargs, placed))
@@ -381,7 +390,7 @@ class Lowering:
         if lifted:
             value: Optional[Value] = self.positions.value(node, meta, clock, level, recipe)
         else:
-            value = self.value(node, meta, clock, level, recipe)
+            value = self.value(node, meta, clock, level, recipe, all(each.rows is None for each in streamed))
         if value is None:
             raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
         if not self.same_length(value.length, reference.length):
