@@ -133,12 +133,14 @@ class Carriers:
         meta = node.meta["val"]
         if not isinstance(meta, Tensor) or sum(low.sizes.varies(size) for size in meta.shape) != 1:
             raise board.error
+        found: Any = low.write(node, [low.resolve(arg) for arg in node.args])
+        if found is not NotImplemented:
+            return self.lifted(found)
         args = [self._argument(low.resolve(arg)) for arg in node.args]
         kwargs = {k: self._argument(low.resolve(arg)) for k, arg in node.kwargs.items() if k not in low.placement}
         values = [thing for thing in things_in([args, kwargs]) if isinstance(thing, Value)]
         if not values:
             raise board.error
-        found: Any = None
         if is_pointwise(node):
             found = low.samplewise(node, args, kwargs)
         elif not all(value.lifted for value in values):
@@ -188,7 +190,7 @@ class Carriers:
         with meta.fake_mode:
             size = (rows * meta.shape[0], *meta.shape[1:]) if fold else (rows, *meta.shape)
             grown = meta.new_empty(size)
-        twin = fx.Graph().call_function(node.target, ())
+        twin = fx.Graph().call_function(node.target, ())  # type: ignore[arg-type]
         twin.meta = {**node.meta, "val": grown}
         found = low.of_signals(twin, positional, named)
         return self._with_rows_in_front(node, found, fold) if isinstance(found, Value) else found

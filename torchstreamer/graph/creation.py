@@ -25,6 +25,7 @@ from . import (  # noqa: F401  (they register themselves)
     rules_relation,
     rules_shape,
     rules_window,
+    rules_write,
 )
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture

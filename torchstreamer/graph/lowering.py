@@ -248,6 +248,10 @@ class Lowering:
         args = [self.resolve(arg) for arg in node.args]
         kwargs = {key: self.resolve(arg) for key, arg in node.kwargs.items() if key not in _PLACEMENT}
         things = list(things_in([args, kwargs]))
+        if any(isinstance(thing, (Value, AtEnd)) for thing in things):
+            found = self.write(node, args)
+            if found is not NotImplemented:
+                return found
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
         if isinstance(refused, AtEnd):
             return refused
@@ -284,6 +288,18 @@ class Lowering:
         except UnsupportedModuleError as error:
             return Board(node, error)  # it may be a mask
         return self.static(node, args, kwargs)
+
+    def write(self, node: fx.Node, args: Sequence[Any]) -> Any:
+        """What stands for a value of which a part is written; ``NotImplemented`` if that is not what a node does."""
+        if operation_name(node) not in ("slice_scatter", "select_scatter"):
+            return NotImplemented
+        from .rules_write import written  # which knows this module
+
+        return written(self, node, args)
+
+    def known(self, node: fx.Node) -> Any:
+        """What stands for a node."""
+        return self._env[node]
 
     def _known_symbols(self, node: fx.Node, size: Any) -> None:
         if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
@@ -352,7 +368,7 @@ class Lowering:
         reshaped = operation_name(node) in _RESHAPES and isinstance(args[0], Spread)
         for thing in things:
             if isinstance(thing, EndSamples):
-                raise self.refuse(node, "single_sample", *REASONS["select"])
+                return AtEnd(self.refuse(node, "single_sample", *REASONS["select"]))
             if isinstance(thing, torch.SymInt) and not reshaped:
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
                 raise self.refuse(node, "total_length", *REASONS.get(operation_name(node), reason))

@@ -180,12 +180,16 @@ class EndSamples:
         last: whether they are the last
         count: how often they are repeated
         samples: how many they are
+        beyond: how many stand between them and the end, and
+        mirrored: whether their order is reversed
     """
 
     value: Value
     last: bool
     count: int = 1
     samples: int = 1
+    beyond: int = 0
+    mirrored: bool = False
 
 
 @dataclass(eq=False)
