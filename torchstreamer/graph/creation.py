@@ -26,6 +26,7 @@ from . import (  # noqa: F401  (they register themselves)
     rules_relation,
     rules_shape,
     rules_window,
+    rules_write,
 )
 from .answers import Answer
 from .assembly import Assembly
