@@ -34,8 +34,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 _THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 # Rooms whose scripts run without TorchScript's optimizer, but those of tests with the mark `optimized`; scripts of all
-# layers and containers, of files and of live rows run with it.
-_SCRIPTS_AS_THEY_ARE = frozenset(["graph", "testing", "analysis", "docs"])
+# layers, containers and files run with it.
+_SCRIPTS_AS_THEY_ARE = frozenset(["graph"])
 
 # Files whose tests are quick, and touch every room.
 _QUICK = """
