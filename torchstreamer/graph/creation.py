@@ -21,6 +21,7 @@ from . import (  # noqa: F401  (they register themselves)
     rules_inverse,
     rules_length,
     rules_memory,
+    rules_patches,
     rules_padding,
     rules_position,
     rules_recurrent,
