@@ -1,6 +1,6 @@
 """What a fixed step takes: its size, its channels, and what may come in a call."""
 
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ def input_channels(stream: BaseStream) -> int:
 
 
 def check_call(
-    x: Tensor,
+    x: Optional[Tensor],
     lengths: Tensor,
     first: Tensor,
     last: Tensor,
@@ -113,7 +113,7 @@ def check_call(
     """Refuse a call of a static step that does not fit.
 
     Args:
-        x, lengths, first, last: what came
+        x, lengths, first, last: what came; without ``x`` it is checked elsewhere
         age, left: of each row, the steps since its signal began and those until it is free, -1 while it goes on
         channels, chunk, dtype, length_multiple: what the step takes
         longest: samples of the longest signal, -1 for any
@@ -124,6 +124,8 @@ def check_call(
     batch, device = age.size(0), age.device
     shape = [batch, channels, chunk]
     for name, value in (("x", x), ("lengths", lengths), ("first", first), ("last", last)):
+        if value is None and name == "x":
+            continue
         if not isinstance(value, Tensor):
             raise StreamInputError(
                 f"invalid_chunk: {name} is a {type(value).__name__}; a tensor was expected; convert it with "
@@ -133,7 +135,7 @@ def check_call(
             raise StreamInputError(
                 f"invalid_chunk: {name} came with {describe(value)}; a dense tensor was expected; convert it"
             )
-    if list(x.shape) != shape or x.dtype != dtype or x.device != device:
+    if x is not None and (list(x.shape) != shape or x.dtype != dtype or x.device != device):
         raise StreamInputError(
             f"invalid_chunk: a chunk came with shape {list(x.shape)}, {dtype_name(x)}, on {x.device}; {shape}, "
             f"{dtype}, on {device} was expected; fill rows that bring less with anything"

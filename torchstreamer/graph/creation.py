@@ -4,6 +4,7 @@ import math
 from fractions import Fraction
 from typing import Any, List, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor, nn
 
 from ..core.context import Context
@@ -205,7 +206,7 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
         ports.append(Port(port.name, shape, time, rows, port.example.new_empty(0), factor))
     first = parts.outputs[0]
     assert first.clock is not None
-    return PortedGraphStream(
+    stream = PortedGraphStream(
         parts.nodes,
         len(parts.slots),
         ports,
@@ -218,6 +219,13 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
         found.multiple,
         low.relating.longest(),
     )
+    stream.gives = [_sizes(value) for value in parts.outputs]
+    return stream
+
+
+def _sizes(value: Value) -> Tuple[List[int], torch.dtype]:
+    places = {value.time: -1, value.rows: value.inner}
+    return [int(places.get(axis, size)) for axis, size in enumerate(value.shape)], value.dtype
 
 
 def _factor(found: Capture, low: Lowering, port: ModelInput) -> Tuple[int, int, int]:

@@ -238,7 +238,8 @@ class Lowering:
         length = self.sizes.function(port.length)
         line = line_of(length)
         lines = None if line is None else (line, line)
-        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), lines, port=True)
+        hop, rise = (1, 1) if line is None else (line.period, line.rise)
+        clock = self.clocks.clock(lambda n, final: length(n), hop, (rise, hop), lines, port=True)
         value = self.value(node, node.meta["val"], clock, 0)
         assert value is not None
         self.inputs.append(value)

@@ -27,9 +27,11 @@ from ..core.registry import create_stream, is_handled
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
+from .inlined import line_up, ported_shapes, takes
 from .inverse_calls import WholeInverses, define_inverses
 from .patch_calls import patches_of_all_time
 from .recurrent_calls import WholeRecurrences, define_recurrences
+from .several import PortedGraphStream
 
 __all__ = ["Leaf", "leaves_whole"]
 
@@ -57,6 +59,7 @@ def _define() -> None:
     library = torch.library.Library("torchstreamer", "FRAGMENT")
     library.define("leaf(Tensor x, int call) -> Tensor")
     library.define("leaf.turned(Tensor x, Tensor[] state, int call) -> Tensor[]")
+    library.define("leaf.ported(Tensor[] xs, int call) -> Tensor[]")
     define_recurrences(library)
     define_inverses(library)
     library.define(
@@ -68,6 +71,7 @@ def _define() -> None:
     )
     torch.library.register_fake("torchstreamer::ceil_pool", _pool_shape, lib=library)
     torch.library.register_fake("torchstreamer::leaf", _leaf_shape, lib=library)
+    torch.library.register_fake("torchstreamer::leaf.ported", _ported_shapes, lib=library)
     torch.library.register_fake("torchstreamer::leaf.turned", _turned_shapes, lib=library)
     torch.library.register_fake("torchstreamer::max_pool1d", _max_pool_shape, lib=library)
     _library.append(library)
@@ -82,6 +86,12 @@ def _leaf_shape(x: Tensor, call: int) -> Tensor:
     if channels < 0:
         channels = int(x.shape[-2])
     return x.new_empty([*x.shape[:-2], channels, length], dtype=stream.output_dtype(x.dtype))
+
+
+def _ported_shapes(xs: List[Tensor], call: int) -> List[Tensor]:
+    leaf = _calls[call]
+    assert isinstance(leaf.stream, PortedGraphStream)
+    return ported_shapes(leaf.stream, line_up(leaf.module, leaf.stream), xs)
 
 
 def _turned_shapes(x: Tensor, state: Sequence[Tensor], call: int) -> List[Tensor]:
@@ -261,6 +271,12 @@ def _whole(module: nn.Module, forward: Callable[..., Any], prepared: Prepared) -
         if isinstance(prepared, UnsupportedModuleError):
             raise prepared
         stream = prepared
+        if isinstance(stream, PortedGraphStream):
+            if not takes(stream, tensors):
+                return forward(*args, **kwargs)
+            line_up(module, stream)  # refuses what has none
+            _calls.append(Leaf(module, stream))
+            return stream.structure.filled(torch.ops.torchstreamer.leaf.ported(tensors, len(_calls) - 1))
         axes = stream.axes
         others = tensors[1:]
         if others and (axes is None or len(others) != len(axes.state)):
@@ -301,7 +317,8 @@ def _prepared(module: nn.Module) -> Prepared:
     """A stream that says what a module gives, or the error that is raised if the module is called."""
     try:
         stream = create_stream(module)
-        stream.output_length(1, True)
+        if not isinstance(stream, PortedGraphStream):  # of which `line_up` asks more
+            stream.output_length(1, True)
         return stream
     except UnsupportedModuleError as error:
         return error

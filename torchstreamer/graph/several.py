@@ -45,10 +45,13 @@ class PortedGraphStream(GraphStream):
         length_multiple: what the length of the first streamed input must be a multiple of
     """
 
+    __jit_ignored_attributes__ = [*GraphStream.__jit_ignored_attributes__, "gives"]
+
     like: Tensor
     outputs: List[int]
     time_axes: List[int]
     row_axes: List[int]
+    gives: List[Tuple[List[int], torch.dtype]]
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class PortedGraphStream(GraphStream):
         self.time_axes = [time for time, _ in axes]
         self.row_axes = [rows for _, rows in axes]
         self.structure = Structure(structure)
+        # Of each output its sizes, entries per row where rows stand, and its dtype.
+        self.gives = []
         self.first = next(i for i, port in enumerate(ports) if not port.static)
 
     # ------------------------------------------------------------------ the interface
@@ -278,7 +283,9 @@ class PortedGraphStream(GraphStream):
             raise StreamInputError(self._odd_length(first))
         for i, port in enumerate(self.ports):
             total = totals[i]
-            fits = port.static or ((first * port.p + port.c) % port.q == 0 and port.length(first) == total)
+            # Counts that were wound back may be below 0.
+            units = first * port.p + port.c
+            fits = port.static or (units % port.q == 0 and (port.length(first) == total or units // port.q == total))
             if not fits and (first > 0 or total > 0):
                 raise StreamInputError(
                     f"unequal_lengths: the signal ends with {total} samples of '{port.name}' (counted from a common "

@@ -18,6 +18,7 @@ __all__ = [
     "EndSamples",
     "EdgeCall",
     "Group",
+    "PortedCall",
     "Refused",
     "Relation",
     "RelationCall",
@@ -316,6 +317,13 @@ class StreamCall(Call):
 
     stream: BaseStream
     packed: bool
+
+
+@dataclass(eq=False)
+class PortedCall(Call):
+    """A captured stream, whose parts become parts of this graph."""
+
+    stream: Any
 
 
 @dataclass(eq=False)
