@@ -48,7 +48,6 @@ class Signal:
         return torch.cat(self.pieces if y is None else [*self.pieces, y], -1).clone()
 
 
-@pytest.mark.sample(every=2, rest=99)
 @everything
 @every_net
 @pytest.mark.parametrize("length", [1, 2, 4])
@@ -61,7 +60,6 @@ def test_chunks_of_another_length_between_equal_ones(name, script, length):
         torch.testing.assert_close(signal.end(), net(signal.x))
 
 
-@pytest.mark.sample(every=2, rest=99)
 @everything
 @every_net
 @pytest.mark.parametrize(
@@ -118,7 +116,6 @@ def test_a_stream_moved_in_inference_mode(script):
         torch.testing.assert_close(y, twin(x[None])[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.sample(every=2, rest=99)
 @everything
 @every_net
 @pytest.mark.parametrize("hop", [1, 2, 4])

@@ -110,7 +110,6 @@ def test_frames_within_frames(mode):
             torch.testing.assert_close(torch.cat([piece for piece in pieces if piece is not None], -1), net(x))
 
 
-@pytest.mark.sample(every=2, rest=99)
 @pytest.mark.parametrize("script", [False, True], ids=["eager", "script"])
 @pytest.mark.parametrize("period", [3, 8, 24])
 @pytest.mark.parametrize("left", [0, 2])
