@@ -7,7 +7,7 @@ take long, ``-m examples`` the examples, and ``-m long`` the great counts, which
 import os
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Optional
 
 import pytest
 import torch
@@ -52,6 +52,19 @@ layers/test_kernels.py layers/test_upsampling.py layers/test_winograd.py
 test_random_networks.py test_refused.py test_review.py
 testing/test_chunkings.py
 """
+
+
+def pytest_ignore_collect(collection_path: Path, config: Any) -> Optional[bool]:
+    """Do not even import a file that has no test of the mark that is asked for: importing all takes ten seconds."""
+    words = {"quick": [], "slow": ["slow", "sample("], "long": ["long", "sample("], "examples": ["examples"]}
+    mark = config.option.markexpr
+    if mark not in words or not collection_path.name.startswith("test_"):
+        return None
+    if mark == "quick":
+        name = collection_path.relative_to(Path(__file__).parent).as_posix()
+        return None if name in _QUICK.split() else True
+    text = collection_path.read_text(encoding="utf-8")
+    return None if any(word in text for word in words[mark]) else True
 
 
 @pytest.hookimpl(tryfirst=True)

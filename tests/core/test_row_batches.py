@@ -160,7 +160,6 @@ ALIKE = {
 }
 
 
-@pytest.mark.sample(every=2, rest=99)
 @pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("name", ALIKE)
 @torch.no_grad()

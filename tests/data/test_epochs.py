@@ -68,7 +68,7 @@ def test_threads_read_the_same(workers, threads):
     check_epoch(list(StreamDataLoader(dataset, workers)), streams, 3, reread=True)
 
 
-@pytest.mark.sample(every=2, rest=99)
+@pytest.mark.sample(every=5, rest=99)
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["zeros", "data"])
 @pytest.mark.parametrize(
