@@ -100,6 +100,7 @@ def test_every_stream(name):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # minutes by itself, more on a busy machine
 @pytest.mark.parametrize("maximum", [1.5, "running"])
 def test_streams_of_whole_front_ends(maximum):
     verify_stream(LogMel.whisper(12, maximum).eval(), (2, 1, 1500), static=True, gradients=False)
