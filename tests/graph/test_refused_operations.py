@@ -176,7 +176,7 @@ REFUSED = {
     "functional dropout": (case(lambda m, x: F.dropout(x)), "dropout'", "random numbers", "eval"),
     "branch on the length": (case(odd), "", "for other lengths", "length_multiple="),
     "branch on long lengths": (case(long), "", "for other lengths", "without a branch"),
-    "branch on values": (case(value_branch), "", "torch.export raised", "branches on values"),
+    "branch on values": (case(value_branch), "", "branch that depends on values .at test_refused_op", "torch.where"),
     "size from values": (case(value_size), "", "", "sizes independent|register a handler|branches on values"),
     "nonzero": (case(by_places), "'nonzero'", "values|data", ""),
     "circular padding": (

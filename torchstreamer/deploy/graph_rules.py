@@ -11,7 +11,7 @@ from ..errors import UnsupportedModuleError
 from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ops.edges import CropStream, FramesStream
+from ..graph.ops.edges import CropStream, FilledMirrorStream, FramesStream
 from ..graph.ops.rates import MergeTimeStream
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
@@ -19,7 +19,7 @@ from .attention import query_lag
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, Sum
-from .planning import Edge, Packing, Planner, Unpacking, static_rule
+from .planning import Edge, Margin, Packing, Planner, Unpacking, static_rule
 from .relations import Ended, RelationPart
 
 __all__ = ["several_signals"]
@@ -234,6 +234,13 @@ _NODES = {
 def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
     assert stream.reach is not None
     return plan.add(Call(body_of(stream, plan, edge)), [edge], stream.reach.lag(edge.lag), plan.through(edge, stream))
+
+
+@static_rule(FilledMirrorStream)
+def filled_mirror(plan: Planner, stream: FilledMirrorStream, edge: Edge) -> Edge:
+    length, inner = plan.through(edge, stream), stream.inner
+    margin = Margin(inner.left, inner.right, inner.mode, 0.0, edge.length, stream.wait)
+    return replace(edge, length=length, margin=margin)
 
 
 @static_rule(CropStream)

@@ -64,6 +64,7 @@ class Capture:
         leaves: the modules that stayed whole, with their streams
         multiple: what the total length is a multiple of
         altered: whether the stream is that of another model, whose attention has another context
+        checks: lines that check values, which the graph leaves out
     """
 
     net: nn.Module
@@ -79,6 +80,7 @@ class Capture:
     leaves: List[Leaf] = field(default_factory=list)
     multiple: int = 1
     altered: bool = False
+    checks: List[str] = field(default_factory=list)
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -188,8 +190,10 @@ def capture(
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
     with leaves_whole(net, custom_factory) as leaves, draws_whole(net):
-        program = exported(net, tuple(values), tuple(shapes), telling or Telling())
-    return _read(net, program, values, times, multiple, dynamic_rows, leaves)
+        program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
+    found = _read(net, program, values, times, multiple, dynamic_rows, leaves)
+    found.checks = checks
+    return found
 
 
 def _rows_axis(x: Tensor, time: Optional[int]) -> Optional[int]:

@@ -116,8 +116,10 @@ class Lowering:
         capture: the graph
         collect: whether to go on after a refusal, to list them all
         context: hides keys in every attention, besides the model's own masks
+        fills: whether zeros fill what is too short to be mirrored
 
     Attributes:
+        mirrors: of each reflect padding the length before it, and its amounts
         refuse: makes refusals
         clocks: knows axes, lengths and clocks of values
         weights: gives tensors without a time axis
@@ -128,8 +130,12 @@ class Lowering:
         operations: every operation, with its handler or the refusal
     """
 
-    def __init__(self, capture: Capture, collect: bool = False, context: Optional[Context] = None) -> None:
+    def __init__(
+        self, capture: Capture, collect: bool = False, context: Optional[Context] = None, fills: bool = False
+    ) -> None:
         self.capture = capture
+        self.fills = fills
+        self.mirrors: List[Any] = []
         self.collect = collect
         self.refuse = Refusals(capture.net)
         self.clocks = Clocks(capture, self.refuse)
