@@ -234,11 +234,12 @@ def _captured(
     length_multiple: int,
     telling: Telling,
     context: Optional[Context] = None,
+    min_length: int = 1,
 ) -> BaseStream:
     # The exporter takes a while to import, and most streams need none of it.
     from .graph.creation import graph_stream
 
-    return graph_stream(net, example, time_dim, length_multiple, telling, context)
+    return graph_stream(net, example, time_dim, length_multiple, telling, context, min_length)
 
 
 def _emformer(net: Emformer1d) -> BaseStream:

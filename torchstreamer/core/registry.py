@@ -197,6 +197,7 @@ def create_stream(
     progress: Optional[ProgressCallback] = None,
     context: Optional[Context] = None,
     training: Optional[str] = None,
+    min_length: int = 1,
 ) -> BaseStream:
     """Make the stream of a module.
 
@@ -227,6 +228,10 @@ def create_stream(
             ``eval()`` change it as they do networks. What has no such form, as dropout between the layers of a
             recurrence or in an attention, is refused in training mode, and streamed in its eval form in eval mode. By
             default a stream has the eval form alone, and networks in training mode are refused
+        min_length: the shortest signal that will come, for models that take another branch for short ones. Where one
+            does so below some length, as in reflect padding, that is found without it, and is the stream's
+            ``min_length``. Nothing comes out of a signal before it is so long, and one that ends earlier raises
+            `StreamInputError`; it can still go on
 
     Returns:
         a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
@@ -263,7 +268,7 @@ def create_stream(
     try:
         if training is not None:
             net = training_form(net)
-            stream = create_stream(net, example, time_dim, length_multiple, progress, context)
+            stream = create_stream(net, example, time_dim, length_multiple, progress, context, min_length=min_length)
             let_train(stream, given.training)
             return stream
         _refuse_lazy(net)
@@ -272,10 +277,10 @@ def create_stream(
             placed = _placed(net, context, example is not None)
             net, inside = (net, context) if placed is None else (placed, None)
         if example is None:
-            if time_dim != -1 or length_multiple != 1:
+            if time_dim != -1 or length_multiple != 1 or min_length != 1:
                 raise ValueError(
-                    "no_example: time_dim or length_multiple came without an example; pass example=, an input of the "
-                    "model"
+                    "no_example: time_dim, length_multiple or min_length came without an example; pass example=, an "
+                    "input of the model"
                 )
             refuse_hooks(net)
             factory = find_handler(net)
@@ -285,7 +290,7 @@ def create_stream(
         examples, _ = inputs_of(example, time_dim, length_multiple)
         for module in net.modules():
             _refuse_lazy(module)
-        if inside is None and takes_plain(net, example, time_dim, length_multiple):
+        if inside is None and min_length == 1 and takes_plain(net, example, time_dim, length_multiple):
             try:
                 refuse_hooks(net)
                 factory = find_handler(net)
@@ -297,7 +302,7 @@ def create_stream(
                 if stream.axes is None or stream.axes.plain:
                     ensure_works(net, examples)
                 return stream
-        return _ended(_capture[0](net, example, time_dim, length_multiple, telling, inside), telling)
+        return _ended(_capture[0](net, example, time_dim, length_multiple, telling, inside, min_length), telling)
     except UnsupportedModuleError as error:
         path = error.path
         error = error.within(given)

@@ -239,7 +239,7 @@ def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
 @static_rule(FilledMirrorStream)
 def filled_mirror(plan: Planner, stream: FilledMirrorStream, edge: Edge) -> Edge:
     length, inner = plan.through(edge, stream), stream.inner
-    margin = Margin(inner.left, inner.right, inner.mode, 0.0, edge.length, stream.wait)
+    margin = Margin(inner.left, inner.right, inner.mode, 0.0, edge.length, stream.filled())
     return replace(edge, length=length, margin=margin)
 
 

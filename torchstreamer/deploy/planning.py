@@ -34,7 +34,7 @@ class Margin(NamedTuple):
         mode: ``"constant"``, ``"reflect"``, ``"symmetric"`` or ``"replicate"``
         value: of constant ones
         length: of the value without them, for each total length
-        filled: to how many samples zeros fill a shorter signal before it is mirrored
+        filled: to how many samples zeros fill a signal of 0, 1, 2 … samples before it is mirrored
     """
 
     left: int
@@ -42,7 +42,7 @@ class Margin(NamedTuple):
     mode: str
     value: float
     length: LengthFunction
-    filled: int = 0
+    filled: Tuple[int, ...] = ()
 
     def settled(self, n: int) -> int:
         """Samples that are sure of the padded value after ``n`` of the value."""
@@ -307,7 +307,7 @@ class Planner:
         mode: str,
         settled: LengthFunction,
         length: LengthFunction,
-        filled: int = 0,
+        filled: Tuple[int, ...] = (),
     ) -> Edge:
         """An operation on the windows of a value that is padded by samples of its own.
 
@@ -318,7 +318,7 @@ class Planner:
             mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
             settled: outputs that are sure after so many samples of the value
             length: of the output
-            filled: to how many samples zeros fill a shorter signal before it is mirrored
+            filled: to how many samples zeros fill a signal of 0, 1, 2 … samples before it is mirrored
         """
         edge = self.settled(edge)
         lag = self.late(edge, reach, settled, reach.depth - reach.first + reach.end)

@@ -6,7 +6,7 @@ reach of a stream follow the lag of what it gives and the samples that it holds 
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def samplewise(plan: Planner, stream: Any, edge: Edge) -> Edge:
 @static_rule(WindowStream, margins=True)
 def window(plan: Planner, stream: WindowStream, edge: Edge) -> Edge:
     length = plan.through(edge, stream)
-    reach, fill, pad, mode, filled = stream.reach, stream.fill, stream.around(), "constant", 0
+    reach, fill, pad, mode = stream.reach, stream.fill, stream.around(), "constant"
+    filled: Tuple[int, ...] = ()
     settled: LengthFunction = partial(stream.output_length, final=False)
     if pad is None and edge.margin is not None and reach.first == reach.end == 0:
         margin = edge.margin

@@ -20,6 +20,7 @@ from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from .chance import draws_whole
 from .exporting import exported
+from .float_lengths import unsure_rounding
 from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
@@ -227,6 +228,15 @@ def _read(
             paths[name] = spec.target
     sizes, ports = _ports(net, user, values, times, dynamic_rows)
     turn_scores(graph, sizes)
+    unsure = unsure_rounding(graph, sizes)
+    if unsure is not None:
+        raise UnsupportedModuleError(
+            "rounded_length",
+            module_of(unsure, net)[1],
+            f"it rounds a float that is computed of the length, whose own rounding may move it past a whole number (at "
+            f"{source_line(unsure)})",
+            "compute with whole numbers, as n * p // q, or divide once and then round",
+        ).within(net)
     outputs: List[Optional[str]] = []
     given: Any = graph.output_node().args[0]
     for spec_out, node in zip(program.graph_signature.output_specs, given, strict=True):

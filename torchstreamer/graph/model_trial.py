@@ -71,18 +71,20 @@ def shortest_length(
         if shortest <= n and trial.disagreement(n):
             raise _branch(found, typical, f"the length {n}", n)
     try:
-        return _agreed(trial, shortest, typical), least
+        agreed, branched = _agreed(trial, shortest, typical)
+        return agreed, max(agreed, least) if branched else least
     except UnsupportedModuleError:
         # Another branch for short signals, if all conditions hold from some length on.
         broken = [n for n in range(shortest, typical) if found.valid(n) and found.broken_guards(n)]
         later = next((n for n in range(broken[-1] + 1, typical + 1) if found.valid(n)), None) if broken else None
         if later is None or short:
             raise
-        return shortest, _agreed(trial, later, typical)
+        return shortest, _agreed(trial, later, typical)[0]
 
 
-def _agreed(trial: "_Trial", shortest: int, typical: int) -> int:
-    """From which length on the stream agrees with the model; about the one that is given.
+def _agreed(trial: "_Trial", shortest: int, typical: int) -> Tuple[int, bool]:
+    """From which length on the stream agrees with the model, about the one that is given; and whether the model gives
+    something for a shorter signal.
 
     Raises:
         UnsupportedModuleError: from none
@@ -100,10 +102,10 @@ def _agreed(trial: "_Trial", shortest: int, typical: int) -> int:
     if wrong and wrong[-1] in short[-(len(short) // 3) :]:
         raise _branch(found, typical, f"the length {wrong[-1]}", wrong[-1])
     if wrong:
-        # So short that a crop takes more than there is: nothing comes of such a signal.
+        # So short that a crop takes more than there is, or a branch for short signals.
         shortest = next(n for n in range(wrong[-1] + 1, wrong[-1] + unit + 1) if found.valid(n))
     _check_guards(trial, max([shortest, *short]), typical)
-    return shortest
+    return shortest, any(_gives(found, n) for n in wrong)
 
 
 def _within(found: Capture, stream: GraphStream, typical: int) -> int:
@@ -190,6 +192,16 @@ def _runs(found: Capture, n: int) -> bool:
     except Exception:  # too short, whatever the model calls it
         return False
     return True
+
+
+def _gives(found: Capture, n: int) -> bool:
+    """Whether samples come out of the model for so many."""
+    try:
+        with torch.no_grad():
+            ys = pytree.tree_leaves(found.net(*(x.clone() for x in _inputs(found, n))))
+    except Exception:
+        return False
+    return any(isinstance(y, Tensor) and y.numel() > 0 for y in ys)
 
 
 class _Trial:

@@ -201,6 +201,8 @@ class NumberTensors(TorchFunctionMode):
 
     def _computed(self, name: str, args: Any, kwargs: Dict[str, Any]) -> Any:
         """The number that an operation gives; ``None`` if it is not known."""
+        if name == "stack" and len(args) == 1 and isinstance(args[0], (list, tuple)):
+            return self._numbers(args[0])
         if not args or not any(isinstance(arg, Tensor) for arg in args):
             return None
         first = self.number(args[0])
@@ -210,6 +212,8 @@ class NumberTensors(TorchFunctionMode):
             return first
         if name == "__getitem__" and isinstance(first, list) and isinstance(args[1], (int, slice)):
             return first[args[1]]
+        if name in ("select", "select.int") and isinstance(first, list) and len(args) == 3:
+            return first[args[2]] if isinstance(args[2], int) else None  # as the exporter writes [i]
         if name in ("max", "min", "sum", "prod", "amax", "amin") and len(args) == 1 and not kwargs:
             return _gathered(name, first if isinstance(first, list) else [first])
         function = _COMPUTED.get(name)

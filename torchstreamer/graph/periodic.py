@@ -74,8 +74,8 @@ class Periodic:
 def fraction_of(number: float) -> Optional[Fraction]:
     """The simple fraction that a float stands for, if products with it are rounded as those with the fraction are.
 
-    A float that is a fraction of a power of two is itself. Another, ``p / q`` but for an error of less than ``2**-54``
-    of it, gives ``p · m`` exactly for ``q · m``, and between these whole numbers no rounding goes past one.
+    A float that is a fraction of a power of two is itself. Another, ``p / q`` but for an error of ``2**-54`` of it at
+    most, gives ``p · m`` exactly for ``q · m``, as the error is less than half of what floats there are apart.
     """
     if not math.isfinite(number):
         return None
@@ -83,7 +83,7 @@ def fraction_of(number: float) -> Optional[Fraction]:
     if exact.denominator <= 1 << 16:
         return exact
     simple = exact.limit_denominator(1 << 12)
-    if simple != 0 and abs(exact / simple - 1) < Fraction(1, 1 << 54):
+    if simple != 0 and abs(exact / simple - 1) <= Fraction(1, 1 << 54):
         return simple
     return None
 

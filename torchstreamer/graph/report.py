@@ -16,6 +16,8 @@ from .refusals import operation_name
 
 __all__ = ["operation_reports"]
 
+_CHECK = "left out: it checks values and has no effect on results"
+
 
 def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> List[ModuleReport]:
     """The operations of a model in order, each with the stream that takes it or the reason why none does."""
@@ -36,6 +38,7 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
         low = Lowering(captured, collect=True)
         outputs = low.run()
         found = [_operation(net, operation) for operation in low.operations]
+        found += [OperationReport("", type(net).__name__, _CHECK, "", "check", line) for line in captured.checks]
         if all(report.handler is not None for report in found):
             try:
                 assembled(captured, low, outputs)

@@ -65,7 +65,8 @@ def pad(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     if mode == "reflect" and min(left, right) >= 0:
         low.mirrors.append((length, left, lambda n: right))
         if low.fills:
-            return low.derived(node, x, FilledMirrorStream(left, right), Lengthened(length, left + right))
+            stream = FilledMirrorStream(left, right, [right] * (max(left, right) + 1))
+            return low.derived(node, x, stream, Lengthened(length, left + right))
     return low.derived(node, x, Pad1dStream(left, right, mode, value), Lengthened(length, left + right))
 
 
@@ -90,10 +91,21 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
         raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
     most = max(amounts)
     stream: Any = Pad1dStream(left, most, mode, shortest=left + 1 if mirrored else None)
-    if mirrored and low.fills and left >= most:  # else what is filled depends on the length
-        stream = FilledMirrorStream(left, most)
+    if mirrored and low.fills:
+        stream = FilledMirrorStream(left, most, _amounts(low, node, length, amount, max(left, most)))
     whole = low.derived(node, x, stream, Lengthened(length, left + most))
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
+
+
+def _amounts(low: Lowering, node: fx.Node, length: LengthFunction, amount: LengthFunction, most: int) -> List[int]:
+    """By how much signals of up to ``most`` samples are padded on the right."""
+    found: Dict[int, int] = {}
+    for n in range(1, low.lengths[0]):
+        if low.capture.valid(n) and 0 < length(n) <= most and found.setdefault(length(n), amount(n)) != amount(n):
+            raise low.refuse(
+                node, "varying_pad", "it pads short signals of one length differently", "pad by what the length says"
+            )
+    return [found.get(n, 0) for n in range(most + 1)]
 
 
 # ---------------------------------------------------------------------- constants in front and after

@@ -74,21 +74,25 @@ class CropStream(BaseStream):
 class FilledMirrorStream(BaseStream):
     """Reflect padding that zeros precede where a signal is too short for it, and that is cropped by as many again.
 
-    So do networks pad that are to take signals of any length: one of up to ``max(left, right)`` samples is filled with
+    So do networks pad that are to take signals of any length: one of no more samples than are mirrored is filled with
     zeros to one sample more.
 
     Args:
         left: samples before the first
-        right: samples after the last
+        right: samples after the last, at most
+        amounts: samples after the last for a signal of 0, 1, 2 … samples; what is missing up to ``right`` is 0
     """
 
-    def __init__(self, left: int, right: int) -> None:
+    amounts: List[int]
+
+    def __init__(self, left: int, right: int, amounts: List[int]) -> None:
         reach, self.wait = Reach.shift(left, right), max(left, right) + 1
         super().__init__(reach)
         early = Reach.shift(left, 0, self.wait)
         self._early = early.numbers  # before the end
         self._lines = early.lines()[1], reach.lines()[1]
         self.inner = Pad1dStream(left, right, "reflect")
+        self.amounts = amounts
         self.keeps_dtype = True
         self.ring = RingBuffer()
         self.open = Counter()
@@ -107,9 +111,10 @@ class FilledMirrorStream(BaseStream):
         x = self.ring.join(x)
         self.ring.fill(x, 0, 0.0)
         if n < self.wait:
-            missing = self.wait - n
-            y = F.pad(F.pad(x, [0, missing]), [self.inner.left, self.inner.right], "reflect")
-            return y.narrow(2, 0, y.size(2) - missing)
+            left, right = self.inner.left, self.amounts[n]
+            missing = max(max(left, right) + 1 - n, 0)
+            y = F.pad(F.pad(x, [0, missing]), [left, right], "reflect")
+            return F.pad(y, [0, self.inner.right - right - missing])
         self.open.value = 1
         return self.inner.step(x, final)
 
@@ -124,6 +129,11 @@ class FilledMirrorStream(BaseStream):
 
     def output_channels(self, channels: int) -> int:
         return channels
+
+    @torch.jit.unused
+    def filled(self) -> Tuple[int, ...]:
+        """To how many samples a signal of 0, 1, 2 … is filled."""
+        return tuple(max(self.inner.left, amount) + 1 for amount in self.amounts)
 
     def extra_repr(self) -> str:
         return f"left={self.inner.left}, right={self.inner.right}"
