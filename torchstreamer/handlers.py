@@ -237,11 +237,12 @@ def _captured(
     context: Optional[Context] = None,
     select: Optional[Select] = None,
     taps: Sequence[str] = (),
+    min_length: int = 1,
 ) -> BaseStream:
     # The exporter takes a while to import, and most streams need none of it.
     from .graph.creation import graph_stream
 
-    return graph_stream(net, example, time_dim, length_multiple, telling, context, select, taps)
+    return graph_stream(net, example, time_dim, length_multiple, telling, context, select, taps, min_length)
 
 
 def _emformer(net: Emformer1d) -> BaseStream:

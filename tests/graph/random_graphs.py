@@ -202,12 +202,15 @@ def hop_after(value: Value, down: int) -> int:
 
 
 @st.composite
-def graphs(draw: Any, max_steps: int = 12, steps: Sequence[Any] = random_steps.STEPS) -> RandomGraph:
+def graphs(
+    draw: Any, max_steps: int = 12, steps: Sequence[Any] = random_steps.STEPS, kind: Sequence[Any] = ()
+) -> RandomGraph:
     """Random models ``[B, C, T] -> [B, C', T']`` that can be streamed.
 
     Args:
         max_steps: number of steps drawn at most; one that fits nowhere is left out
         steps: the steps to draw from
+        kind: steps of which every model holds one
 
     Returns:
         a strategy of models in eval mode, float64, that work at all lengths from ``model.shortest`` on which are
@@ -221,6 +224,13 @@ def graphs(draw: Any, max_steps: int = 12, steps: Sequence[Any] = random_steps.S
         builder.random.seed(builder.seed * 2**31 + seed)
         take(builder)
     builder.random.seed(builder.seed)
+    made = not kind
+    for _ in range(8):
+        count = len(builder.lines)
+        if not made:
+            builder.of(kind)(builder)
+            made = len(builder.lines) > count
+    assume(made)
     out = random_steps.joined_ends(builder)
     assume(builder.lines)
     whole = RandomGraph(

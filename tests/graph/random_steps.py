@@ -22,6 +22,7 @@ from steps_length import (
     subpixel_up,
     unfold2d,
 )
+from steps_numbers import CHECKS, NUMBERS
 from steps_pointwise import (
     constant,
     embedding,
@@ -179,4 +180,9 @@ STEPS = [
     single_samples,
     *[recurrence, recurrence, dual_path],
     *[attention] * 2,
+    *NUMBERS[1:],
+    *CHECKS[2:],
 ]
+
+# Every graph of a kind holds one of its steps.
+KINDS = {"numbers": NUMBERS, "checks": CHECKS}

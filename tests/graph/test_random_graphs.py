@@ -5,10 +5,12 @@ import os
 import warnings
 from typing import Any, List, Optional, Tuple
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_graphs import RandomGraph, graphs
+from random_steps import KINDS
 from torch import Tensor
 
 import torchstreamer as pts
@@ -118,6 +120,19 @@ def check(model: RandomGraph, data: st.DataObject, script: bool) -> None:
 def test_graphs(model: RandomGraph, data: st.DataObject) -> None:
     with torch.no_grad():
         check(model, data, script=data.draw(st.integers(0, 9), label="script") == 9)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("kind", ["numbers", "checks"])
+def test_graphs_of_a_kind(kind: str) -> None:
+    @settings(max_examples=200, deadline=None)
+    @given(model=graphs(max_steps=6, kind=KINDS[kind]), data=st.data())
+    def examples(model: RandomGraph, data: st.DataObject) -> None:
+        with torch.no_grad():
+            check(model, data, script=data.draw(st.integers(0, 9), label="script") == 9)
+
+    examples()
 
 
 @settings(max_examples=EXAMPLES)

@@ -177,7 +177,7 @@ REFUSED = {
     "branch on the length": (case(odd), "", "for other lengths", "length_multiple="),
     "branch on long lengths": (case(long), "", "for other lengths", "without a branch"),
     "branch on values": (case(value_branch), "", "a branch by values", "torch.where"),
-    "size from values": (case(value_size), "", "", "sizes independent|register a handler"),
+    "size from values": (case(value_size), "", "", "sizes independent|register a handler|MaxPool1d"),
     "nonzero": (case(by_places), "'nonzero'", "values|data", ""),
     "circular padding": (
         case(lambda m, x: F.pad(x, (1, 1), mode="circular")),

@@ -206,6 +206,7 @@ def create_stream(
     training: Optional[str] = None,
     select: Optional[Select] = None,
     taps: Sequence[str] = (),
+    min_length: int = 1,
 ) -> BaseStream:
     """Make the stream of a module.
 
@@ -241,6 +242,10 @@ def create_stream(
             stream then gives; or a function of the model's answer. What only the others need is not computed
         taps: paths of modules, as in ``named_modules()``, whose outputs are given too: the stream then gives a pair,
             the model's outputs and a dict with those of the modules, by path
+        min_length: the shortest signal that will come, for models that take another branch for short ones. Where one
+            does so below some length, as in reflect padding, that is found without it, and is the stream's
+            ``min_length``. Nothing comes out of a signal before it is so long, and one that ends earlier raises
+            `StreamInputError`; it can still go on
 
     Returns:
         a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
@@ -277,7 +282,17 @@ def create_stream(
     try:
         if training is not None:
             net = training_form(net)
-            stream = create_stream(net, example, time_dim, length_multiple, progress, context, select=select, taps=taps)
+            stream = create_stream(
+                net,
+                example,
+                time_dim,
+                length_multiple,
+                progress,
+                context,
+                select=select,
+                taps=taps,
+                min_length=min_length,
+            )
             let_train(stream, given.training)
             return stream
         _refuse_lazy(net)
@@ -286,10 +301,11 @@ def create_stream(
             placed = _placed(net, context, example is not None)
             net, inside = (net, context) if placed is None else (placed, None)
         if example is None:
-            if time_dim != -1 or length_multiple != 1 or select is not None or len(taps) > 0:
+            options = (time_dim, length_multiple, min_length, select, len(taps))
+            if options != (-1, 1, 1, None, 0):
                 raise ValueError(
-                    "no_example: time_dim, length_multiple, select or taps came without an example; pass example=, an "
-                    "input of the model"
+                    "no_example: time_dim, length_multiple, min_length, select or taps came without an example; pass "
+                    "example=, an input of the model"
                 )
             refuse_hooks(net)
             factory = find_handler(net)
@@ -299,7 +315,7 @@ def create_stream(
         examples, _ = inputs_of(example, time_dim, length_multiple)
         for module in net.modules():
             _refuse_lazy(module)
-        whole = select is None and len(taps) == 0
+        whole = select is None and len(taps) == 0 and min_length == 1
         if inside is None and whole and takes_plain(net, example, time_dim, length_multiple):
             try:
                 refuse_hooks(net)
@@ -312,7 +328,8 @@ def create_stream(
                 if stream.axes is None or stream.axes.plain:
                     ensure_works(net, examples)
                 return stream
-        return _ended(_capture[0](net, example, time_dim, length_multiple, telling, inside, select, taps), telling)
+        stream = _capture[0](net, example, time_dim, length_multiple, telling, inside, select, taps, min_length)
+        return _ended(stream, telling)
     except UnsupportedModuleError as error:
         path = error.path
         error = error.within(given)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ops.edges import CropStream, FramesStream
+from ..graph.ops.edges import CropStream, FilledMirrorStream, FramesStream
 from ..graph.ops.rates import CubicStream, MergeTimeStream
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
@@ -18,7 +18,7 @@ from .attention import query_lag
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, Sum
-from .planning import Edge, Packing, Planner, Unpacking, static_rule
+from .planning import Edge, Margin, Packing, Planner, Unpacking, static_rule
 from .relations import Ended, RelationPart
 
 __all__ = ["ported"]
@@ -258,6 +258,13 @@ def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
 @static_rule(CubicStream)
 def cubic(plan: Planner, stream: CubicStream, edge: Edge) -> Edge:
     return plan.lower(stream.filters, plan.lower(stream.pad, edge))
+
+
+@static_rule(FilledMirrorStream)
+def filled_mirror(plan: Planner, stream: FilledMirrorStream, edge: Edge) -> Edge:
+    length, inner = plan.through(edge, stream), stream.inner
+    margin = Margin(inner.left, inner.right, inner.mode, 0.0, edge.length, stream.filled())
+    return replace(edge, length=length, margin=margin)
 
 
 @static_rule(CropStream)

@@ -19,6 +19,7 @@ from ..errors import UnsupportedModuleError
 from .answers import Answer
 from .chance import draws_whole
 from .exporting import exported
+from .float_lengths import unsure_rounding
 from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
@@ -65,6 +66,7 @@ class Capture:
         leaves: the modules that stayed whole, with their streams
         multiple: what the total length is a multiple of
         altered: whether the stream is that of another model, whose attention has another context
+        checks: lines that check values, which the graph leaves out
     """
 
     net: nn.Module
@@ -80,6 +82,7 @@ class Capture:
     leaves: List[Leaf] = field(default_factory=list)
     multiple: int = 1
     altered: bool = False
+    checks: List[str] = field(default_factory=list)
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -193,8 +196,10 @@ def capture(
     fixed = {*lengths} - _other_sizes(values, times, shapes)
     with leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
         with fixing_refused(net, fixed, fixed_length):
-            program = exported(net, tuple(values), tuple(shapes), telling or Telling())
-    return _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
+            program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
+    found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
+    found.checks = checks
+    return found
 
 
 def _other_sizes(values: Sequence[Tensor], times: Sequence[Optional[int]], axes: Sequence[Dict[int, Any]]) -> Set[int]:
@@ -237,6 +242,15 @@ def _read(
             paths[name] = spec.target
     sizes, ports = _ports(net, user, values, times, dynamic_rows)
     turn_scores(graph, sizes)
+    unsure = unsure_rounding(graph, sizes)
+    if unsure is not None:
+        raise UnsupportedModuleError(
+            "rounded_length",
+            module_of(unsure, net)[1],
+            f"it rounds a float that is computed of the length, whose own rounding may move it past a whole number (at "
+            f"{source_line(unsure)})",
+            "compute with whole numbers, as n * p // q, or divide once and then round",
+        ).within(net)
     outputs: List[Optional[str]] = []
     given: Any = graph.output_node().args[0]
     for spec_out, node in zip(program.graph_signature.output_specs, given, strict=True):

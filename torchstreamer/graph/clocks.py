@@ -105,7 +105,9 @@ class Clocks:
 
     def same_length(self, one: LengthFunction, other: LengthFunction) -> bool:
         """Whether two lengths are equal for every length of the signal."""
-        return self._same_line(one, other) or all(one(n) == other(n) for n in self.lengths)
+        return (
+            self._same_line(one, other) or self.sizes.same(one, other) or all(one(n) == other(n) for n in self.lengths)
+        )
 
     def _same_line(self, one: LengthFunction, other: LengthFunction) -> bool:
         first, second = line_of(one), line_of(other)

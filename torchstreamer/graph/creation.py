@@ -1,8 +1,9 @@
 """Makes a `GraphStream` of a model: capture, lowering, assembly, and a trial against the model itself."""
 
 import math
+from contextlib import suppress
 from fractions import Fraction
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from ..core.context import Context
 from ..core.example import Example, Select, TimeDim, ensure_works, inputs_of
 from ..core.frozen import is_twin
 from ..core.telling import Telling
+from ..core.whole_numbers import whole_number
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
@@ -59,10 +61,12 @@ def graph_stream(
     context: Optional[Context] = None,
     select: Optional[Select] = None,
     taps: Sequence[str] = (),
+    min_length: int = 1,
 ) -> GraphStream:
     """Capture a model and make its stream; see `create_stream`."""
     telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
+    min_length = whole_number(min_length, "min_length")
     if not is_twin(net):
         refuse_training(net)
     refuse_opaque(net)
@@ -70,7 +74,7 @@ def graph_stream(
     with answer.flat():
         ensure_works(net, examples)
     try:
-        return _made(net, examples, times, length_multiple, telling, True, answer, context=context)
+        return _made(net, examples, times, length_multiple, telling, True, answer, context=context, least=min_length)
     except UnsupportedModuleError as error:
         several = sum(time is not None for time in times) > 1
         if isinstance(error, PlacedError) and error.by_values:
@@ -82,7 +86,10 @@ def graph_stream(
         else:
             raise (recurrent_refusal(net, error) or error) from None
         try:
-            return _made(net, examples, times, length_multiple, telling, answer=answer, context=context, **other)
+            least = min_length
+            return _made(
+                net, examples, times, length_multiple, telling, answer=answer, context=context, least=least, **other
+            )
         except UnsupportedModuleError as later:
             later = recurrent_refusal(net, later) or later
             raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
@@ -120,6 +127,7 @@ def _made(
     answer: Answer,
     tied: bool = False,
     context: Optional[Context] = None,
+    least: int = 1,
 ) -> GraphStream:
     telling.expect(3)
     found = capture(net, examples, times, multiple, dynamic_rows, answer, tied, telling)
@@ -131,11 +139,59 @@ def _made(
             "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
         )
     found.altered = low.relating.altered
-    return assembled(found, low, outputs, telling)
+    refusal: Optional[UnsupportedModuleError] = None
+    stream: Optional[GraphStream] = None
+    try:
+        stream = assembled(found, low, outputs, telling, least)
+    except UnsupportedModuleError as error:
+        if error.code != "branch_on_length" or not low.mirrors:
+            raise
+        refusal = error
+    if low.mirrors and (stream is None or stream.min_length > least):
+        # What is too short to be mirrored may be filled with zeros before.
+        filled = Lowering(found, context=context, fills=True)
+        with suppress(UnsupportedModuleError):
+            return assembled(found, filled, filled.run(), telling, least, _short_mirrors(filled))
+    if stream is None:
+        assert refusal is not None
+        raise refusal
+    return stream
 
 
-def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Optional[Telling] = None) -> GraphStream:
-    """The stream of a lowered capture."""
+def _short_mirrors(low: Lowering) -> List[int]:
+    """Lengths of the signal among which every padding meets every signal that is too short to be mirrored for it."""
+    lengths: List[int] = []
+    seen: Set[Tuple[int, int, int]] = set()
+    typical = low.lengths[0]
+    for n in range(1, typical):
+        if not low.capture.valid(n):
+            continue
+        places = [(i, length(n), amount(n), left) for i, (length, left, amount) in enumerate(low.mirrors)]
+        short = {place[:3] for place in places if 0 < place[1] <= max(place[2:])}
+        if short - seen:
+            seen |= short
+            lengths.append(n)
+    return lengths
+
+
+def assembled(
+    found: Capture,
+    low: Lowering,
+    outputs: List[Any],
+    telling: Optional[Telling] = None,
+    least: int = 1,
+    short: Sequence[int] = (),
+) -> GraphStream:
+    """The stream of a lowered capture.
+
+    Args:
+        found: the capture
+        low: what it was lowered to
+        outputs: of the model
+        telling: is told what is at work
+        least: the shortest signal that will come
+        short: lengths at which it must agree with the model besides those that are tried anyway
+    """
     names = found.answer.names
     for value, name in zip(outputs, names, strict=True):
         what = f"its output {name!r}" if name and len(names) > 1 else "its output"
@@ -155,8 +211,8 @@ def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Option
         raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
     stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
     stream.node_names = parts.names
-    shortest = shortest_length(found, stream, telling or Telling())
-    gates = _gates(found, low, stream, shortest)
+    shortest, stream.min_length = shortest_length(found, stream, telling or Telling(), least, short)
+    gates = _gates(found, low, stream, max(shortest, stream.min_length))
     if gates:
         stream.nodes = nn.ModuleList([*gates, *stream.nodes])
         stream.node_names = [*(f"gate of {port.name}" for port in found.streamed), *parts.names]

@@ -119,8 +119,10 @@ class Lowering:
         capture: the graph
         collect: whether to go on after a refusal, to list them all
         context: hides keys in every attention, besides the model's own masks
+        fills: whether zeros fill what is too short to be mirrored
 
     Attributes:
+        mirrors: of each reflect padding the length before it, and its amounts
         refuse: makes refusals
         clocks: knows axes, lengths and clocks of values
         weights: gives tensors without a time axis
@@ -132,8 +134,12 @@ class Lowering:
         cuts: refused operations whose results are taken as given, to find what else is refused
     """
 
-    def __init__(self, capture: Capture, collect: bool = False, context: Optional[Context] = None) -> None:
+    def __init__(
+        self, capture: Capture, collect: bool = False, context: Optional[Context] = None, fills: bool = False
+    ) -> None:
         self.capture = capture
+        self.fills = fills
+        self.mirrors: List[Any] = []
         self.collect = collect
         self.refuse = Refusals(capture.net)
         self.clocks = Clocks(capture, self.refuse)

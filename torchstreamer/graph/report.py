@@ -17,6 +17,8 @@ from .refusals import operation_name
 
 __all__ = ["operation_reports"]
 
+_CHECK = "left out: it checks values and has no effect on results"
+
 
 def operation_reports(
     net: nn.Module,
@@ -49,6 +51,7 @@ def operation_reports(
         low = Lowering(captured, collect=True)
         outputs = low.run()
         found = [_operation(net, operation) for operation in low.operations]
+        found += [OperationReport("", type(net).__name__, _CHECK, "", "check", line) for line in captured.checks]
         if all(report.handler is not None for report in found):
             try:
                 assembled(captured, low, outputs)

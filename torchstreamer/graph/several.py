@@ -166,6 +166,8 @@ class PortedGraphStream(GraphStream):
             elif x is not None:
                 port.came.value += x.size(port.time)
                 inner[i] = x
+                if i == self.first and self.min_length > 1:
+                    self.early.value = min(self.early.value + x.size(port.time), self.min_length)
         came = self._units() - units
         for node in self.nodes:
             node.run(inner, came, final)
@@ -281,6 +283,9 @@ class PortedGraphStream(GraphStream):
         first = totals[self.first]
         if first % self.length_multiple != 0:  # wound back by multiples
             raise StreamInputError(self._odd_length(first))
+        early = self.early.value + first - self.ports[self.first].came.value
+        if self.min_length > 1 and 0 < early < self.min_length:
+            raise StreamInputError(self._short_length(early))
         for i, port in enumerate(self.ports):
             total = totals[i]
             # Counts that were wound back may be below 0.

@@ -173,14 +173,19 @@ class Pad1dStream(BaseStream):
         return f"left={self.left}, right={self.right}, mode={self.mode!r}"
 
 
-def edge_source(place: Tensor, last: Tensor, mode: str) -> Tensor:
-    """The samples of a signal that stand at places before and beyond its ends.
+def edge_source(place: Tensor, last: Tensor, mode: str, filled: Optional[Tensor] = None) -> Tensor:
+    """The samples of a signal that stand at places before and beyond its ends; beyond the last one for a 0.
 
     Args:
         place: counted from the first sample
         last: the place of the last sample
         mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
+        filled: to how many samples zeros fill a shorter signal before it is mirrored, if they do
     """
+    if filled is not None:
+        end = torch.maximum(last, filled - 1)
+        place = place.abs()
+        return torch.where(place > end, 2 * end - place, place)
     if mode == "reflect":
         place = place.abs()
         return torch.where(place > last, 2 * last - place, place)
