@@ -35,7 +35,9 @@ from steps_pointwise import (
     unary,
 )
 from steps_recurrent import dual_path, recurrence
+from steps_values import VALUES
 from steps_window import causal_conv, conv, conv2d, pool, pool2d, transposed, transposed2d
+from steps_writes import WRITES
 
 
 def joinable(g: Any, one: Any, other: Any) -> bool:
@@ -179,4 +181,7 @@ STEPS = [
     single_samples,
     *[recurrence, recurrence, dual_path],
     *[attention] * 2,
+    *VALUES,
+    *WRITES,
 ]
+KINDS = {"values": VALUES, "writes": WRITES}
