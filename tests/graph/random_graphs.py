@@ -220,7 +220,10 @@ def graphs(
     builder = Builder(draw(st.integers(0, 2**31)), draw(st.sampled_from([2, 3, 4, 6])), multiple)
     # The arguments of a step come from a seed of its own, so that they stay when other steps are left out.
     step = st.tuples(st.sampled_from(steps), st.integers(0, 2**31))
-    for take, seed in draw(st.lists(step, min_size=min(5, max_steps), max_size=max_steps)):
+    taken = draw(st.lists(step, min_size=min(5, max_steps), max_size=max_steps))
+    if kind:
+        taken.insert(draw(st.integers(0, len(taken))), draw(st.tuples(st.sampled_from(kind), st.integers(0, 2**31))))
+    for take, seed in taken:
         builder.random.seed(builder.seed * 2**31 + seed)
         take(builder)
     builder.random.seed(builder.seed)

@@ -36,7 +36,9 @@ from steps_pointwise import (
     unary,
 )
 from steps_recurrent import dual_path, recurrence
+from steps_values import VALUES
 from steps_window import causal_conv, conv, conv2d, pool, pool2d, transposed, transposed2d
+from steps_writes import WRITES
 
 
 def joinable(g: Any, one: Any, other: Any) -> bool:
@@ -182,7 +184,9 @@ STEPS = [
     *[attention] * 2,
     *NUMBERS[1:],
     *CHECKS[2:],
+    *VALUES,
+    *WRITES,
 ]
 
 # Every graph of a kind holds one of its steps.
-KINDS = {"numbers": NUMBERS, "checks": CHECKS}
+KINDS = {"numbers": NUMBERS, "checks": CHECKS, "values": VALUES, "writes": WRITES}

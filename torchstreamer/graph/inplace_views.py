@@ -36,9 +36,9 @@ def read_back(graph: fx.Graph) -> None:
             node.replace_all_uses_with(node.args[0])
         if node.target in _PARTS.values() and isinstance(node.args[0], fx.Node):
             # What is written twice in one place, as `y[1:] += x` is exported, counts the second time alone.
-            first = node.args[0]
-            if first.target is node.target and _place(first, 2) == _place(node, 2):
-                node.replace_input_with(first, first.args[0])
+            earlier = node.args[0]
+            if earlier.target is node.target and _place(earlier, 2) == _place(node, 2):
+                node.replace_input_with(earlier, earlier.args[0])
     graph.eliminate_dead_code()
 
 

@@ -126,17 +126,18 @@ def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> An
     # From the signal outward, so that an end repeats what stands there.
     for side in (reversed(range(at)), range(at + 1, len(parts))):
         for i in side:
-            y = _beside(low, node, x, y, parts[i], i < at)
+            y = _beside(low, node, x, y, parts[i], i < at, abs(i - at) == 1)
     return y
 
 
-def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
+def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool, next_to: bool) -> Value:
     length = y.length
     if isinstance(part, EndSamples):
-        if part.last != front and part.mirrored and part.beyond == 1 and part.value is x and y.length is x.length:
+        if part.last != front and part.mirrored and part.beyond == 1 and part.value is x and next_to:
             # As reflection does.
             amounts = (part.samples, 0) if front else (0, part.samples)
-            mirror = Pad1dStream(*amounts, "reflect", shortest=part.samples + 1)
+            before = low.constant_difference(length, x.length) or 0
+            mirror = Pad1dStream(*amounts, "reflect", shortest=before + part.samples + 1)
             return low.derived(node, y, mirror, Lengthened(length, part.samples))
         if part.last == front or part.samples > 1 or part.beyond:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])

@@ -149,12 +149,12 @@ def like_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> 
     return constructor(low, node, x, {**a, "size": low.resolve(list(node.meta["val"].shape))})
 
 
-@rule("new_zeros", "new_ones", "new_full", takes=None)
+@rule("new_zeros", "new_ones", "new_full", "new_empty", takes=None)
 def constructor(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     # The tensor only says dtype and device.
     meta = node.meta["val"]
     name = operation_name(node)
-    value = 0.0 if "zeros" in name else 1.0 if "ones" in name else a.get("fill_value")
+    value = 0.0 if "zeros" in name or "empty" in name else 1.0 if "ones" in name else a.get("fill_value")
     if any(low.sizes.varies(size) for size in meta.shape):
         axis = next(i for i, size in enumerate(meta.shape) if low.sizes.varies(size))
         size = [None if i == axis else item for i, item in enumerate(a["size"])]

@@ -148,8 +148,7 @@ class _Write:
         values = [arg for arg in args if isinstance(arg, Value)]
         if not values or node.kwargs:
             return None
-        target: Any = node.target
-        twin = fx.Graph().call_function(target, ())
+        twin = fx.Graph().call_function(node.target, ())  # type: ignore[arg-type]
         was = node.meta["val"]
         with was.fake_mode:
             meta = self.node.meta["val"].new_empty(values[0].node.meta["val"].shape, dtype=was.dtype)
