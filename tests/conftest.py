@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 torch.set_warn_always(True)
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-for name, examples in (("dev", 25), ("ci", 60), ("thorough", 2000)):
+for name, examples in (("few", 8), ("dev", 25), ("ci", 60), ("thorough", 2000)):
     settings.register_profile(
         name,
         max_examples=examples,

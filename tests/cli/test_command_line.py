@@ -333,7 +333,7 @@ def test_what_is_told_of_a_model(exported):
         "hop": 1,
         "first_output": 9,
         "lookahead": 8,
-        "past": None,
+        "past": 8,
         "static": None,
         "state_nbytes": told["state_nbytes"],
         "streams": {"Conv1dStream": 2, "Pad1dStream": 2, "PointwiseStream": 1},
@@ -379,6 +379,7 @@ def test_programs_of_one_row_take_the_channels_one_by_one(nets):
     assert ran("export", "nets:Net", "net.onnx", "--chunk", "10ms").code == 0
     told = json.loads(ran("inspect", "net.onnx", "--json").out)
     assert (told["kind"], told["hop"], told["rows"], told["rate_hz"]) == ("ONNX", 160, 1, 16000)
+    assert (told["past"], told["parameters"], told["streams"]["Conv1dStream"]) == (8, 77, 2)
     assert ran("run", "net.onnx", "in.wav", "out.wav").code == 0
     with torch.no_grad():
         torch.testing.assert_close(read("out.wav"), nets.Net()(x[:, None])[:, 0])

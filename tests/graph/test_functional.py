@@ -140,6 +140,7 @@ def test_operations_alone_are_taken_apart(name, monkeypatch):
     "hifigan",
     "tcn",
     "demucs",
+    rest=3,
     long=(
         "conv_tasnet_global",
         "demucs_normalized",

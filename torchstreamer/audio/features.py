@@ -12,6 +12,7 @@ from ..errors import StreamInputError
 from ..layers.elementwise import PointwiseStream
 from ..layers.window import FramesStream
 from .bins import DCT, MelScale, bins_first
+from .configuring import configured
 from .logarithms import DynamicRange, Logarithm
 from .shaping import Preemphasis
 from .stft import STFT
@@ -19,6 +20,7 @@ from .stft import STFT
 __all__ = ["MFCC", "LogMel", "Magnitude", "MelSpectrogram", "Spectrogram", "Standardize"]
 
 
+@configured
 class Magnitude(nn.Module):
     """The magnitudes of spectra, to some power: from real and imaginary parts, as `STFT` gives them, to one value each.
 
@@ -71,6 +73,7 @@ class Magnitude(nn.Module):
         return f"power={self.power}"
 
 
+@configured
 class Standardize(nn.Module):
     """Subtracts a mean and divides by a deviation, which are the same for all signals.
 
@@ -134,6 +137,7 @@ class _Stages(nn.Sequential):
         return nn.Sequential(*parts) if isinstance(index, slice) else parts
 
 
+@configured
 class Spectrogram(nn.Module):
     """The magnitudes of short-time spectra, or their energies: an `STFT` and a `Magnitude`.
 
@@ -203,6 +207,7 @@ class Spectrogram(nn.Module):
         return self.magnitude.of(bins.real, bins.imag)
 
 
+@configured
 class MelSpectrogram(nn.Module):
     """A spectrogram in mels: a `Spectrogram` and a `MelScale`.
 
@@ -273,6 +278,7 @@ class MelSpectrogram(nn.Module):
         return bins_first(F.linear(frames, self.mels.filters.to(frames.dtype))).to(x.dtype)
 
 
+@configured
 class LogMel(_Stages):
     """The logarithm of a mel spectrogram, as recognisers take it. `whisper` and `nemo` are the two usual ones.
 
@@ -369,6 +375,7 @@ class LogMel(_Stages):
         return cls(nn.Sequential(Preemphasis(0.97), mels), Logarithm("ln", 2**-24, "add"), None, 0.0, mean, deviation)
 
 
+@configured
 class MFCC(_Stages):
     """Mel-frequency cepstral coefficients: a cosine transform of the logarithms of mels.
 

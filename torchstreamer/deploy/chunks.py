@@ -1,6 +1,6 @@
 """What a fixed step takes: its size, its channels, and what may come in a call."""
 
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..core.whole_numbers import as_index
 from ..errors import StreamInputError, UnsupportedModuleError
+from ..graph.several import PortedGraphStream
 from .exported_file import possible_row
 
 __all__ = ["check_call", "check_state", "check_step", "check_stream", "input_channels"]
@@ -36,10 +37,12 @@ def check_stream(stream: object) -> None:
             ).within(stream)
 
 
-def check_step(stream: BaseStream, chunk: int, batch: int) -> Tuple[int, int]:
-    """Chunk and batch as integers; refuse what is no stream, a chunk size at which the state does not repeat its shape,
-    and no rows."""
+def check_step(stream: BaseStream, chunk: int, batch: int, several: bool = False) -> Tuple[int, int]:
+    """Chunk and batch as integers; refuse what is no stream, or none of one signal unless ``several`` may come, a chunk
+    size at which the state does not repeat its shape, and no rows."""
     check_stream(stream)
+    if isinstance(stream, PortedGraphStream) and not several:
+        raise _several_signals(stream)
     size = as_index(chunk)
     if size is None or size < 1 or size % stream.hop:
         below = max(size or 0, 0) // stream.hop * stream.hop
@@ -52,6 +55,27 @@ def check_step(stream: BaseStream, chunk: int, batch: int) -> Tuple[int, int]:
     if rows is None or rows < 1:
         raise ValueError(f"invalid_batch: batch={batch!r} came; at least 1 row was expected; pass the rows you need")
     return size, rows
+
+
+def _several_signals(stream: PortedGraphStream) -> UnsupportedModuleError:
+    inputs: Any = stream.ports
+    static = [repr(port.name) for port in inputs if port.static]
+    has = f"the static input {' and '.join(static)}" if static else "other inputs, outputs or layouts"
+    remedy = (
+        "use pts.StaticStream or pts.export, or wrap the model in a module that lays its inputs side by side in the "
+        "channels, time last"
+    )
+    if static:
+        remedy += (
+            "; a static input becomes a constant of that module, the same for all rows, or channels that repeat it"
+        )
+    return UnsupportedModuleError(
+        "several_signals",
+        stream,
+        "in a compiled step: one signal [B, C, T] is expected in, and one with rows first and time last out; "
+        f"this model has {has}",
+        remedy,
+    )
 
 
 def input_channels(stream: BaseStream) -> int:

@@ -24,6 +24,7 @@ from .exported_file import KEY, names_of, parse_geometry
 from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal
 from .static import StaticStream
 from .steady import fresh
+from .told import told_of
 
 __all__ = ["FunctionalStep", "export", "geometry"]
 
@@ -111,14 +112,14 @@ def several(static: StaticStream, stream: PortedGraphStream) -> Dict[str, Any]:
     ]
     count = iter(range(len(results)))
     places = [next(count) if slot >= 0 else None for slot in stream.outputs]
-    return {"inputs": inputs, "results": results, "structure": told(stream.structure.spec, iter(places))}
+    return {"inputs": inputs, "results": results, "structure": laid_out(stream.structure.spec, iter(places))}
 
 
-def told(structure: TreeSpec, places: Iterator[Optional[int]]) -> Any:
+def laid_out(structure: TreeSpec, places: Iterator[Optional[int]]) -> Any:
     """A structure of outputs as JSON holds it; what is neither tuple nor list is told by its names."""
     if structure.is_leaf():
         return next(places)
-    parts = [told(child, places) for child in structure.children()]
+    parts = [laid_out(child, places) for child in structure.children()]
     names = [] if structure.type in (tuple, list) else keys_of(structure)
     if names:
         return {"dict": dict(zip(names, parts, strict=True))}
@@ -183,7 +184,7 @@ def export(
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
     check_stream(stream)
     target = checked_destination(path)
-    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata)}
+    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata), "told": told_of(stream)}
     if sampling_fs is not None:
         carried["sampling_fs"] = whole_number(sampling_fs, "sampling_fs")
     unused = {"autotune": autotune} if suffix == ".onnx" else {}

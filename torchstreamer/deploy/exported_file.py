@@ -22,6 +22,7 @@ __all__ = [
     "refusal",
     "sampling_rate",
     "signals_of",
+    "told",
 ]
 
 # Under this name the geometry stands in the metadata of a file.
@@ -134,6 +135,7 @@ def parse_geometry(text: str) -> Dict[str, Any]:
         if name not in found or not good(found[name]):
             raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
     sampling_rate(found)
+    told(found)
     inputs, results = signals_of(found)
     if not _belong(found, inputs, results):
         raise ValueError("its geometry has inputs and outputs that do not belong together")
@@ -180,6 +182,23 @@ def names_of(geometry: Dict[str, Any]) -> Tuple[List[str], List[str]]:
     each = range(len(results))
     given = [*(f"y.{i}" for i in each), *(f"start.{i}" for i in each), *(f"stop.{i}" for i in each)]
     return [*(f"x.{i}" for i in range(len(inputs))), "lengths", "first", "last"], given
+
+
+def told(about: Dict[str, Any]) -> Dict[str, Any]:
+    """What a file tells of the stream in it: ``past``, samples or ``"unbounded"``, ``streams`` by kind, ``parameters``.
+
+    Raises:
+        ValueError: it tells something else
+    """
+    found = about.get("told", {})
+    if not isinstance(found, dict):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    streams, past = found.get("streams", {}), found.get("past")
+    counts = isinstance(streams, dict) and all(map(_whole, streams.values()))
+    number = type(past) is int or past is None or past == "unbounded"
+    if not counts or not number or not _whole(found.get("parameters", 0)):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    return found
 
 
 def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.ops.edges import CropStream, FramesStream
-from ..graph.ops.rates import MergeTimeStream
+from ..graph.ops.rates import CubicStream, MergeTimeStream
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
 from .attention import query_lag
@@ -253,6 +253,11 @@ _NODES = {
 def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
     assert stream.reach is not None
     return plan.add(Call(body_of(stream, plan, edge)), [edge], stream.reach.lag(edge.lag), plan.through(edge, stream))
+
+
+@static_rule(CubicStream)
+def cubic(plan: Planner, stream: CubicStream, edge: Edge) -> Edge:
+    return plan.lower(stream.filters, plan.lower(stream.pad, edge))
 
 
 @static_rule(CropStream)

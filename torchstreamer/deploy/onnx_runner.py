@@ -25,6 +25,7 @@ try:
         refusal,
         sampling_rate,
         signals_of,
+        told,
     )
 except ImportError:  # copied to where this package is not
     from exported_file import (  # type: ignore[import-not-found, no-redef]
@@ -39,6 +40,7 @@ except ImportError:  # copied to where this package is not
         refusal,
         sampling_rate,
         signals_of,
+        told,
     )
 
 __all__ = ["OnnxRunner", "StepRunner"]
@@ -62,6 +64,7 @@ class StepRunner:
         dtype: of the input, by name
         metadata: what was given to `torchstreamer.export`
         sampling_fs: samples per second of the signals that it is for, or ``None``
+        told: what the stream was like that the program was made of
     """
 
     # What a subclass raises.
@@ -73,6 +76,7 @@ class StepRunner:
         self.geometry = geometry
         self.metadata: Dict[str, Any] = geometry["metadata"]
         self.sampling_fs = sampling_rate(geometry)
+        self.told = told(geometry)
         self.chunk = int(geometry["chunk"])
         self.batch = int(geometry["batch"])
         self.channels = int(geometry.get("channels", -1))

@@ -17,14 +17,17 @@ from ..layers.unknown_module import refuse_opaque
 from . import (  # noqa: F401  (they register themselves)
     rules_attention,
     rules_chance,
+    rules_interpolation,
     rules_inverse,
     rules_length,
+    rules_memory,
     rules_padding,
     rules_position,
     rules_recurrent,
     rules_relation,
     rules_shape,
     rules_window,
+    rules_write,
 )
 from .answers import Answer
 from .assembly import Assembly

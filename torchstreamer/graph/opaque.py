@@ -177,20 +177,23 @@ def _average(axes: int) -> Callable[..., Any]:
     return bound
 
 
-def _largest2d(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    if not ceil_mode or return_indices:
-        return None
-    kernel = _list(kernel_size, 2)
-    step = kernel if stride is None or stride == [] else _list(stride, 2)
-    return input, True, kernel, step, _list(padding, 2), _list(dilation, 2), True, None
+def _largest(axes: int) -> Callable[..., Any]:
+    def bound(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        if not ceil_mode or return_indices:
+            return None
+        kernel = _list(kernel_size, axes)
+        step = kernel if stride is None or stride == [] else _list(stride, axes)
+        return input, True, kernel, step, _list(padding, axes), _list(dilation, axes), True, None
+
+    return bound
 
 
 # In ceil mode the exporter takes one branch of the rule for the last window.
@@ -198,7 +201,9 @@ _CEIL_POOLS: Dict[Any, Callable[..., Any]] = {
     F.avg_pool1d: _average(1),
     torch.avg_pool1d: _average(1),
     F.avg_pool2d: _average(2),
-    F.max_pool2d: _largest2d,
+    F.avg_pool3d: _average(3),
+    F.max_pool2d: _largest(2),
+    F.max_pool3d: _largest(3),
 }
 _POOLS = frozenset([torch.max_pool1d, F.max_pool1d, *_CEIL_POOLS])
 

@@ -16,9 +16,9 @@ from .ops.running import CumulativeStream
 from .ops.windows import WindowedStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import EndSamples, Replay, Span, Spread, Value
+from .values import AtEnd, EndSamples, Replay, Span, Spread, Value
 
-__all__ = ["constant", "length_table", "settle"]
+__all__ = ["constant", "held", "length_table", "other_axes", "position", "rational_size", "settle"]
 
 _FAR = 1 << 62
 
@@ -36,8 +36,8 @@ def slice_(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     start, end, step = a.get("start"), a.get("end"), a.get("step", 1)
     if "length" in a:
         start, end, step = a["start"], None, 1
-    begin = _position(low, 0 if start is None else start, x.length)
-    stop = _position(low, _FAR if end is None else end, x.length)
+    begin = position(low, 0 if start is None else start, x.length)
+    stop = position(low, _FAR if end is None else end, x.length)
     if "length" in a:
         amount = low.sizes.function(a["length"])
         stop_of = begin
@@ -86,11 +86,11 @@ def _crop(low: Lowering, node: fx.Node, x: Value, left: int, stop: LengthFunctio
     if right is not None:
         if left == right == 0:
             return x
-        return low.derived(node, x, CropStream(left, right, _held(low, x, left, right, cropped)), cropped)
+        return low.derived(node, x, CropStream(left, right, held(low, x, left, right, cropped)), cropped)
     return settle(low, node, x, left, cropped)
 
 
-def _held(low: Lowering, x: Value, left: int, right: int, length: LengthFunction) -> int:
+def held(low: Lowering, x: Value, left: int, right: int, length: LengthFunction) -> int:
     """Samples of a value, of those that have come, that an end could still crop."""
     assert x.clock is not None
     unit = low.sizes.scale * low.capture.multiple
@@ -131,7 +131,7 @@ def length_table(low: Lowering, node: fx.Node, length: LengthFunction, hop: int)
     return table
 
 
-def _position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
+def position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
     """A position in a slice, as torch reads it: counted from the end if negative, and clamped."""
     place = low.sizes.function(position) if isinstance(position, torch.SymInt) else (lambda n: int(position))
 
@@ -152,16 +152,17 @@ def _end_samples(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFun
     """The first or last samples of a value, if they are what a slice takes."""
     count = low.constant_difference(stop, begin)
     if count is not None and count > 0:
-        if constant(low, begin) == 0:
-            return EndSamples(x, False, samples=count)
-        if low.constant_difference(x.length, stop) == 0:
-            return EndSamples(x, True, samples=count)
+        before, after = constant(low, begin), low.constant_difference(x.length, stop)
+        if before is not None:
+            return EndSamples(x, False, samples=count, beyond=before)
+        if after is not None:
+            return EndSamples(x, True, samples=count, beyond=after)
     return None
 
 
 @rule("select", along="dim")
 def select(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
-    raise low.refuse(node, "single_sample", *REASONS["select"])
+    return AtEnd(low.refuse(node, "single_sample", *REASONS["select"]))  # unless it is only written
 
 
 # ---------------------------------------------------------------------- interpolation
@@ -169,20 +170,21 @@ def select(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
 
 @rule("upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d", last=1)
 @rule("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", last=2)
+@rule("upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d", last=3)
 def upsample(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     name = operation_name(node)
-    axes = 2 if name.endswith("2d") else 1
+    axes = int(name[-2])
     mode = "nearest-exact" if "exact" in name else ("nearest" if "nearest" in name else "linear")
     scales, size = a.get("scale_factors"), a.get("output_size")
     corners = bool(a.get("align_corners"))
-    if axes == 2:
-        x = _other_axis(low, node, x, name, scales, size, corners)
+    if axes > 1:
+        x = other_axes(low, node, x, axes, "linear" in name, scales, corners)
     at = x.time - (len(x.shape) - axes)
     if scales is not None:
         scale: Any = scales[at]
     else:
         assert size is not None
-        scale = _rational_size(low, node, x, size[at], corners)
+        scale = rational_size(low, node, x, size[at], corners)
     if corners:
         if isinstance(scale, float):
             raise low.refuse(
@@ -203,7 +205,7 @@ def upsample(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value
     return low.stream(node, x, stream, True)
 
 
-def _rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: bool) -> Fraction:
+def rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: bool) -> Fraction:
     target = low.sizes.function(size)
     shift = 1 if corners else 0
     found = {Fraction(target(n) - shift, max(x.length(n) - shift, 1)) for n in low.lengths}
@@ -217,23 +219,19 @@ def _rational_size(low: Lowering, node: fx.Node, x: Value, size: Any, corners: b
     return found.pop()
 
 
-def _other_axis(low: Lowering, node: fx.Node, x: Value, name: str, scales: Any, size: Any, corners: bool) -> Value:
-    # Interpolation over two axes is interpolation over each; at scale 1 it is a copy.
-    at = x.time - (len(x.shape) - 2)
-    other = 1 - at
-    height = int(low.sizes.settled(node.meta["val"].shape[other - 2]))
-    if height == int(x.shape[other - 2]):
+def other_axes(low: Lowering, node: fx.Node, x: Value, axes: int, linear: bool, scales: Any, corners: bool) -> Value:
+    # Interpolation over several axes is interpolation over each; at scale 1 it is a copy.
+    at = x.time - (len(x.shape) - axes)
+    sizes: List[Any] = [low.sizes.settled(size) for size in node.meta["val"].shape[-axes:]]
+    sizes[at] = Span(x)
+    if all(size == x.shape[i - axes] for i, size in enumerate(sizes) if i != at):
         return x
-    sizes: List[Any] = [0, 0]
-    sizes[at], sizes[other] = Span(x), height
-    args: Tuple[Any, ...] = (x, sizes, None)
+    ends: Tuple[Any, ...] = (sizes, None)
     if scales is not None:
-        factors = [1.0, 1.0]
-        factors[other] = scales[other]
-        args = (x, None, factors)
-    if "linear" in name:
-        args = (x, sizes, True, None) if corners else (x, args[1], False, args[2])
-    return low.step_across(node, x, Replay(node.target, args))
+        ends = (None, [1.0 if i == at else scale for i, scale in enumerate(scales)])
+    if linear:
+        ends = (sizes, True, None) if corners else (ends[0], False, ends[1])
+    return low.step_across(node, x, Replay(node.target, (x, *ends)))
 
 
 @rule("repeat_interleave", along="dim")

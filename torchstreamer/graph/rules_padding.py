@@ -111,7 +111,12 @@ def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> An
 def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
     length = y.length
     if isinstance(part, EndSamples):
-        if part.last == front or part.samples > 1:
+        if part.last != front and part.mirrored and part.beyond == 1 and part.value is x and y.length is x.length:
+            # As reflection does.
+            amounts = (part.samples, 0) if front else (0, part.samples)
+            mirror = Pad1dStream(*amounts, "reflect", shortest=part.samples + 1)
+            return low.derived(node, y, mirror, Lengthened(length, part.samples))
+        if part.last == front or part.samples > 1 or part.beyond:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])
         if part.value is not x:
             return low.alignment.edged(node, y, part)

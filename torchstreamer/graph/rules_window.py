@@ -1,5 +1,6 @@
 """Rules for operations that look through a window along time: convolution, pooling, framing, differences."""
 
+import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -97,27 +98,35 @@ def _padded(low: Lowering, node: fx.Node, x: Value, left: int, right: int, value
     return low.derived(node, x, Pad1dStream(left, right, "constant", value), Lengthened(length, left + right))
 
 
+_CONVOLUTIONS = {2: torch.ops.aten.conv2d.default, 3: torch.ops.aten.conv3d.default}
+
+
 @rule("conv2d", last=2)
-def conv2d(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
+@rule("conv3d", last=3)
+def conv_over_axes(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     _require_static(low, node, a["weight"], a["bias"])
     kernels = list(low.weights.tensor(a["weight"]).shape[2:])
-    strides, dilations = _numbers(a["stride"], 2), _numbers(a["dilation"], 2)
+    axes = len(kernels)
+    strides, dilations = _numbers(a["stride"], axes), _numbers(a["dilation"], axes)
     padding = _conv_padding(a["padding"], kernels, dilations)
-    axis = x.time - (len(x.shape) - 2)
+    axis = x.time - (len(x.shape) - axes)
+    if axes == 3 and kernels[axis] == strides[axis] == 1 and padding[axis] == (0, 0):
+        return NotImplemented  # every sample alone
     x = _padded(low, node, x, *padding[axis])
-    other = padding[1 - axis]
-    if other[0] != other[1]:  # an even kernel with padding='same'
-        amounts = [0, 0, 0, 0]
-        amounts[2 * axis : 2 * axis + 2] = other
+    inner = [0 if i == axis else before for i, (before, _) in enumerate(padding)]
+    others = [pair for i, pair in enumerate(padding) if i != axis]
+    if any(before != after for before, after in others):  # an even kernel with padding='same'
+        amounts = [0] * (2 * axes)  # from the last axis on
         shape = list(x.shape)
-        shape[-1 - axis] = int(shape[-1 - axis]) + sum(other)
+        for i, pair in enumerate(padding):
+            if i != axis:
+                amounts[2 * (axes - 1 - i) : 2 * (axes - i)] = pair
+                shape[i - axes] = int(shape[i - axes]) + sum(pair)
         x = low.step(node, x, Replay(torch.ops.aten.constant_pad_nd.default, (x, amounts)), shape=tuple(shape))
-        other = (0, 0)
-    inner = [0, 0]
-    inner[1 - axis] = other[0]
+        inner = [0] * axes
     args = (x, a["weight"], a["bias"], strides, inner, dilations, a["groups"])
     field = spanned(kernels[axis], dilations[axis])
-    return _windowed(low, node, x, Replay(torch.ops.aten.conv2d.default, args), field, strides[axis])
+    return _windowed(low, node, x, Replay(_CONVOLUTIONS[axes], args), field, strides[axis])
 
 
 def _windowed(low: Lowering, node: fx.Node, x: Value, recipe: Replay, field: int, stride: int) -> Value:
@@ -135,19 +144,21 @@ def _result(low: Lowering, node: fx.Node) -> Value:
 
 
 @rule("conv_transpose2d", last=2)
-def conv_transpose2d(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
+@rule("conv_transpose3d", last=3)
+def conv_transpose_over_axes(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     _require_static(low, node, a["weight"], a["bias"])
     kernels = list(low.weights.tensor(a["weight"]).shape[2:])
-    strides, dilations = _numbers(a["stride"], 2), _numbers(a["dilation"], 2)
-    paddings, extras = _numbers(a["padding"], 2), _numbers(a["output_padding"], 2)
-    axis = x.time - (len(x.shape) - 2)
+    axes = len(kernels)
+    strides, dilations = _numbers(a["stride"], axes), _numbers(a["dilation"], axes)
+    paddings, extras = _numbers(a["padding"], axes), _numbers(a["output_padding"], axes)
+    axis = x.time - (len(x.shape) - axes)
     inner, inner_extra = list(paddings), list(extras)
     inner[axis] = inner_extra[axis] = 0
     args = (x, a["weight"], None, strides, inner, inner_extra, a["groups"], dilations)
-    body = low.weights.body().of_window(x, Replay(torch.ops.aten.conv_transpose2d.input, args))
+    body = low.weights.body().of_window(x, Replay(node.target, args))
     geometry = (kernels[axis], strides[axis], dilations[axis], paddings[axis], extras[axis])
     layouts = x.layout(), _result(low, node).layout()
-    y = low.stream(node, x, OverlapStream(body, *geometry, *layouts, "conv_transpose2d"), True)
+    y = low.stream(node, x, OverlapStream(body, *geometry, *layouts, operation_name(node)), True)
     return y if a["bias"] is None else _add_bias(low, node, y, a["bias"])
 
 
@@ -174,30 +185,38 @@ def ceil_pool(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Valu
     axes = len(a["kernel_size"])
     if x.time < len(x.shape) - axes:
         raise low.refuse(node, "time_mixing", "it pools another axis than time in ceil mode", "pool without ceil_mode")
-    return (pool1d if axes == 1 else pool2d)(low, node, x, {**a, "ceil_mode": True})
+    return (pool1d if axes == 1 else pool_over_axes)(low, node, x, {**a, "ceil_mode": True})
+
+
+_POOLS = {
+    (2, True): torch.ops.aten.max_pool2d.default,
+    (2, False): torch.ops.aten.avg_pool2d.default,
+    (3, True): torch.ops.aten.max_pool3d.default,
+    (3, False): torch.ops.aten.avg_pool3d.default,
+}
 
 
 @rule("max_pool2d", "avg_pool2d", last=2)
-def pool2d(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
-    # Over each axis by itself: a maximum of maxima, and a mean of means whose divisors multiply.
-    axis = x.time - (len(x.shape) - 2)
-    kernels = _numbers(a["kernel_size"], 2)
-    strides = _numbers(a["stride"], 2) if a["stride"] else kernels
-    paddings = _numbers(a["padding"], 2)
+@rule("max_pool3d", "avg_pool3d", last=3)
+def pool_over_axes(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
+    # Over time by itself, and over the other axes: a maximum of maxima, and a mean of means whose divisors multiply.
+    name = operation_name(node)
+    axes = len(a["kernel_size"]) if name == "ceil_pool" else int(name[-2])
+    axis = x.time - (len(x.shape) - axes)
+    kernels = _numbers(a["kernel_size"], axes)
+    strides = _numbers(a["stride"], axes) if a["stride"] else kernels
+    paddings = _numbers(a["padding"], axes)
     ceil = bool(a["ceil_mode"])
-    largest = bool(a.get("largest", operation_name(node) == "max_pool2d"))
-    dilations = _numbers(a["dilation"], 2) if largest else [1, 1]
-    if kernels[1 - axis] != 1 or strides[1 - axis] != 1 or paddings[1 - axis] != 0:
-        kernel, stride, padding, dilation = [
-            [own if i == 1 - axis else none for i, own in enumerate(numbers)]
-            for numbers, none in ((kernels, 1), (strides, 1), (paddings, 0), (dilations, 1))
-        ]
-        if largest:
-            args: Tuple[Any, ...] = (x, kernel, stride, padding, dilation, ceil)
-            x = low.step_across(node, x, Replay(torch.ops.aten.max_pool2d.default, args))
-        else:
-            args = (x, kernel, stride, padding, ceil, a["count_include_pad"])
-            x = low.step_across(node, x, Replay(torch.ops.aten.avg_pool2d.default, args))
+    largest = bool(a.get("largest", name.startswith("max")))
+    dilations = _numbers(a["dilation"], axes) if largest else [1] * axes
+    kernel, stride, padding, dilation = [
+        [none if i == axis else own for i, own in enumerate(numbers)]
+        for numbers, none in ((kernels, 1), (strides, 1), (paddings, 0), (dilations, 1))
+    ]
+    if (max(kernel), max(stride), max(padding)) != (1, 1, 0):
+        args: Tuple[Any, ...] = (x, kernel, stride, padding)
+        args += (dilation, ceil) if largest else (ceil, a["count_include_pad"])
+        x = low.step_across(node, x, Replay(_POOLS[axes, largest], args))
     y = low.stream(node, x, _pool(largest, kernels[axis], strides[axis], paddings[axis], dilations[axis], a), True)
     divisor = a.get("divisor_override")
     if divisor:
@@ -205,8 +224,7 @@ def pool2d(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
             raise low.refuse(
                 node, "divisor", "divisor_override with ceil_mode or without padding has no stream", "drop it"
             )
-        scale = kernels[0] * kernels[1] / divisor
-        y = low.step(node, y, Replay(torch.ops.aten.mul.Tensor, (y, scale)))
+        y = low.step(node, y, Replay(torch.ops.aten.mul.Tensor, (y, math.prod(kernels) / divisor)))
     return y
 
 

@@ -150,6 +150,13 @@ class Pad1dStream(BaseStream):
             return x
         return end if x is None else torch.cat([x, end], 2)
 
+    def opens_at_once(self) -> bool:
+        """Whether a signal may begin in one step, with the left part held by who looks at it; then it is said here."""
+        alike = self.mode == "constant" and self.left >= 0 and self.wait == 1 and self.tail == 0
+        if alike:
+            self.open.opening, self.ring.opening = (1, 0.0), (0, 0.0)
+        return alike
+
     def taps(self, n: int, m: int) -> Iterator[Tensor]:
         """Which inputs the outputs are computed from; see `BaseStream.taps`."""
         for tap in super().taps(n, m):

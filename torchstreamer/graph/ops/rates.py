@@ -8,9 +8,11 @@ from torch import Tensor
 from ...core.reach import Reach
 from ...core.ring import RingBuffer
 from ...core.stream import BaseStream
+from ...layers.padding import Pad1dStream
+from ...layers.polyphase import PolyphaseStream
 from ...layers.upsampling import InterpolatedStream
 
-__all__ = ["CornerUpsampleStream", "MergeTimeStream"]
+__all__ = ["CornerUpsampleStream", "CubicStream", "MergeTimeStream"]
 
 
 class MergeTimeStream(BaseStream):
@@ -73,3 +75,28 @@ class CornerUpsampleStream(InterpolatedStream):
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"
+
+
+class CubicStream(BaseStream):
+    """Interpolation by cubic polynomials: filters that take turns, on a signal with its ends repeated.
+
+    Args:
+        reach: which inputs an output reads
+        pad: what repeats them
+        filters: run on the padded signal
+    """
+
+    fresh = True
+
+    def __init__(self, reach: Reach, pad: Pad1dStream, filters: PolyphaseStream) -> None:
+        super().__init__(reach)
+        self.pad = pad
+        self.filters = filters
+        self.aliasing = 0
+        self.keeps_dtype = True
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        return self.filters.step(self.pad.step(x, final), final)
+
+    def output_channels(self, channels: int) -> int:
+        return channels

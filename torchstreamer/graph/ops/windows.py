@@ -16,7 +16,7 @@ from ...layers.conv_transpose import TransposedStream
 from ...layers.window import WindowStream, spanned
 from ..layout import Layout
 
-__all__ = ["Fold", "OverlapStream", "SplitTimeStream", "WindowedStream"]
+__all__ = ["Fold", "OverlapStream", "SplitTimeStream", "StridedFrames", "WindowedStream"]
 
 
 class WindowedStream(WindowStream):
@@ -120,6 +120,39 @@ class Fold(nn.Module):
         size = [span, self.height] if i == 0 else [self.height, span]
         padding = [0, self.padding] if i == 0 else [self.padding, 0]
         return [F.fold(x, size, self.kernel_size, self.dilation, padding, self.stride)]
+
+
+class StridedFrames(nn.Module):
+    """Frames along an axis, without the samples between those that are taken.
+
+    Args:
+        time: the axis
+        field: samples that one frame spans
+        stride: samples from one frame to the next
+        gap: samples from one that is taken to the next
+        order: which axes of the frames, whose samples come last, the axes of the result are; of those after them,
+            which have one entry, nothing is left
+        rank: axes of the result
+    """
+
+    def __init__(self, time: int, field: int, stride: int, gap: int, order: List[int], rank: int) -> None:
+        super().__init__()
+        self.time = time
+        self.field = field
+        self.stride = stride
+        self.gap = gap
+        self.order = order
+        self.rank = rank
+
+    def forward(self, xs: List[Tensor]) -> List[Tensor]:
+        """The frames."""
+        y = xs[0].unfold(self.time, self.field, self.stride)
+        if self.gap > 1:
+            y = y[..., :: self.gap]
+        y = y.permute(self.order)
+        for _ in range(y.dim() - self.rank):
+            y = y.squeeze(-1)
+        return [y]
 
 
 class SplitTimeStream(WindowStream):
