@@ -1,5 +1,7 @@
 """Neural codecs: EnCodec, moshi's Mimi, SNAC, DAC, BigCodec, audiocraft's SEANet, RAVE, SpeechTokenizer."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 
 __all__ = ["PACKAGES"]
@@ -49,7 +51,7 @@ _ENCODEC = Package(
 
 _MOSHI_SETUP = (
     "from moshi.models import loaders\n"
-    "config = {**loaders._mimi_config, 'seanet': {**loaders._seanet_kwargs, 'n_filters': 16}}\n"
+    "config = {**loaders._mimi_config, 'seanet': {**loaders._seanet_kwargs, 'n_filters': 8}}\n"
     "mimi = loaders.get_mimi(None, config).eval()\n"
 )
 _MOSHI = Package(
@@ -114,7 +116,7 @@ _SNAC = Package(
         Model(
             "SNAC 24 kHz, encoder",
             "from snac import SNAC\n"
-            "net = SNAC(24000, 48, [2, 4, 8, 8], None, 1024, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], True, True)\n"
+            "net = SNAC(24000, 8, [2, 4, 8, 8], None, 64, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], True, True)\n"
             "model = net.eval().encoder",
             "torch.randn(1, 1, 8192)",
             read="layers.py, Encoder: convolutions with fixed padding",
@@ -122,23 +124,23 @@ _SNAC = Package(
         Model(
             "SNAC 24 kHz, decoder",
             "from snac import SNAC\n"
-            "net = SNAC(24000, 48, [2, 4, 8, 8], None, 1024, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], False, True)\n"
+            "net = SNAC(24000, 8, [2, 4, 8, 8], None, 64, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], False, True)\n"
             "model = net.eval().decoder",
-            "torch.randn(1, 768, 16)",
+            "torch.randn(1, 128, 16)",
             read="layers.py, Decoder, with noise=False",
         ),
         Model(
             "SNAC 24 kHz, decoder with noise",
             "from snac import SNAC\n"
-            "net = SNAC(24000, 48, [2, 4, 8, 8], None, 1024, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], True, True)\n"
+            "net = SNAC(24000, 8, [2, 4, 8, 8], None, 64, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], True, True)\n"
             "model = net.eval().decoder",
-            "torch.randn(1, 768, 16)",
+            "torch.randn(1, 128, 16)",
             forbidden="chance: NoiseBlock draws noise, so that no two runs are alike",
             read="layers.py, NoiseBlock: torch.randn",
         ),
         Model(
             "SNAC 44 kHz, encoder with local attention",
-            "from snac import SNAC\nmodel = SNAC(encoder_dim=16, attn_window_size=4).eval().encoder",
+            "from snac import SNAC\nmodel = SNAC(encoder_dim=8, decoder_dim=64, attn_window_size=4).eval().encoder",
             "torch.randn(1, 1, 7056)",
             options="length_multiple=1764",
             step=1764,
@@ -147,9 +149,9 @@ _SNAC = Package(
         Model(
             "SNAC, quantizer",
             "from snac import SNAC\n"
-            "net = SNAC(24000, 48, [2, 4, 8, 8], None, 1024, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], False, True)\n"
+            "net = SNAC(24000, 8, [2, 4, 8, 8], None, 64, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], False, True)\n"
             "model = net.eval().quantizer",
-            "torch.randn(1, 768, 16)",
+            "torch.randn(1, 128, 16)",
             options="length_multiple=4",
             step=4,
             read="vq.py: averages over strides, nearest entries, repeats",
@@ -157,7 +159,7 @@ _SNAC = Package(
         Model(
             "SNAC 24 kHz, whole",
             "from snac import SNAC\n"
-            "net = SNAC(24000, 16, [2, 4, 8, 8], None, 256, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], False, True)\n"
+            "net = SNAC(24000, 8, [2, 4, 8, 8], None, 64, [8, 8, 4, 2], None, 4096, 8, [4, 2, 1], False, True)\n"
             "model = net.eval()",
             "torch.randn(1, 1, 8192)",
             read="snac.py, SNAC.forward: pads to whole frames, cuts to the length of the input",
@@ -173,19 +175,19 @@ _DAC = Package(
     (
         Model(
             "DAC 44.1 kHz, encoder",
-            "from dac.model.dac import DAC\nmodel = DAC(encoder_dim=16).eval().encoder",
+            "from dac.model.dac import DAC\nmodel = DAC(encoder_dim=8, decoder_dim=64).eval().encoder",
             "torch.randn(1, 1, 10240)",
             read="model/dac.py, Encoder: convolutions with fixed padding",
         ),
         Model(
             "DAC 44.1 kHz, decoder",
-            "from dac.model.dac import DAC\nmodel = DAC(encoder_dim=16, decoder_dim=256).eval().decoder",
-            "torch.randn(1, 256, 20)",
+            "from dac.model.dac import DAC\nmodel = DAC(encoder_dim=8, decoder_dim=64).eval().decoder",
+            "torch.randn(1, 128, 20)",
             read="model/dac.py, Decoder",
         ),
         Model(
             "DAC 16 kHz, encoder",
-            "from dac.model.dac import DAC\nmodel = DAC(16, [2, 4, 5, 8], None, 256, [8, 5, 4, 2]).eval().encoder",
+            "from dac.model.dac import DAC\nmodel = DAC(8, [2, 4, 5, 8], None, 64, [8, 5, 4, 2]).eval().encoder",
             "torch.randn(1, 1, 6400)",
             read="model/dac.py, Encoder",
         ),
@@ -199,13 +201,13 @@ _DAC = Package(
             "        self.dac = dac\n\n"
             "    def forward(self, x):\n"
             "        return self.dac.encode(x)[1]\n\n"
-            "model = Encode(DAC(encoder_dim=16, decoder_dim=256).eval()).eval()",
+            "model = Encode(DAC(encoder_dim=8, decoder_dim=64).eval()).eval()",
             "torch.randn(1, 1, 10240)",
             read="model/dac.py, DAC.encode; nn/quantize.py: nearest entries, frame by frame",
         ),
         Model(
             "DAC, whole",
-            "from dac.model.dac import DAC\nmodel = DAC(encoder_dim=16, decoder_dim=256).eval()",
+            "from dac.model.dac import DAC\nmodel = DAC(encoder_dim=8, decoder_dim=64).eval()",
             "torch.randn(1, 1, 10240)",
             forbidden="losses, means over the whole signal, are among the outputs",
             read="model/dac.py, DAC.forward gives vq/commitment_loss; the audio is streamable",
@@ -222,19 +224,19 @@ _AUDIOCRAFT = Package(
     (
         Model(
             "SEANet of audiocraft, causal encoder with LSTM",
-            "model = SEANetEncoder(causal=True, n_filters=16, lstm=2, norm='weight_norm').eval()",
+            "model = SEANetEncoder(causal=True, n_filters=8, lstm=2, norm='weight_norm').eval()",
             "torch.randn(1, 1, 9600)",
             read="modules/conv.py, StreamableConv1d; modules/lstm.py",
         ),
         Model(
             "SEANet of audiocraft, encoder",
-            "model = SEANetEncoder(causal=False, n_filters=16, norm='weight_norm').eval()",
+            "model = SEANetEncoder(causal=False, n_filters=8, norm='weight_norm').eval()",
             "torch.randn(1, 1, 9600)",
             read="modules/conv.py: padding on both sides, by a function of the length",
         ),
         Model(
             "SEANet of audiocraft, decoder",
-            "model = SEANetDecoder(causal=False, n_filters=16, norm='weight_norm').eval()",
+            "model = SEANetDecoder(causal=False, n_filters=8, norm='weight_norm').eval()",
             "torch.randn(1, 128, 24)",
             read="modules/conv.py, StreamableConvTranspose1d: crops on both sides",
         ),
@@ -246,7 +248,7 @@ _AUDIOCRAFT = Package(
 
 _AUDIOSEAL_SETUP = (
     "from audioseal.libs.moshi.modules.seanet import SEANetDecoder, SEANetEncoder, SEANetEncoderKeepDimension\n"
-    "options = dict(channels=1, dimension=128, n_filters=16, n_residual_layers=1, ratios=[8, 5, 4, 2],\n"
+    "options = dict(channels=1, dimension=128, n_filters=8, n_residual_layers=1, ratios=[8, 5, 4, 2],\n"
     "               norm='none', pad_mode='constant', true_skip=True, lstm=2)\n"
 )
 _AUDIOSEAL = Package(
@@ -359,7 +361,7 @@ _BIGCODEC = Package(
     (
         Model(
             "BigCodec, encoder",
-            "from bigcodec.modules import CodecEncoder\nmodel = CodecEncoder(ngf=8, use_rnn=True).eval()",
+            "from bigcodec.modules import CodecEncoder\nmodel = CodecEncoder(ngf=4, use_rnn=True).eval()",
             "torch.randn(1, 1, 3200)",
             read="modules.py, CodecEncoder: convolutions, activations between resamplers, an LSTM that runs forwards",
         ),

@@ -1,4 +1,4 @@
-"""Imports of published packages: empty modules for what is imported and not used, packages without ``__init__``."""
+"""Imports of published packages: empty modules for what is not used, packages without their ``__init__``."""
 
 import importlib.abc
 import importlib.machinery

@@ -1,4 +1,6 @@
-"""Attention, recurrences and quantizers: x-transformers, local-attention, conformer, vector-quantize-pytorch, mambapy …"""
+"""Attention, recurrences and quantizers: x-transformers, local-attention, conformer, mambapy and others."""
+
+# ruff: noqa: E501  (statements are those that the page shows)
 
 from .listing import Model, Package
 
@@ -9,7 +11,7 @@ EINOPS = "einops==0.8.2"
 _X_SETUP = "from x_transformers.x_transformers import ContinuousTransformerWrapper, Decoder, Encoder\n"
 _X = Package(
     "x-transformers",
-    ("x-transformers==2.31.10", EINOPS, "einx==0.4.3", "frozendict==2.5.1"),
+    ("x-transformers==2.31.10", "torch-einops-utils==0.2.0", EINOPS, "einx==0.4.3", "frozendict==2.5.1"),
     (
         Model(
             "x-transformers, decoder",

@@ -1,5 +1,7 @@
 """Enhancers and separators: denoiser, demucs, asteroid, DeepFilterNet, Open-Unmix, resemble-enhance."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 
 __all__ = ["PACKAGES"]

@@ -1,5 +1,7 @@
 """Models of time series, biosignals and amplifiers: pytorch-tcn, tsai, braindecode, neural-amp-modeler."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 
 __all__ = ["PACKAGES"]
@@ -86,7 +88,7 @@ _TSAI = Package(
     ),
     setup=_TSAI_SETUP,
     bare=("tsai", "tsai.models"),
-    stand_ins=("fastai.vision", "IPython", "sklearn", "psutil", "imblearn", "pyts", "fastai.tabular", "spacy"),
+    stand_ins=("fastai", "pandas", "IPython", "sklearn", "psutil", "imblearn", "pyts", "fastai.tabular", "spacy"),
 )
 
 _BRAIN = Package(
@@ -120,17 +122,13 @@ _BRAIN = Package(
         ),
         Model(
             "emg2qwerty, TDS encoder",
-            "from braindecode.modules.blocks import *\n"
-            "from braindecode.modules import convolution\n"
-            "import braindecode.modules.convolution as blocks\n"
-            "model = (getattr(blocks, 'TDSConvEncoder', None) or TDSConvEncoder)(64, [8, 8], 9).eval()",
+            "from braindecode.modules.blocks import TDSConvEncoder\nmodel = TDSConvEncoder(64, [8, 8], 9).eval()",
             "torch.randn(100, 1, 64)",
             time_dim=0,
             read="TDSConvEncoder: convolutions over time without padding, layer norms over features, on [T, B, C]",
         ),
         Model(
             "Statistics layer of braindecode",
-            "from braindecode.modules.layers import *\n"
             "from braindecode.modules.stats import StatLayer\n"
             "import torch\n"
             "model = StatLayer(torch.mean, dim=-1).eval()",
@@ -139,13 +137,17 @@ _BRAIN = Package(
             read="StatLayer: torch.mean over time",
         ),
     ),
-    bare=("braindecode", "braindecode.models", "braindecode.modules", "braindecode.functional"),
+    bare=("braindecode", "braindecode.models", "braindecode.modules"),
     stand_ins=(
+        "pandas",
+        "h5py",
+        "torchaudio",
         "mne",
         "torchinfo",
         "docstring_inheritance",
         "linear_attention_transformer",
         "skorch",
+        "sklearn",
         "huggingface_hub",
     ),
 )
@@ -160,10 +162,10 @@ _NAM = Package(
             "import copy\n"
             "layers = dict(condition_size=1, kernel_size=3, activation='Tanh', gated=False)\n"
             "config = dict(layers_configs=[\n"
-            f"    dict(layers, input_size=1, channels={channels}, head_size={channels // 2},\n"
-            "         dilations=[1, 2, 4, 8, 16, 32], head_bias=False),\n"
-            f"    dict(layers, input_size={channels}, channels={channels // 2}, head_size=1,\n"
-            "         dilations=[1, 2, 4, 8], head_bias=True),\n"
+            f"    dict(layers, input_size=1, channels={channels},\n"
+            f"         dilations=[1, 2, 4, 8, 16, 32], head=dict(out_channels={channels // 2}, kernel_size=1, bias=False)),\n"
+            f"    dict(layers, input_size={channels}, channels={channels // 2},\n"
+            "         dilations=[1, 2, 4, 8], head=dict(out_channels=1, kernel_size=1, bias=True)),\n"
             "], head_scale=0.02)\n"
             "model = WaveNet.init_from_config(config).eval()._net",
             "torch.randn(1, 1, 1200)",
@@ -184,7 +186,7 @@ _NAM = Package(
             "from nam.models.conv_net import ConvNet\n"
             "model = ConvNet.init_from_config(dict(channels=8, dilations=[1, 2, 4, 8], batchnorm=True,\n"
             "                                      activation='Tanh')).eval()._net",
-            "torch.randn(1, 1, 400)",
+            "torch.randn(1, 400)",
             read="conv_net.py: dilated convolutions without padding, batch norm",
         ),
         Model(

@@ -1,5 +1,7 @@
 """Speech: SpeechBrain, Silero VAD, pyannote, SpeechTokenizer."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 
 __all__ = ["PACKAGES"]
@@ -17,14 +19,14 @@ _SB_BARE = (
     "speechbrain.dataio",
     "speechbrain.processing",
 )
-_SB_SETUP = "import speechbrain\n"
+_SB_SETUP = "import speechbrain.nnet.containers\n"
 _CONFORMER = (
     "from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule\n"
     "from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig\n"
 )
 _SPEECHBRAIN = Package(
     "speechbrain",
-    ("speechbrain==1.1.2", "hyperpyyaml==1.2.3"),
+    ("speechbrain==1.1.2", "hyperpyyaml==1.2.3", "tqdm==4.70.1"),
     (
         Model(
             "TDNN block of SpeechBrain (ECAPA)",

@@ -1,5 +1,7 @@
 """Codecs and vocoders of transformers."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 
 __all__ = ["PACKAGE", "REQUIREMENTS", "STAND_INS"]
@@ -32,7 +34,7 @@ _VIBE = (
     "from transformers import VibeVoiceAcousticTokenizerConfig, VibeVoiceAcousticTokenizerModel\n"
     "config = VibeVoiceAcousticTokenizerConfig(num_filters=8, depths=(1, 1, 1, 1, 1, 1, 2))\n"
 )
-_VITS = "from transformers import VitsConfig, VitsModel\nvits = VitsModel(VitsConfig(num_hidden_layers=1)).eval()\n"
+_VITS = "from transformers import VitsConfig, VitsModel\nvits = VitsModel(VitsConfig(num_hidden_layers=1, upsample_initial_channel=64)).eval()\n"
 
 _CODECS = (
     Model(
@@ -50,7 +52,7 @@ _CODECS = (
     Model(
         "EnCodec 32 kHz (MusicGen), encoder",
         _ENCODEC
-        + "config = EncodecConfig(use_causal_conv=False, upsampling_ratios=[8, 5, 4, 4], num_filters=16)\n"
+        + "config = EncodecConfig(use_causal_conv=False, upsampling_ratios=[8, 5, 4, 4], num_filters=8)\n"
         + "model = EncodecModel(config).eval().encoder",
         "torch.randn(1, 1, 12800)",
         read="EncodecConv1d pads on both sides, by amounts that the length alone decides",
@@ -58,7 +60,7 @@ _CODECS = (
     Model(
         "EnCodec 32 kHz (MusicGen), decoder",
         _ENCODEC
-        + "config = EncodecConfig(use_causal_conv=False, upsampling_ratios=[8, 5, 4, 4], num_filters=16)\n"
+        + "config = EncodecConfig(use_causal_conv=False, upsampling_ratios=[8, 5, 4, 4], num_filters=8)\n"
         + "model = EncodecModel(config).eval().decoder",
         "torch.randn(1, 128, 24)",
         read="EncodecConvTranspose1d crops on both sides",
@@ -80,31 +82,31 @@ _CODECS = (
     ),
     Model(
         "Mimi, encoder",
-        _MIMI + "model = MimiModel(MimiConfig()).eval().encoder",
+        _MIMI + "model = MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().encoder",
         "torch.randn(1, 1, 19200)",
         read="MimiEncoderModel: causal convolutions, causal attention to 250 frames, a strided convolution",
     ),
     Model(
         "Mimi, decoder",
-        _MIMI + "model = MimiModel(MimiConfig()).eval().decoder",
+        _MIMI + "model = MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().decoder",
         "torch.randn(1, 512, 10)",
         read="MimiDecoderModel: the same in reverse",
     ),
     Model(
         "Mimi, SEANet encoder",
-        _MIMI + "model = MimiModel(MimiConfig()).eval().encoder.encoder_seanet",
+        _MIMI + "model = MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().encoder.encoder_seanet",
         "torch.randn(1, 1, 9600)",
         read="MimiConv1d: the right padding is a function of the length",
     ),
     Model(
         "Mimi, SEANet decoder",
-        _MIMI + "model = MimiModel(MimiConfig()).eval().decoder.decoder_seanet",
+        _MIMI + "model = MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().decoder.decoder_seanet",
         "torch.randn(1, 512, 20)",
         read="MimiConvTranspose1d crops on the right",
     ),
     Model(
         "Mimi, transformer",
-        _MIMI + "model = MimiModel(MimiConfig()).eval().encoder.encoder_transformer",
+        _MIMI + "model = MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().encoder.encoder_transformer",
         "torch.randn(1, 40, 512)",
         time_dim=1,
         read="create_sliding_window_causal_mask; rotary positions, whose tables are in float32",
@@ -120,38 +122,38 @@ _CODECS = (
         + "        self.quantizer = quantizer\n\n"
         + "    def forward(self, x):\n"
         + "        return self.quantizer.encode(x, 8).transpose(0, 1)\n\n"
-        + "model = Codes(MimiModel(MimiConfig()).eval().quantizer).eval()",
+        + "model = Codes(MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().quantizer).eval()",
         "torch.randn(1, 512, 12)",
         read="MimiSplitResidualVectorQuantizer.encode: the nearest entry, frame by frame",
     ),
     Model(
         "Pocket TTS, tokenizer's encoder",
-        _POCKET + "model = PocketTTSAudioTokenizerModel(PocketTTSAudioTokenizerConfig(num_filters=16)).eval().encoder",
+        _POCKET + "model = PocketTTSAudioTokenizerModel(PocketTTSAudioTokenizerConfig(num_filters=8)).eval().encoder",
         "torch.randn(1, 1, 19200)",
         read="PocketTTSAudioTokenizerEncoderModel, of Mimi's kind",
     ),
     Model(
         "Pocket TTS, tokenizer's decoder",
-        _POCKET + "model = PocketTTSAudioTokenizerModel(PocketTTSAudioTokenizerConfig(num_filters=16)).eval().decoder",
+        _POCKET + "model = PocketTTSAudioTokenizerModel(PocketTTSAudioTokenizerConfig(num_filters=8)).eval().decoder",
         "torch.randn(1, 32, 10)",
         read="PocketTTSAudioTokenizerDecoderModel, of Mimi's kind",
     ),
     Model(
         "DAC, encoder",
-        _DAC + "model = DacModel(DacConfig(encoder_hidden_size=16)).eval().encoder",
+        _DAC + "model = DacModel(DacConfig(encoder_hidden_size=8)).eval().encoder",
         "torch.randn(1, 1, 10240)",
         read="DacEncoder: convolutions with fixed padding",
     ),
     Model(
         "DAC, decoder",
-        _DAC + "model = DacModel(DacConfig(encoder_hidden_size=16, decoder_hidden_size=256)).eval().decoder",
-        "torch.randn(1, 256, 24)",
+        _DAC + "model = DacModel(DacConfig(encoder_hidden_size=8, decoder_hidden_size=64)).eval().decoder",
+        "torch.randn(1, 128, 24)",
         read="DacDecoder; DacResidualUnit crops its shortcut by half of the difference, which is none",
     ),
     Model(
         "DAC, quantizer",
-        _DAC + "model = DacModel(DacConfig(encoder_hidden_size=16)).eval().quantizer",
-        "torch.randn(1, 256, 24)",
+        _DAC + "model = DacModel(DacConfig(encoder_hidden_size=8)).eval().quantizer",
+        "torch.randn(1, 128, 24)",
         forbidden="losses, means over the whole signal, are among the outputs",
         read="DacVectorQuantize: F.mse_loss; all other outputs are frame by frame",
     ),
@@ -191,16 +193,16 @@ _VOCODERS = (
     Model(
         "HiFi-GAN of SpeechT5",
         "from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig\n"
-        "model = SpeechT5HifiGan(SpeechT5HifiGanConfig()).eval()",
-        "torch.randn(1, 40, 80)",
+        "model = SpeechT5HifiGan(SpeechT5HifiGanConfig(upsample_initial_channel=64)).eval()",
+        "torch.randn(1, 24, 80)",
         time_dim=1,
         read="SpeechT5HifiGan: transposed convolutions, sums of residual blocks",
     ),
     Model(
         "HiFi-GAN of FastSpeech2Conformer",
         "from transformers import FastSpeech2ConformerHifiGan, FastSpeech2ConformerHifiGanConfig\n"
-        "model = FastSpeech2ConformerHifiGan(FastSpeech2ConformerHifiGanConfig()).eval()",
-        "torch.randn(1, 40, 80)",
+        "model = FastSpeech2ConformerHifiGan(FastSpeech2ConformerHifiGanConfig(upsample_initial_channel=64)).eval()",
+        "torch.randn(1, 24, 80)",
         time_dim=1,
         read="FastSpeech2ConformerHifiGan, the same",
     ),
@@ -208,7 +210,7 @@ _VOCODERS = (
         "HiFi-GAN of SeamlessM4T v2",
         "from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2HifiGan\n"
         "from transformers import SeamlessM4Tv2Config\n"
-        "model = SeamlessM4Tv2HifiGan(SeamlessM4Tv2Config(upsample_initial_channel=128)).eval()",
+        "model = SeamlessM4Tv2HifiGan(SeamlessM4Tv2Config(upsample_initial_channel=64)).eval()",
         "torch.randn(1, 1792, 20)",
         read="SeamlessM4Tv2HifiGan: convolutions and transposed ones",
     ),

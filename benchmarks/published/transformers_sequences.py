@@ -1,5 +1,7 @@
 """Recurrent and windowed sequence models of transformers, on embedded tokens."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 from .transformers_audio import REQUIREMENTS, STAND_INS
 

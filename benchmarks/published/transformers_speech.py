@@ -1,5 +1,7 @@
 """Encoders of speech of transformers."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 from .transformers_audio import REQUIREMENTS, STAND_INS
 
@@ -7,7 +9,7 @@ __all__ = ["PACKAGE"]
 
 _W2V = "from transformers import Wav2Vec2Config, Wav2Vec2Model\n"
 _SMALL = "hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128"
-_LAYER = "feat_extract_norm='layer', do_stable_layer_norm=True, conv_bias=True"
+_LAYER = "conv_dim=[32] * 7, feat_extract_norm='layer', do_stable_layer_norm=True, conv_bias=True"
 _BERT = (
     "from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel\n"
     "config = Wav2Vec2BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,\n"
@@ -44,7 +46,7 @@ _GROUP = "group norm over time in the first layer"
 _MODELS = (
     Model(
         "Wav2Vec2 base, feature encoder",
-        _W2V + "model = Wav2Vec2Model(Wav2Vec2Config(num_hidden_layers=1)).eval().feature_extractor",
+        _W2V + "model = Wav2Vec2Model(Wav2Vec2Config(num_hidden_layers=1, conv_dim=[32] * 7)).eval().feature_extractor",
         "torch.randn(1, 8000)",
         forbidden=_GROUP,
         read="Wav2Vec2GroupNormConvLayer: nn.GroupNorm(num_groups=channels) on [B, C, T]",
@@ -57,7 +59,8 @@ _MODELS = (
     ),
     Model(
         "Wav2Vec2, positions by convolution",
-        _W2V + "model = Wav2Vec2Model(Wav2Vec2Config(num_hidden_layers=1)).eval().encoder.pos_conv_embed",
+        _W2V
+        + "model = Wav2Vec2Model(Wav2Vec2Config(num_hidden_layers=1, conv_dim=[32] * 7)).eval().encoder.pos_conv_embed",
         "torch.randn(1, 200, 768)",
         time_dim=1,
         read="Wav2Vec2PositionalConvEmbedding: 128 taps, weight norm, one sample cut off",

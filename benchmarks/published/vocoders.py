@@ -1,5 +1,7 @@
 """Vocoders: Vocos, BigVGAN, the HiFi-GANs of Matcha-TTS and Coqui, MelGAN, Parallel WaveGAN, UnivNet."""
 
+# ruff: noqa: E501  (statements are those that the page shows)
+
 from .listing import Model, Package
 
 __all__ = ["PACKAGES"]
@@ -12,7 +14,7 @@ _VOCOS = Package(
     (
         Model(
             "Vocos, backbone",
-            "from vocos.models import VocosBackbone\nmodel = VocosBackbone(100, 128, 384, 4).eval()",
+            "from vocos.models import VocosBackbone\nmodel = VocosBackbone(100, 64, 128, 2).eval()",
             "torch.randn(1, 100, 40)",
             read="models.py, VocosBackbone: convolutions, layer norms over channels; gives [B, T, C]",
         ),
@@ -24,15 +26,15 @@ _VOCOS = Package(
         ),
         Model(
             "Vocos, head, padding 'same'",
-            "from vocos.heads import ISTFTHead\nmodel = ISTFTHead(128, 1024, 256, padding='same').eval()",
-            "torch.randn(1, 24, 128)",
+            "from vocos.heads import ISTFTHead\nmodel = ISTFTHead(64, 256, 64, padding='same').eval()",
+            "torch.randn(1, 24, 64)",
             time_dim=1,
             read="spectral_ops.py, ISTFT: overlap-add by fold, divided by an envelope of the length alone; an assert on it",
         ),
         Model(
             "Vocos, head, padding 'center'",
-            "from vocos.heads import ISTFTHead\nmodel = ISTFTHead(128, 1024, 256, padding='center').eval()",
-            "torch.randn(1, 24, 128)",
+            "from vocos.heads import ISTFTHead\nmodel = ISTFTHead(64, 256, 64, padding='center').eval()",
+            "torch.randn(1, 24, 64)",
             time_dim=1,
             read="spectral_ops.py, ISTFT: torch.istft",
         ),
@@ -41,7 +43,7 @@ _VOCOS = Package(
             "import torch\n"
             "from vocos.heads import ISTFTHead\n"
             "from vocos.models import VocosBackbone\n"
-            "model = torch.nn.Sequential(VocosBackbone(100, 128, 384, 4), ISTFTHead(128, 1024, 256, 'same')).eval()",
+            "model = torch.nn.Sequential(VocosBackbone(100, 64, 128, 2), ISTFTHead(64, 256, 64, 'same')).eval()",
             "torch.randn(1, 100, 40)",
             read="pretrained.py, Vocos.decode: backbone, then head",
         ),
@@ -49,8 +51,8 @@ _VOCOS = Package(
             "Vocos, MDCT head",
             "import scipy.signal\n"
             "scipy.signal.cosine = scipy.signal.windows.cosine\n"
-            "from vocos.heads import IMDCTSymExpHead\nmodel = IMDCTSymExpHead(128, 512, padding='same').eval()",
-            "torch.randn(1, 24, 128)",
+            "from vocos.heads import IMDCTSymExpHead\nmodel = IMDCTSymExpHead(64, 256, padding='same').eval()",
+            "torch.randn(1, 24, 64)",
             time_dim=1,
             read="spectral_ops.py, IMDCT: a transform per frame, overlap-add by fold",
         ),
@@ -104,7 +106,7 @@ _MATCHA = Package(
             "from matcha.hifigan.config import v1\n"
             "from matcha.hifigan.env import AttrDict\n"
             "from matcha.hifigan.models import Generator\n"
-            "model = Generator(AttrDict({**v1, 'upsample_initial_channel': 128})).eval()",
+            "model = Generator(AttrDict({**v1, 'upsample_initial_channel': 64})).eval()",
             "torch.randn(1, 80, 30)",
             read="hifigan/models.py, Generator",
         ),

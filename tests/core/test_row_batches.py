@@ -160,6 +160,7 @@ ALIKE = {
 }
 
 
+@pytest.mark.sample(every=2, rest=99)
 @pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("name", ALIKE)
 @torch.no_grad()

@@ -177,34 +177,6 @@ class TimeFirst(Spectral):
         return super().forward(x).permute(0, 3, 1, 2)
 
 
-class Begun(nn.Module):
-    """Begins from a state that is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gru = nn.GRU(2, 3, batch_first=True)
-
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        return self.gru(x.transpose(1, 2), h)[0].transpose(1, 2)
-
-
-def test_a_static_input_is_refused_by_name() -> None:
-    stream = pts.create_stream(Begun(), example=(normal(2, 2, 40).float(), torch.zeros(1, 2, 3)), time_dim=(2, None))
-    with pytest.raises(pts.UnsupportedModuleError, match="the static input 'h'; .*a constant of that module"):
-        pts.compile(stream, 4)
-
-
-def test_several_signals_are_refused_where_they_are_compiled() -> None:
-    x = normal(2, 2, 40)
-    for stream in (
-        pts.create_stream(Several().double(), example=x),
-        pts.create_stream(Several().double(), example=(x, x), time_dim=(-1, -1)),
-        captured(TimeFirst(), 2, 5, 40),
-    ):
-        with pytest.raises(pts.UnsupportedModuleError, match="several_signals: .*one signal .B, C, T. is expected"):
-            pts.compile(stream, 4)
-
-
 # ---------------------------------------------------------------------- dtypes
 
 

@@ -133,3 +133,8 @@ def test_refused(code: str) -> None:
     stream = pts.create_stream(model.double(), example=example, time_dim=time_dim)
     with pytest.raises(pts.UnsupportedModuleError, match=f"^{code}: .*in a static step: "):
         pts.StaticStream(stream, 4)
+
+
+def test_a_compiled_step_takes_one_signal(spoken: Tuple[Voice, Any]) -> None:
+    with pytest.raises(pts.UnsupportedModuleError, match="^several_signals: .*the static input 'speaker'; use StaticS"):
+        pts.compile(spoken[1], 4)

@@ -148,8 +148,8 @@ ATTENDS: dict[str, tuple[Callable[..., Tensor], Places]] = {
     "a longer period": (ruled, band),
     "a longer period, every other": (ruled, lambda i, j: band(i, j) & ((i - j) % 2 == 0)),
     "folded": (folded, chunk),
-    "biases of the first keys": (biased, sinks),
     "T5, the first keys": (t5, sinks),
+    "biases of the first keys": (biased, sinks),
 }
 
 

@@ -252,7 +252,7 @@ def _sizes(stream: pts.BaseStream) -> Dict[str, Any]:
     return {name: (value.shape, value.dtype, value.nbytes) for name, value in stream.get_state().items()}
 
 
-@pytest.mark.sample(rest=12)
+@pytest.mark.sample(rest=99)
 @every
 def test_the_state_after_many_chunks(name: str) -> None:
     block, _, stream = made(name, torch.float32)

@@ -127,6 +127,7 @@ def made_both_ways(monkeypatch, net, **arguments):
     return once, made(net, **arguments), all(found)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("name", CASES)
 def test_operations_alone_are_taken_apart(name, monkeypatch):
     model, one_trace = CASES[name]

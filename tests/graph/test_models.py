@@ -158,6 +158,7 @@ def saved_and_loaded(state):
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.optimized
 @pytest.mark.sample(
     "deepspeech2",
     long=(

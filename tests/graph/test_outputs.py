@@ -159,10 +159,10 @@ REFUSED = {
     "no number": ({"select": "hidden_states.9"}, "invalid_select: .*'hidden_states' is a tuple of 4"),
     "no selection": ({"select": 1.5}, "invalid_select: "),
     "nothing": ({"select": lambda y: ()}, "no_output: "),
-    "no module": ({"taps": ["layers.7.conv"]}, "invalid_taps: .*it has layers.0.conv, layers.1.conv"),
-    "no list": ({"taps": "layers.0"}, "invalid_taps: "),
-    "one module twice": ({"taps": ["layers.0", "layers.0"]}, "invalid_taps: .*two are one module"),
-    "not called": ({"taps": ["layers"]}, "invalid_taps: the module 'layers' is not called"),
+    "no module": ({"taps": ["layers.7.conv"]}, "unknown_taps: .*it has layers.0.conv, layers.1.conv"),
+    "no list": ({"taps": "layers.0"}, "unknown_taps: "),
+    "one module twice": ({"taps": ["layers.0", "layers.0"]}, "unknown_taps: .*two are one module"),
+    "not called": ({"taps": ["layers"]}, "unknown_taps: the module 'layers' is not called"),
 }
 
 
@@ -184,7 +184,7 @@ def test_called_twice() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(self.layer(x.unsqueeze(-1)))
 
-    with pytest.raises(pts.StreamInputError, match="^invalid_taps: .*called more than once"):
+    with pytest.raises(pts.StreamInputError, match="^unknown_taps: .*called more than once"):
         created(Twice(), taps=["layer"])
 
 

@@ -16,7 +16,7 @@ from torchstreamer.testing import Chunking, split_signal
 from torchstreamer.testing.strategies import chunkings
 
 # Each example costs a capture.
-EXAMPLES = {"dev": 10, "ci": 20, "thorough": 1000}[os.environ.get("HYPOTHESIS_PROFILE", "dev")]
+EXAMPLES = {"ci": 12, "thorough": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 8)
 TOLERANCE = 1e-9
 
 # torch says so once a process, which as an error would look like a signal that is too short.

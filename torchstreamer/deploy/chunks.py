@@ -14,7 +14,7 @@ from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
 from .exported_file import possible_row
 
-__all__ = ["check_call", "check_state", "check_step", "check_stream", "input_channels"]
+__all__ = ["check_call", "check_one_signal", "check_state", "check_step", "check_stream", "input_channels"]
 
 # The most channels that are tried, where a stream does not say how many it takes.
 _CHANNELS = 8192
@@ -37,12 +37,10 @@ def check_stream(stream: object) -> None:
             ).within(stream)
 
 
-def check_step(stream: BaseStream, chunk: int, batch: int, several: bool = False) -> Tuple[int, int]:
-    """Chunk and batch as integers; refuse what is no stream, or none of one signal unless ``several`` may come, a chunk
-    size at which the state does not repeat its shape, and no rows."""
+def check_step(stream: BaseStream, chunk: int, batch: int) -> Tuple[int, int]:
+    """Chunk and batch as integers; refuse what is no stream, a chunk size at which the state does not repeat its shape,
+    and no rows."""
     check_stream(stream)
-    if isinstance(stream, PortedGraphStream) and not several:
-        raise _several_signals(stream)
     size = as_index(chunk)
     if size is None or size < 1 or size % stream.hop:
         below = max(size or 0, 0) // stream.hop * stream.hop
@@ -57,24 +55,20 @@ def check_step(stream: BaseStream, chunk: int, batch: int, several: bool = False
     return size, rows
 
 
-def _several_signals(stream: PortedGraphStream) -> UnsupportedModuleError:
+def check_one_signal(stream: BaseStream) -> None:
+    """Refuse a model with several inputs or outputs, or other layouts."""
+    if not isinstance(stream, PortedGraphStream):
+        return
     inputs: Any = stream.ports
     static = [repr(port.name) for port in inputs if port.static]
     has = f"the static input {' and '.join(static)}" if static else "other inputs, outputs or layouts"
-    remedy = (
-        "use pts.StaticStream or pts.export, or wrap the model in a module that lays its inputs side by side in the "
-        "channels, time last"
-    )
-    if static:
-        remedy += (
-            "; a static input becomes a constant of that module, the same for all rows, or channels that repeat it"
-        )
-    return UnsupportedModuleError(
+    raise UnsupportedModuleError(
         "several_signals",
         stream,
-        "in a compiled step: one signal [B, C, T] is expected in, and one with rows first and time last out; "
-        f"this model has {has}",
-        remedy,
+        "in a compiled step: one signal [B, C, T] is expected in, and one with rows first and time last out; this "
+        f"model has {has}",
+        "use StaticStream, which takes them; or wrap the model in a module that lays its inputs side by side in the "
+        "channels, time last",
     )
 
 

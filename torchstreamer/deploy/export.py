@@ -167,8 +167,8 @@ def export(
     Raises:
         UnsupportedModuleError: a layer has no static form
         ValueError: the suffix is none of these, ``chunk`` is missing or does not fit, an argument is of no use for this
-            suffix, ``metadata`` is not what JSON holds, ``sampling_fs`` is no whole number, or the weights are too
-            large for an ``.onnx`` file
+            suffix, ``metadata`` is not what JSON holds, ``sampling_fs`` is no whole number, or an ``.onnx`` file would
+            hold complex numbers, or weights that are too large for it
         FileNotFoundError: the folder is missing
         ModuleNotFoundError: a package is missing that writes ``.onnx`` files
 
@@ -259,8 +259,20 @@ def _save_step(
         telling.begin("compiling the step with AOTInductor" + (" and trying kernels out" if autotune else ""))
         _save_package(program, str(place), about, kernels)
     else:
+        _refuse_complex(program)
         telling.begin("writing the step as ONNX")
         _save_onnx(program, str(place), about, names_of(json.loads(about)), step.names)
+
+
+def _refuse_complex(program: Any) -> None:
+    # Inside of the step they are taken apart; what comes in, goes out or is kept cannot be.
+    places = [*program.graph.find_nodes(op="placeholder"), *program.graph.output_node().args[0]]
+    if any(isinstance(node.meta.get("val"), Tensor) and node.meta["val"].is_complex() for node in places):
+        raise ValueError(
+            "complex_values: a chunk, an output or a state of complex numbers came; real ones were expected, as .onnx "
+            "files hold no others; take real and imaginary parts as channels (return_complex=False, "
+            "complex_input=False), or write .pt or .pt2"
+        )
 
 
 def _work(step: nn.Module) -> int:

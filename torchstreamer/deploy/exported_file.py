@@ -159,6 +159,23 @@ def sampling_rate(about: Dict[str, Any]) -> Optional[int]:
     return rate
 
 
+def told(about: Dict[str, Any]) -> Dict[str, Any]:
+    """What a file tells of the stream in it: ``past``, samples or ``"unbounded"``, ``streams`` by kind, ``parameters``.
+
+    Raises:
+        ValueError: it tells something else
+    """
+    found = about.get("told", {})
+    if not isinstance(found, dict):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    streams, past = found.get("streams", {}), found.get("past")
+    counts = isinstance(streams, dict) and all(map(_whole, streams.values()))
+    number = type(past) is int or past is None or past == "unbounded"
+    if not counts or not number or not _whole(found.get("parameters", 0)):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    return found
+
+
 def signals_of(geometry: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
     """The inputs and the outputs of a program, as lists.
 
@@ -182,23 +199,6 @@ def names_of(geometry: Dict[str, Any]) -> Tuple[List[str], List[str]]:
     each = range(len(results))
     given = [*(f"y.{i}" for i in each), *(f"start.{i}" for i in each), *(f"stop.{i}" for i in each)]
     return [*(f"x.{i}" for i in range(len(inputs))), "lengths", "first", "last"], given
-
-
-def told(about: Dict[str, Any]) -> Dict[str, Any]:
-    """What a file tells of the stream in it: ``past``, samples or ``"unbounded"``, ``streams`` by kind, ``parameters``.
-
-    Raises:
-        ValueError: it tells something else
-    """
-    found = about.get("told", {})
-    if not isinstance(found, dict):
-        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
-    streams, past = found.get("streams", {}), found.get("past")
-    counts = isinstance(streams, dict) and all(map(_whole, streams.values()))
-    number = type(past) is int or past is None or past == "unbounded"
-    if not counts or not number or not _whole(found.get("parameters", 0)):
-        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
-    return found
 
 
 def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequence[str]) -> None:

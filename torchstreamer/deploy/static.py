@@ -106,7 +106,7 @@ class StaticStream(nn.Module):
         columns: Optional[int] = None,
     ) -> None:
         super().__init__()
-        chunk, batch = check_step(stream, chunk, batch, several=True)
+        chunk, batch = check_step(stream, chunk, batch)
         anchor = stream.anchor()
         device = anchor.device if anchor is not None else torch.device(device or "cpu")
         dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype

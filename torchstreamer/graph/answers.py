@@ -28,7 +28,7 @@ class Answer:
         names: of its leaves, in order
 
     Raises:
-        StreamInputError: ``invalid_taps``
+        StreamInputError: ``unknown_taps``
     """
 
     def __init__(self, net: nn.Module, select: Optional[Select] = None, taps: Sequence[str] = ()) -> None:
@@ -79,7 +79,7 @@ class Answer:
             silent = [path for path in self.taps if path not in tapped]
             if silent:
                 raise StreamInputError(
-                    f"invalid_taps: the module '{silent[0]}' is not called on this example; modules whose forward runs "
+                    f"unknown_taps: the module '{silent[0]}' is not called on this example; modules whose forward runs "
                     "were expected; leave it out"
                 )
             chosen = (chosen, {path: opened(tapped[path]) for path in self.taps})
@@ -105,20 +105,20 @@ class Answer:
 def _modules(net: nn.Module, taps: Sequence[str]) -> Dict[str, nn.Module]:
     if isinstance(taps, str) or not all(isinstance(path, str) for path in taps):
         raise StreamInputError(
-            f"invalid_taps: taps={taps!r} came; a list of paths of modules, as in named_modules(), was expected; pass "
+            f"unknown_taps: taps={taps!r} came; a list of paths of modules, as in named_modules(), was expected; pass "
             "one, such as ['encoder.layers.3']"
         )
     modules = dict(net.named_modules(remove_duplicate=False))
     for path in taps:
         if path not in modules:
             raise StreamInputError(
-                f"invalid_taps: {path!r} came, and the model has no module of that path; one of named_modules() was "
+                f"unknown_taps: {path!r} came, and the model has no module of that path; one of named_modules() was "
                 f"expected; {_like(path, list(modules))}"
             )
     found = {path: modules[path] for path in taps}
     if len(set(map(id, found.values()))) < len(taps):
         raise StreamInputError(
-            f"invalid_taps: {list(taps)} came, of which two are one module; different modules were expected; tap it "
+            f"unknown_taps: {list(taps)} came, of which two are one module; different modules were expected; tap it "
             "once"
         )
     return found
@@ -136,7 +136,7 @@ def _recording(forward: Any, path: str, tapped: Dict[str, Any]) -> Any:
         y = forward(*args, **kwargs)
         if path in tapped:
             raise StreamInputError(
-                f"invalid_taps: the module '{path}' is called more than once, so it has several outputs; one that is "
+                f"unknown_taps: the module '{path}' is called more than once, so it has several outputs; one that is "
                 "called once was expected; tap a module around its calls"
             )
         tapped[path] = y

@@ -17,11 +17,13 @@ from ..layers.unknown_module import refuse_opaque
 from . import (  # noqa: F401  (they register themselves)
     rules_attention,
     rules_chance,
+    rules_index,
     rules_interpolation,
     rules_inverse,
     rules_length,
     rules_memory,
     rules_padding,
+    rules_patches,
     rules_position,
     rules_recurrent,
     rules_relation,

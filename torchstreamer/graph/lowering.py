@@ -414,12 +414,13 @@ class Lowering:
                 recipe = self.positions.ranked(node, recipe, streamed, lifted)
             else:
                 recipe = self.positions.shifted(node, recipe, streamed)
-        if len({value.mixed for value in streamed if value.merged}) > 1:
+        merged = [value for value in streamed if value.merged]
+        if len({(value.mixed, value.folds) for value in merged}) > 1:
             raise self.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows and time in one order")
         clock = reference.clock
         meta = node.meta["val"]
         if isinstance(meta, (list, tuple)):
-            group = Group(node, recipe, clock, level)
+            group = Group(node, recipe, clock, level, merged[0] if merged else None)
             require_samplewise(self, node, recipe, streamed, [m for m in meta if isinstance(m, Tensor)])
             self.alignment.recorded.append(group)
             return group
@@ -436,8 +437,7 @@ class Lowering:
         else:
             require_samplewise(self, node, recipe, streamed, [meta])
         value.fresh = pointwise
-        value.mixed = value.merged and any(each.mixed for each in streamed)
-        return self.record(value)
+        return self.record(value.held_as(merged[0]) if merged else value)
 
     def _has_rows_in_front(self, node: fx.Node) -> bool:
         meta = node.meta["val"]
@@ -458,7 +458,7 @@ class Lowering:
         value = self.value(node, node.meta["val"], source.clock, source.level, recipe)
         if value is None:
             raise self.refuse(node, "time_mixing", *reason_for(operation_name(source.node)))
-        return self.record(value)
+        return self.record(value if source.like is None else value.held_as(source.like))
 
     def static(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Static:
         """A tensor without a time axis, computed by an operation."""

@@ -29,6 +29,7 @@ from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
 from .inlined import line_up, ported_shapes, takes
 from .inverse_calls import WholeInverses, define_inverses
+from .patch_calls import patches_of_all_time
 from .recurrent_calls import WholeRecurrences, define_recurrences
 from .several import PortedGraphStream
 
@@ -132,6 +133,10 @@ def _pool_shape(
 class _SymbolicPools(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
+        if func is F.unfold:
+            patches = patches_of_all_time(*args, **named)
+            if patches is not None:
+                return patches
         if func in _POOLS and not named.get("return_indices"):
             if func in _CEIL_POOLS:
                 bound = _CEIL_POOLS[func](*args, **named)

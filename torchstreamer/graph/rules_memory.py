@@ -1,7 +1,7 @@
 """Rules for operations whose meaning depends on how a tensor lies in memory: casts of memory, and strided views.
 
-A chunk lies in memory otherwise than the whole signal does, so these get a copy that lies as the model's tensor does,
-or are done in another way.
+A chunk lies in memory otherwise than the whole signal does, so these get a copy that lies as the tensor of the model
+does, or are done in another way.
 """
 
 from typing import Any, Dict, List, Optional, Tuple

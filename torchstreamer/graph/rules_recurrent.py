@@ -169,9 +169,9 @@ def _row_by_row(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Va
     args = (operation_name(node), x, states, a["weights"], a["layers"], a["bidirectional"], a["batch_first"])
     level = max(value.level for value in (x, *states))
     y = low.value(node, node.meta["val"][0], x.clock, level, Replay(outputs_of_rows, args))
-    assert y is not None and (y.time, y.rows, y.merged) == (x.time, x.rows, x.merged)
-    y.fresh, y.mixed = True, x.mixed
-    return low.record(y)
+    assert y is not None and (y.time, y.rows) == (x.time, x.rows)
+    y.fresh = True
+    return low.record(y.held_as(x))
 
 
 def _state_of_rows(low: Lowering, node: fx.Node, x: Value, state: Any) -> Value:
@@ -179,7 +179,7 @@ def _state_of_rows(low: Lowering, node: fx.Node, x: Value, state: Any) -> Value:
     value = low.positions.bind(state, x) if isinstance(state, Spread) else state
     if not isinstance(value, Value) or value.lifted or (value.time, value.rows) != (1, None):
         raise low.refuse(node, "initial_state", *_PER_SAMPLE)
-    if (value.merged, value.mixed) != (x.merged, x.mixed):
+    if (value.merged, value.mixed, value.folds) != (x.merged, x.mixed, x.folds):
         raise low.refuse(node, "initial_state", *_PER_SAMPLE)
     return value
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from torch import fx
 
+from .folds import folded
 from .lowering import Lowering, rule
 from .ops.rates import MergeTimeStream
 from .ops.windows import SplitTimeStream
@@ -32,23 +33,24 @@ def view(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     y = low.value(node, meta, x.clock, x.level)
     if y is None:
         raise low.refuse(node, "time_mixing", *_PARTS)
-    n = low.lengths[-1]
-    if x.merged or y.merged:
-        return _merged_rows(low, node, x, y, n)
-    old, new = _products(low, x, n), _products(low, y, n)
-    if x.rows is not None and y.rows is not None and _front(low, x, x.rows, n) != _front(low, y, y.rows, n):
+    if x.rows is not None and y.rows is not None and _rows_moved(low, x, y):
         raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
-    if old[0] == new[0] and low.same_length(x.length, y.length):
+    whole = folded(low, x, y)
+    if whole is not None and not _is_longer(x, whole):
         sizes: List[Any] = []
         for axis, item in enumerate(y.shape):
             if axis == y.time:
-                sizes.append(-1 if y.rows is None or y.time > 0 else Span(x))
+                sizes.append(-1 if whole.merged or x.merged or y.rows is None or y.time > 0 else Span(x))
             elif axis == y.rows:
                 sizes.append(Rows(y.inner))
             else:
                 sizes.append(int(item))
-        y.recipe = Replay("reshape", (x, sizes))
-        return low.record(y)
+        whole.recipe = Replay("reshape", (x, sizes))
+        return low.record(whole)
+    if whole is None and (x.merged or y.merged):
+        raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
+    n = low.lengths[-1]
+    old, new = _products(low, x, n), _products(low, y, n)
     factor = _factor(low, y, x)
     if old[0] != new[0] or factor is None or (x.rows is not None and x.rows > x.time):
         raise low.refuse(node, "time_mixing", *_PARTS)
@@ -69,36 +71,17 @@ def _lifted_view(low: Lowering, node: fx.Node, x: Value, meta: Any) -> Value:
     return low.record(low.positions.value(node, meta, x.clock, x.level, Replay("reshape", (x, [Rows(1), *shape]))))
 
 
-def _merged_rows(low: Lowering, node: fx.Node, x: Value, y: Value, n: int) -> Value:
-    # [B, T, …] -> [B·T, …] and back, or [T, B, …] -> [T·B, …]: rows and time are neighbours, with nothing but axes of 1
-    # between.
-    for value in (x, y):
-        if not value.merged:
-            after = value.rows is not None and value.time == value.rows - 1
-            y.mixed = x.mixed if x.merged else after
-            if not (after if y.mixed else _are_neighbours(value)):
-                raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
-    if x.merged and y.merged:
-        y.mixed = x.mixed
-    ends = [_after(low, value, n) for value in (x, y)]
-    if ends[0] != ends[1] or not low.same_length(x.length, y.length):
-        raise low.refuse(node, "time_mixing", *_PARTS)
-    size = [-1 if axis == y.time else Rows(y.inner) if axis == y.rows else item for axis, item in enumerate(y.shape)]
-    y.mixed = y.mixed and y.merged
-    y.recipe = Replay("reshape", (x, size))
-    return low.record(y)
+def _rows_moved(low: Lowering, x: Value, y: Value) -> bool:
+    n = low.lengths[-1]
+    assert x.rows is not None and y.rows is not None
+    return not x.merged and _front(low, x, x.rows, n) != _front(low, y, y.rows, n)
 
 
-def _are_neighbours(value: Value) -> bool:
-    if value.rows is None or value.rows >= value.time or value.inner != 1:
+def _is_longer(x: Value, y: Value) -> bool:
+    """Whether a view is better taken for a signal of more samples, as entries after time have gone into it."""
+    if x.merged or not y.merged or y.folds[:2] != (1, 1) or y.folds[2] == 1:
         return False
-    return all(size == 1 for size in value.shape[value.rows + 1 : value.time])
-
-
-def _after(low: Lowering, value: Value, n: int) -> int:
-    """Entries of the axes after time and rows, for each row."""
-    sizes = [low.sizes.at(size, n, 7) for size in value.shape]
-    return value.inner * math.prod(sizes[max(value.time, -1 if value.rows is None else value.rows) + 1 :])
+    return x.rows is None or (x.rows < x.time and y.rows is not None and y.rows < y.time)
 
 
 def _products(low: Lowering, value: Value, n: int) -> List[int]:

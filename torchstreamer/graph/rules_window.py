@@ -19,14 +19,14 @@ from .refusals import operation_name
 from .rules_length import settle
 from .values import EndSamples, Replay, Static, Value
 
-__all__: List[str] = []
+__all__ = ["numbers", "padded"]
 
 
 def _number(value: Any) -> int:
-    return _numbers(value, 1)[0]
+    return numbers(value, 1)[0]
 
 
-def _numbers(value: Any, count: int) -> List[int]:
+def numbers(value: Any, count: int) -> List[int]:
     found = [int(item) for item in value] if isinstance(value, (list, tuple)) else [int(value)]
     return found * count if len(found) == 1 else found
 
@@ -87,10 +87,10 @@ def _conv_padding(padding: Any, kernels: Sequence[int], dilations: Sequence[int]
         if padding == "valid":
             return [(0, 0)] * len(kernels)
         return [same_padding(k, d) for k, d in zip(kernels, dilations, strict=True)]
-    return [(p, p) for p in _numbers(padding, len(kernels))]
+    return [(p, p) for p in numbers(padding, len(kernels))]
 
 
-def _padded(low: Lowering, node: fx.Node, x: Value, left: int, right: int, value: float = 0.0) -> Value:
+def padded(low: Lowering, node: fx.Node, x: Value, left: int, right: int, value: float = 0.0) -> Value:
     """A value with constants around it, along time; not an operation of the model's own."""
     if left == right == 0:
         return x
@@ -107,12 +107,12 @@ def conv_over_axes(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) ->
     _require_static(low, node, a["weight"], a["bias"])
     kernels = list(low.weights.tensor(a["weight"]).shape[2:])
     axes = len(kernels)
-    strides, dilations = _numbers(a["stride"], axes), _numbers(a["dilation"], axes)
+    strides, dilations = numbers(a["stride"], axes), numbers(a["dilation"], axes)
     padding = _conv_padding(a["padding"], kernels, dilations)
     axis = x.time - (len(x.shape) - axes)
     if axes == 3 and kernels[axis] == strides[axis] == 1 and padding[axis] == (0, 0):
         return NotImplemented  # every sample alone
-    x = _padded(low, node, x, *padding[axis])
+    x = padded(low, node, x, *padding[axis])
     inner = [0 if i == axis else before for i, (before, _) in enumerate(padding)]
     others = [pair for i, pair in enumerate(padding) if i != axis]
     if any(before != after for before, after in others):  # an even kernel with padding='same'
@@ -149,8 +149,8 @@ def conv_transpose_over_axes(low: Lowering, node: fx.Node, x: Value, a: Dict[str
     _require_static(low, node, a["weight"], a["bias"])
     kernels = list(low.weights.tensor(a["weight"]).shape[2:])
     axes = len(kernels)
-    strides, dilations = _numbers(a["stride"], axes), _numbers(a["dilation"], axes)
-    paddings, extras = _numbers(a["padding"], axes), _numbers(a["output_padding"], axes)
+    strides, dilations = numbers(a["stride"], axes), numbers(a["dilation"], axes)
+    paddings, extras = numbers(a["padding"], axes), numbers(a["output_padding"], axes)
     axis = x.time - (len(x.shape) - axes)
     inner, inner_extra = list(paddings), list(extras)
     inner[axis] = inner_extra[axis] = 0
@@ -203,12 +203,12 @@ def pool_over_axes(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) ->
     name = operation_name(node)
     axes = len(a["kernel_size"]) if name == "ceil_pool" else int(name[-2])
     axis = x.time - (len(x.shape) - axes)
-    kernels = _numbers(a["kernel_size"], axes)
-    strides = _numbers(a["stride"], axes) if a["stride"] else kernels
-    paddings = _numbers(a["padding"], axes)
+    kernels = numbers(a["kernel_size"], axes)
+    strides = numbers(a["stride"], axes) if a["stride"] else kernels
+    paddings = numbers(a["padding"], axes)
     ceil = bool(a["ceil_mode"])
     largest = bool(a.get("largest", name.startswith("max")))
-    dilations = _numbers(a["dilation"], axes) if largest else [1] * axes
+    dilations = numbers(a["dilation"], axes) if largest else [1] * axes
     kernel, stride, padding, dilation = [
         [none if i == axis else own for i, own in enumerate(numbers)]
         for numbers, none in ((kernels, 1), (strides, 1), (paddings, 0), (dilations, 1))
@@ -246,7 +246,7 @@ def diff(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     elif isinstance(before, Static) and not before.given and not before.weights:
         tensor = low.weights.tensor(before)
         if bool((tensor == tensor.flatten()[0]).all()):
-            x = _padded(low, node, x, tensor.shape[x.time], 0, float(tensor.flatten()[0]))
+            x = padded(low, node, x, tensor.shape[x.time], 0, float(tensor.flatten()[0]))
             before = None
     if before is not None or a["append"] is not None:
         raise low.refuse(node, "time_mixing", "it puts other tensors before or after the signal", "use F.pad first")
@@ -261,24 +261,10 @@ def stft(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     return _windowed(low, node, x, recipe, a["n_fft"], a["hop_length"] or a["n_fft"] // 4)
 
 
-@rule("im2col", last=1)
-def im2col(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
-    kernels, strides = _numbers(a["kernel_size"], 2), _numbers(a["stride"], 2)
-    dilations, paddings = _numbers(a["dilation"], 2), _numbers(a["padding"], 2)
-    fields = [spanned(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)]
-    if window_count(int(x.shape[-2]) + 2 * paddings[0], fields[0], strides[0]) != 1:
-        raise low.refuse(
-            node, "time_mixing", "it lays patches of several heights one after the other in time", "use Tensor.unfold"
-        )
-    x = _padded(low, node, x, paddings[1], paddings[1])
-    args = (x, kernels, dilations, [paddings[0], 0], strides)
-    return _windowed(low, node, x, Replay(node.target, args), fields[1], strides[1])
-
-
 @rule("col2im", last=1)
 def col2im(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
-    kernels, strides = _numbers(a["kernel_size"], 2), _numbers(a["stride"], 2)
-    dilations, paddings = _numbers(a["dilation"], 2), _numbers(a["padding"], 2)
+    kernels, strides = numbers(a["kernel_size"], 2), numbers(a["stride"], 2)
+    dilations, paddings = numbers(a["dilation"], 2), numbers(a["padding"], 2)
     fields = [spanned(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)]
     result = _result(low, node)
     axis = result.time - (len(result.shape) - 2)  # of height and width, the one that is time

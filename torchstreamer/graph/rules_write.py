@@ -186,8 +186,16 @@ class _Write:
             return None
         if from_start == right == 0:
             return found
-        moved = low.derived(self.node, found, Pad1dStream(from_start, right - from_start), self.length)
-        return self._resized(moved)
+        return self._resized(self._shifted(found, from_start, right - from_start))
+
+    def _shifted(self, x: Value, left: int, right: int, value: float = 0.0) -> Value:
+        # Padded or cropped; signals that are shorter than what is cropped give as many samples as others.
+        low, node, grown = self.low, self.node, Lengthened(x.length, left + right)
+        if left < 0 < right:
+            more = low.derived(node, x, Pad1dStream(0, right, "constant", value), Lengthened(x.length, right))
+            return low.derived(node, more, CropStream(-left, 0, 0), grown)
+        shortest = 1 if left > 0 > right and left + right >= 0 else None
+        return low.derived(node, x, Pad1dStream(left, right, "constant", value, shortest), grown)
 
     def _resized(self, y: Value) -> Value:
         shape = tuple(self.size if axis == y.time else size for axis, size in enumerate(y.shape))
@@ -267,11 +275,11 @@ class _Write:
         number, last = (0, count) if count is not None else (1, right)
         target = torch.ops.aten.zeros_like.default if number == 0 else torch.ops.aten.ones_like.default
         x = low.step(node, at, Replay(target, (at,)))
-        before = Lengthened(self.length, -last)
-        x = low.derived(node, x, CropStream(0, last, held(low, x, 0, last, before)), before)
         if count is not None:
-            x = low.derived(node, x, Pad1dStream(0, last - right, "constant", 1.0), Lengthened(self.length, -right))
-        return low.derived(node, x, Pad1dStream(0, right), self.length) if right > 0 else x
+            x = low.derived(node, x, Pad1dStream(0, last - right, "constant", 1.0), Lengthened(x.length, last - right))
+        if right > 0:
+            x = low.derived(node, x, Pad1dStream(0, right), Lengthened(x.length, right))
+        return low.derived(node, x, CropStream(last, 0, 0), self.length)
 
     def _shaped(self, mask: Value, whole: Value) -> Value:
         after = len(whole.shape) - 1 - whole.time

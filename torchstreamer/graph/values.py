@@ -108,7 +108,8 @@ class Value:
         fresh: whether it shares memory with nothing else
         lifted: whether the tensor has an axis of rows in front that the model's value does not have
         merged: whether its time axis holds the samples of all rows, row after row, or
-        mixed: sample after sample
+        mixed: sample after sample. It may also hold entries of other axes, then it is called merged, too:
+        folds: of these in front of time and rows, between them, and after both
     """
 
     node: fx.Node
@@ -125,6 +126,7 @@ class Value:
     lifted: bool = False
     merged: bool = False
     mixed: bool = False
+    folds: Tuple[int, int, int] = (1, 1, 1)
 
     def others(self) -> List[int]:
         """Sizes of the axes that are neither time nor rows."""
@@ -133,6 +135,11 @@ class Value:
     def like(self, **changes: Any) -> "Value":
         """A value laid out as this one, but for what is given; nothing computes it yet."""
         return replace(self, **{"recipe": None, "fresh": False, **changes})
+
+    def held_as(self, other: "Value") -> "Value":
+        """The value, whose axis of time holds what that of another does."""
+        self.merged, self.mixed, self.folds = other.merged, other.mixed, other.folds
+        return self
 
     def layout(self) -> Layout:
         """Where rows and time stand in it."""
@@ -195,12 +202,13 @@ class EndSamples:
 
 @dataclass(eq=False)
 class Group:
-    """Several tensors that one operation gives."""
+    """Several tensors that one operation gives; ``like`` is one that it takes."""
 
     node: fx.Node
     recipe: Replay
     clock: Optional[Clock]
     level: int
+    like: Optional[Value] = None
 
 
 @dataclass(eq=False)
