@@ -112,14 +112,14 @@ def several(static: StaticStream, stream: PortedGraphStream) -> Dict[str, Any]:
     ]
     count = iter(range(len(results)))
     places = [next(count) if slot >= 0 else None for slot in stream.outputs]
-    return {"inputs": inputs, "results": results, "structure": told(stream.structure.spec, iter(places))}
+    return {"inputs": inputs, "results": results, "structure": laid_out(stream.structure.spec, iter(places))}
 
 
-def told(structure: TreeSpec, places: Iterator[Optional[int]]) -> Any:
+def laid_out(structure: TreeSpec, places: Iterator[Optional[int]]) -> Any:
     """A structure of outputs as JSON holds it; what is neither tuple nor list is told by its names."""
     if structure.is_leaf():
         return next(places)
-    parts = [told(child, places) for child in structure.children()]
+    parts = [laid_out(child, places) for child in structure.children()]
     names = [] if structure.type in (tuple, list) else keys_of(structure)
     if names:
         return {"dict": dict(zip(names, parts, strict=True))}

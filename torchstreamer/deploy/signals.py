@@ -121,7 +121,7 @@ def sources_of(stream: PortedGraphStream, chunk: int, batch: int) -> List[Source
                 "shared_by_rows" if shared else "fixed_batch",
                 stream,
                 f"in a static step: its input '{port.name}' has no axis of rows, which are of different age here",
-                "give the model an example with an axis of rows, or use pts.compile(stream, chunk=…)",
+                "give the model an example with an axis of rows, or use the stream itself",
             )
         shape = list(port.shape)
         shape[port.rows] = batch
