@@ -65,14 +65,14 @@ def _used(pid: int) -> tuple[float, int]:
         return 0.0, 0
 
 
-def run(package: Package, model: Model) -> dict[str, Any]:
+def run(package: Package, model: Model, quick: bool) -> dict[str, Any]:
     """Try a model in a process of its own, a copy of this one that has loaded torch already, under a watchdog."""
     told = FOLDERS / "told.json"
     told.unlink(missing_ok=True)
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        _work(package, model, told)
+        _work(package, model, told, quick)
     begin, over = time.monotonic(), ""
     while not over:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -94,15 +94,17 @@ def run(package: Package, model: Model) -> dict[str, Any]:
     return json.loads(told.read_text())
 
 
-def try_package(package: Package, models: list[Model], count: int) -> None:
+def try_package(package: Package, models: list[Model], count: int, quick: bool) -> None:
     """Load a package, try its models one after the other; the process ends here."""
     os.chdir(FOLDERS)
     sys.path.remove(str(HERE))
     trial.load(package, models, FOLDERS / package.name)
     for model in models:
-        result = run(package, model)
+        result = run(package, model, quick)
         results = json.loads(RESULTS.read_text())
         name = f"{package.name}: {model.name}"
+        if quick:
+            result["quick"] = True
         results[name] = {"mark": fingerprint(package, model), "forbidden": model.forbidden, **result}
         save(results)
         seconds, told = result.get("creation_s", 0), result.get("reason", "")
@@ -110,14 +112,14 @@ def try_package(package: Package, models: list[Model], count: int) -> None:
     os._exit(0)
 
 
-def _work(package: Package, model: Model, told: Path) -> None:
+def _work(package: Package, model: Model, told: Path, quick: bool) -> None:
     # What the process of one model does; it never comes back.
     code = 1
     try:
         log = os.open(FOLDERS / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        told.write_text(json.dumps(trial.try_model(package, model)))
+        told.write_text(json.dumps(trial.try_model(package, model, quick)))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -146,6 +148,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of packages or models, or parts of them")
     parser.add_argument("--again", action="store_true", help="also those whose result is known")
     parser.add_argument("--failed", action="store_true", help="also those that are not exact and should be")
+    parser.add_argument("--quick", action="store_true", help="two lengths, one chunking, no scripts and static rows")
     parser.add_argument("--page", action="store_true", help="write the page alone")
     args = parser.parse_args()
     results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -161,6 +164,7 @@ def main() -> None:
             continue
         known = results.get(name)
         fine = known is not None and known["mark"] == fingerprint(package, model) and not args.again
+        fine = fine and (args.quick or not known.get("quick"))
         if known is not None and args.failed and known["result"] != "exact" and not model.forbidden:
             fine = False
         if not fine:
@@ -176,7 +180,7 @@ def main() -> None:
         # The package is loaded once, in a process of its own, of which that of each model is a copy.
         child = os.fork()
         if child == 0:
-            try_package(package, models, len(listed))
+            try_package(package, models, len(listed), args.quick)
         os.waitpid(child, 0)
     results = json.loads(RESULTS.read_text())
     print(walls(results))

@@ -297,12 +297,14 @@ _AUDIOSEAL = Package(
     stand_ins=("omegaconf",),
 )
 
-# `scipy.signal.kaiser` was moved since; the name alone is given back.
+# `scipy.signal.kaiser` was moved since, and arrays of one value are no numbers any more.
 _RAVE_SETUP = (
     "import scipy.signal\n"
     "scipy.signal.kaiser = scipy.signal.windows.kaiser\n"
     "import cached_conv as cc\n"
     "from rave import blocks, pqmf\n"
+    "fmin = pqmf.fmin\n"
+    "pqmf.fmin = lambda loss, start: fmin(lambda at: loss(float(at[0])), start)\n"
 )
 _RAVE = Package(
     "acids-rave",
@@ -344,8 +346,8 @@ _RAVE = Package(
         ),
         Model(
             "RAVE, generator",
-            "model = blocks.GeneratorV2(16, 16, [4, 4, 4, 2], 16, 3,\n"
-            "                           [[1, 3, 9], [1, 3, 9], [1, 3, 9], [1, 3]], keep_dim=False).eval()",
+            "model = blocks.GeneratorV2(16, [4, 4, 4, 2], 16, 3, [[1, 3, 9], [1, 3, 9], [1, 3, 9], [1, 3]],\n"
+            "                           data_size=16).eval()",
             "torch.randn(1, 16, 32)",
             read="blocks.py, GeneratorV2: transposed convolutions and residual dilated units",
         ),

@@ -54,7 +54,7 @@ def _plain(reason: str) -> str:
 
 def _section(name: str, models: list[tuple[Package, Model]], results: dict[str, dict[str, Any]]) -> list[str]:
     requirement = next(iter(models))[0].requirements[0]
-    lines = [f"## {name}", "", f"`pip install {requirement}`", ""]
+    lines = [f"## {name}", "", f"`{requirement}` of PyPI", ""]
     head = "model|verdict|result|creation, s|hop|latency|state, bytes|script|static rows|export|reason".split("|")
     lines += [f"| {' | '.join(head)} |", "|---|---|---|--:|--:|--:|--:|---|---|---|---|"]
     for package, model in models:

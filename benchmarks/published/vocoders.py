@@ -71,7 +71,7 @@ _BIGVGAN_SETUP = (
 )
 _BIGVGAN = Package(
     "bigvgan",
-    ("bigvgan==2.4.1",),
+    ("bigvgan==2.4.1", "tqdm==4.70.1"),
     (
         Model(
             "BigVGAN v2",
