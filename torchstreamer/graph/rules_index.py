@@ -95,9 +95,9 @@ def index_add(low: Lowering, node: fx.Node, target: Any, a: Dict[str, Any]) -> A
     axis = a["dim"] % len(source.shape)
     if found is None or not _is_zero(target) or axis != source.time or axis < len(source.shape) - 1 or a["alpha"] != 1:
         raise _refused(low, node)
-    steps = torch.unique(found.offsets.flatten().diff())
+    steps = set(found.offsets.flatten().diff().tolist())
     first, count = int(found.offsets.min()), found.offsets.numel()
-    gap = int(steps[0]) if len(steps) else 1
+    gap = next(iter(steps), 1)
     if len(steps) > 1 or gap < 1 or first < 0 or found.step < 1 or (source.rows is not None and source.rows > axis):
         raise _refused(low, node)
     frames = _frames(low, node, source, found, count)

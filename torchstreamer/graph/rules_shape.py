@@ -252,3 +252,22 @@ def pixel_unshuffle(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -
     ]
     whole.recipe = Replay("reshape", (z, size))
     return low.record(whole)
+
+
+@rule("split", "split_with_sizes", "chunk", takes=Spread)
+def parts_of_constant(low: Lowering, node: fx.Node, x: Spread, a: Dict[str, Any]) -> Any:
+    # A number repeated for all samples, as an initial state of zeros, cut along another axis than time.
+    recipe, axis = x.recipe, a["dim"] % len(x.shape)
+    name = getattr(recipe.target, "_opname", "") if recipe is not None else ""
+    if name not in ("zeros", "ones", "full") or axis == x.time:
+        raise low.refuse(node, "position", *REASONS["arange"])
+    assert recipe is not None
+    value = recipe.args[1] if name == "full" else float(name == "ones")
+    parts: List[Any] = [None] * len(node.meta["val"])
+    for user in node.users:
+        at = int(user.args[1])  # type: ignore[arg-type]
+        meta = user.meta["val"]
+        size = [None if i == x.time else low.resolve(item) for i, item in enumerate(meta.shape)]
+        made = Replay(torch.ops.aten.full.default, (size, value), {"dtype": meta.dtype})
+        parts[at] = Spread(user, tuple(meta.shape), meta.dtype, x.time, x.length, made)
+    return parts
