@@ -32,8 +32,8 @@ def unsure_rounding(graph: fx.Graph, sizes: Sizes) -> Optional[fx.Node]:
             continue
         if isinstance(value, torch.SymFloat):
             sure[node] = sizes.root not in sizes.symbols(value) or _is_sure(node, sizes, sure)
-        elif node.target in _ROUNDINGS and node.args[0] in sure and not sure[node.args[0]]:  # type: ignore[index]
-            return node  # type: ignore[no-any-return]
+        elif node.target in _ROUNDINGS and node.args[0] in sure and not sure[node.args[0]]:
+            return node
     return None
 
 
