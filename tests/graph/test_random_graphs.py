@@ -124,7 +124,7 @@ def test_graphs(model: RandomGraph, data: st.DataObject) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("kind", ["numbers", "checks"])
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_graphs_of_a_kind(kind: str) -> None:
     @settings(max_examples=200, deadline=None)
     @given(model=graphs(max_steps=6, kind=KINDS[kind]), data=st.data())
