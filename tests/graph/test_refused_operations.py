@@ -176,7 +176,7 @@ REFUSED = {
     "functional dropout": (case(lambda m, x: F.dropout(x)), "dropout'", "random numbers", "eval"),
     "branch on the length": (case(odd), "", "for other lengths", "length_multiple="),
     "branch on long lengths": (case(long), "", "for other lengths", "without a branch"),
-    "branch on values": (case(value_branch), "", "a branch by values", "torch.where"),
+    "branch on values": (case(value_branch), "", "a branch", "torch.where"),
     "size from values": (case(value_size), "", "", "sizes independent|register a handler|MaxPool1d"),
     "nonzero": (case(by_places), "'nonzero'", "values|data", ""),
     "circular padding": (

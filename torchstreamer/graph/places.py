@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = ["Place", "fixing_refused", "loop_over", "place_of", "statement_at", "steps_of"]
+__all__ = ["Place", "fixing_refused", "loop_over", "place_of", "statement_at", "steps_of", "steps_to"]
 
 _OTHERS = tuple(os.path.dirname(os.path.dirname(file)) + os.sep for file in (__file__,)) + (
     os.path.dirname(torch.__file__) + os.sep,
@@ -66,6 +66,15 @@ def place_of(steps: List[Step], net: nn.Module) -> Place:
         if os.path.exists(name) and not name.startswith(_OTHERS):
             file, line = name, number
     return Place(path, module, file, line)
+
+
+def steps_to(frame: Optional[FrameType]) -> List[Step]:
+    """The frames that lead to one."""
+    found: List[Step] = []
+    while frame is not None:
+        found.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return found[::-1]
 
 
 def steps_of(traceback: Optional[TracebackType]) -> List[Step]:

@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModuleError
+from .places import place_of, steps_to
 
 __all__ = ["ValueChecks", "undecided_conditions", "user_frame"]
 
@@ -77,12 +78,16 @@ class ValueChecks(TorchFunctionMode):
         """
         answer = self.answer(frame)
         if answer is None:
-            raise UnsupportedModuleError(
+            place = place_of(steps_to(frame), self.net)
+            error = UnsupportedModuleError(
                 "data_dependent",
-                self.net,
+                place.module,
                 f"it takes a branch that depends on values (at {_line(frame)})",
-                "compute both sides and choose with torch.where, or register a handler for the module that does this",
+                "compute both sides and choose with torch.where, or register a handler for "
+                f"{type(place.module).__name__}",
             )
+            error.path = place.path
+            raise error
         return answer
 
 
