@@ -5,7 +5,7 @@ python benchmarks/recurrent.py --kinds LSTM --sizes 256   # one of them; the oth
 python benchmarks/recurrent.py --quick                    # fewer rounds, short tails, prints only
 
 "bare step" is the compiled program without the checks of the call; "in silence" comes after as many samples of zeros as
-single steps are measured.
+single steps are measured. RTNeural, in C++, stands beside them where rtneural.py finds its source.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from report import write_between_markers
+from rtneural import RTNeural
 from tables import described, ends, markdown, ratio
 from timing import interleave, machine, tail
 from torch import Tensor, nn
@@ -98,6 +99,15 @@ def measured(
         times = interleave(runs, rounds, span_s)
         times["whole sequence"] = [s / WHOLE_LENGTH for s in times["whole sequence"]]
         tails = {name: tail(run, count) for name, run in runs.items() if name != "whole sequence"}
+        try:
+            with RTNeural(net, x := torch.randn(1, size, 50)) as peer:
+                whole = net(x.permute(2, 0, 1))[0].permute(1, 2, 0)
+                torch.testing.assert_close(peer.outputs(), whole, rtol=1e-4, atol=1e-5)
+                calls = max(1, round(span_s / peer.seconds(1000)))
+                times["RTNeural"] = [peer.seconds(calls) for _ in range(rounds)]
+                tails["RTNeural"] = peer.tail(count)
+        except ImportError as error:
+            print(f"without RTNeural: {error}")
     return {
         "kind": kind,
         "size": size,

@@ -7,7 +7,7 @@ take long, ``-m examples`` the examples, and ``-m long`` the great counts, which
 import os
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Optional
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 torch.set_warn_always(True)
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-for name, examples in (("dev", 25), ("ci", 60), ("thorough", 2000)):
+for name, examples in (("few", 8), ("dev", 25), ("ci", 30), ("thorough", 2000)):
     settings.register_profile(
         name,
         max_examples=examples,
@@ -31,6 +31,11 @@ for name, examples in (("dev", 25), ("ci", 60), ("thorough", 2000)):
         suppress_health_check=_SLOW,
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+# Rooms whose scripts run without TorchScript's optimizer, but those of tests with the mark `optimized`; scripts of all
+# layers, containers and files run with it.
+_SCRIPTS_AS_THEY_ARE = frozenset(["graph"])
 
 # Files whose tests are quick, and touch every room.
 _QUICK = """
@@ -49,6 +54,19 @@ testing/test_chunkings.py
 """
 
 
+def pytest_ignore_collect(collection_path: Path, config: Any) -> Optional[bool]:
+    """Do not even import a file that has no test of the mark that is asked for: importing all takes ten seconds."""
+    words = {"quick": [], "slow": ["slow", "sample("], "long": ["long", "sample("], "examples": ["examples"]}
+    mark = config.option.markexpr
+    if mark not in words or not collection_path.name.startswith("test_"):
+        return None
+    if mark == "quick":
+        name = collection_path.relative_to(Path(__file__).parent).as_posix()
+        return None if name in _QUICK.split() else True
+    text = collection_path.read_text(encoding="utf-8")
+    return None if any(word in text for word in words[mark]) else True
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: List[Any]) -> None:
     """Give each test the mark by which ``-m`` takes it."""
@@ -61,6 +79,15 @@ def pytest_collection_modifyitems(items: List[Any]) -> None:
         taken = any(item.get_closest_marker(name) for name in ("slow", "long", "examples"))
         if not taken and item.path.relative_to(root).as_posix() in quick:
             item.add_marker("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: Any) -> Any:
+    """Leave TorchScript's optimizer out where other things are tried: it takes far longer than the scripts."""
+    room = item.path.relative_to(Path(__file__).parent).parts[0]
+    optimized = _THOROUGH or room not in _SCRIPTS_AS_THEY_ARE or item.get_closest_marker("optimized") is not None
+    with torch.jit.optimized_execution(optimized):
+        return (yield)
 
 
 def _by_default(item: Any, sample: pytest.Mark) -> bool:

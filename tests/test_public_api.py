@@ -126,6 +126,7 @@ PUBLIC = {
     "load_state",
     "patch_module",
     "register_streamer",
+    "replace_modules",
     "save_state",
     "stack_states",
     "stream_files",

@@ -212,6 +212,7 @@ class RingResBlockStream(pts.BaseStream):
 pts.register_streamer(RingResBlock, lambda net: RingResBlockStream(net))
 
 
+@pytest.mark.sample(every=3, rest=99)
 @pytest.mark.parametrize("script", [False, True], ids=["eager", "scripted"])
 @pytest.mark.parametrize("size", [1, 2, 10, 40])
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 2), (4, 1), (1, 1)])

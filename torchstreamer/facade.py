@@ -61,6 +61,7 @@ from .layers.normalization import BatchNorm1dStream, LayerNorm1d, RMSNorm1d
 from .layers.padding import Pad1dStream, without_padding
 from .layers.pooling import Pool1dStream
 from .layers.recurrent import RecurrentStream
+from .layers.replacing import replace_modules
 from .layers.rnn import GRUStream, LSTMStream, RNNStream
 from .layers.rnn_weights import Recurrent1d
 from .layers.upsampling import UpsampleStream
@@ -174,6 +175,7 @@ __all__ = [
     "load_state",
     "patch_module",
     "register_streamer",
+    "replace_modules",
     "save_state",
     "stack_states",
     "stream_files",

@@ -1,6 +1,6 @@
 """The one table: which module of torch.nn becomes which stream, and what becomes of the others."""
 
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Dict, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from .containers.parallel import Parallel1d, Parallel1dStream
 from .containers.residual import Residual1d, Residual1dStream
 from .containers.sequential import Sequential1dStream
 from .core.context import Context
+from .core.example import Select
 from .core.frozen import is_twin
 from .core.registry import (
     base_with_handler,
@@ -234,11 +235,14 @@ def _captured(
     length_multiple: int,
     telling: Telling,
     context: Optional[Context] = None,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+    min_length: int = 1,
 ) -> BaseStream:
     # The exporter takes a while to import, and most streams need none of it.
     from .graph.creation import graph_stream
 
-    return graph_stream(net, example, time_dim, length_multiple, telling, context)
+    return graph_stream(net, example, time_dim, length_multiple, telling, context, select, taps, min_length)
 
 
 def _emformer(net: Emformer1d) -> BaseStream:
@@ -247,10 +251,17 @@ def _emformer(net: Emformer1d) -> BaseStream:
     return _captured(net, weight.new_zeros([1, net.input_dim, frames]), -1, 1, Telling())
 
 
-def _operations(net: nn.Module, example: Any, time_dim: Any, length_multiple: int) -> Any:
+def _operations(
+    net: nn.Module,
+    example: Any,
+    time_dim: Any,
+    length_multiple: int,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+) -> Any:
     from .graph.report import operation_reports
 
-    return operation_reports(net, example, time_dim, length_multiple)
+    return operation_reports(net, example, time_dim, length_multiple, select, taps)
 
 
 def register_handlers() -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-__all__ = ["BETA", "formula", "read"]
+__all__ = ["BETA", "formula", "off", "read", "stream_in"]
 
 BETA = 14.769656459379492
 
@@ -43,3 +43,15 @@ def formula(x, source, target, method="sinc_interp_hann", width=6, rolloff=0.99,
         window = np.i0(beta * np.sqrt(1 - (t / width) ** 2)) / np.i0(beta)
     weights = np.where(used, np.sinc(t) * window * b / down, 0.0)
     return x.double() @ torch.from_numpy(weights).T
+
+
+def stream_in(stream, x, *sizes):
+    pieces = x.split(list(sizes) if len(sizes) > 1 else sizes[0], -1)
+    found = [stream(piece) for piece in pieces] + [stream.flush()]
+    return torch.cat([piece for piece in found if piece is not None], -1)
+
+
+def off(y, expected):
+    """The greatest difference, by the scale of what is expected."""
+    assert y.shape == expected.shape
+    return float((y.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30))

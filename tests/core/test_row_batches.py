@@ -147,3 +147,56 @@ def test_a_row_that_nobody_wants_makes_no_step_fail(monkeypatch):
     pieces = rows.step([(i, x[:, 8:], False, True) for i, x in xs.items() if i != 3])
     for piece in pieces:
         torch.testing.assert_close(piece.output, net(xs[piece.id][None])[0][:, 4:], rtol=0, atol=1e-10)
+
+
+ALIKE = {
+    "causal attention": nn.Sequential(
+        pts.SelfAttention1d(nn.MultiheadAttention(2, 1, batch_first=True), pts.Context(9), sinks=2),
+        pts.Recurrent1d(nn.GRU(2, 3)),
+        nn.Conv1d(3, 2, 1),
+    ),
+    "chunks": pts.SelfAttention1d(nn.MultiheadAttention(2, 1, batch_first=True), pts.Context(9, chunk=4)),
+    "strided": nn.Sequential(nn.Conv1d(2, 4, 3, stride=2, padding=1), nn.Conv1d(4, 2, 2, stride=2)),
+}
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("name", ALIKE)
+@torch.no_grad()
+def test_a_signal_that_begins_takes_no_batch_of_its_own(name, large, monkeypatch):
+    monkeypatch.setattr(row_table, "_LARGE", 0 if large else 1 << 20)
+    net = ALIKE[name].double().eval()
+    rows, draw = pts.RowStream(net), random.Random(0)
+    whole, found = {}, {}
+    for step in range(30):
+        given = []
+        for i in range(16):
+            x = torch.randn(2, 2 * rows.stream.hop, dtype=torch.float64)
+            first = step == 0 or (draw.random() < 0.06 and len([entry for entry in given if entry[2]]) < 2)
+            given.append((i, x, first, False))
+        if step in (3, 6, 9):
+            before = states(rows)
+            with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="boom"):
+                broken.setattr(rows.stream, "step", fails_after(rows.stream.step))
+                rows.step(given)
+            assert_equal(states(rows), before)
+        calls = rows.calls
+        for i, x, first, _ in given:
+            whole[i] = x if first else torch.cat([whole[i], x], 1)
+            found[i] = [] if first else found[i]
+        for piece in rows.step(given):
+            found[piece.id] += [] if piece.output is None else [piece.output]
+        # After a failure nothing stands in the stream, so what is large is copied before anything joins it.
+        assert rows.calls - calls == 1 or (large and step < 14)
+    for piece in rows.step([(i, None, False, True) for i in whole]):
+        found[piece.id] += [] if piece.output is None else [piece.output]
+    compare(net, whole, {i: torch.cat(each, 1) for i, each in found.items() if each})
+    assert_empty(rows)
+
+
+def fails_after(step):
+    def fails(x, final):
+        step(x, final)
+        raise RuntimeError("boom")
+
+    return fails

@@ -10,7 +10,7 @@ from following import check_epoch, open_reused, open_stream, random_case, same
 from torchstreamer import StreamDataLoader, StreamDataset
 
 # In all: 1,000 epochs in the thorough profile, 60 in CI.
-EPOCHS = {"dev": 4, "ci": 10, "thorough": 167}[os.environ.get("HYPOTHESIS_PROFILE", "dev")]
+EPOCHS = {"ci": 6, "thorough": 167}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 4)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -68,6 +68,7 @@ def test_threads_read_the_same(workers, threads):
     check_epoch(list(StreamDataLoader(dataset, workers)), streams, 3, reread=True)
 
 
+@pytest.mark.sample(every=5, rest=99)
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["zeros", "data"])
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def cuts(n, chunk, seed):
     "residual-unfolded",
     "branches-winograd",
     "own handler-channels",
+    rest=3,
 )
 @pytest.mark.parametrize("form", ["rows", "unfolded", "winograd", "channels"])
 @pytest.mark.parametrize("name", NETS)

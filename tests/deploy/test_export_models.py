@@ -59,6 +59,7 @@ def in_a_fresh_process(path: Path, signals: List[Any], folder: Path) -> None:
     long=(
         "seanet-script",
         "seanet-onnx",
+        "wavenet-script",
     ),
 )
 @pytest.mark.parametrize(

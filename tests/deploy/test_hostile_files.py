@@ -294,9 +294,20 @@ def test_a_sampling_rate_is_checked(geometry: Any) -> None:
             exported_file.parse_geometry(json.dumps({**geometry, "sampling_fs": value}))
 
 
+def test_what_is_told_is_checked(geometry: Any) -> None:
+    given = geometry["told"]
+    assert set(given) == {"past", "streams", "parameters"}
+    wrong = [None, [], "x", *({**given, name: value} for name in given for value in (-1.5, "x", [1], {"a": -1}))]
+    for value in wrong:
+        with pytest.raises(ValueError, match="its geometry has 'told' as"):
+            exported_file.parse_geometry(json.dumps({**geometry, "told": value}))
+    older = {name: value for name, value in geometry.items() if name != "told"}
+    assert exported_file.parse_geometry(json.dumps(older)) == older
+
+
 @pytest.mark.parametrize("name", exported_file._EXPECTED)
 def test_every_entry_of_a_geometry_is_checked(geometry: Any, name: str) -> None:
-    assert set(exported_file._EXPECTED) == set(geometry)
+    assert {*exported_file._EXPECTED, "told"} == set(geometry)
     assert exported_file.parse_geometry(json.dumps(geometry)) == geometry
     wrong = [value for value in WRONG if not any(value is right or value == right for right in RIGHT.get(name, []))]
     for value in wrong:

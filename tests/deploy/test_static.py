@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is 
 # ---------------------------------------------------------------------- rows of any age
 
 
-@pytest.mark.sample("wavenet", "hifigan", "tcn", "demucs")
+@pytest.mark.sample("wavenet", "hifigan", "tcn", "demucs", rest=3)
 @pytest.mark.timeout(3600 if THOROUGH else 600)
 @pytest.mark.parametrize("entry", MODELS, ids=[entry.name for entry in MODELS])
 def test_models(entry: Any) -> None:
@@ -46,13 +46,15 @@ def test_models(entry: Any) -> None:
 
 MANY = [
     (small_net, torch.float32, (64,), 2000),
-    (Gated, torch.float64, (40, 24), 2000),
+    (Gated, torch.float64, (40, 24), 1000),
     (small_net, torch.float64, (40, 24), 300),
     (Gated, torch.float32, (64,), 300),
 ]
 
 
-@pytest.mark.sample("small_net-dtype2-batches2-300", "Gated-dtype3-batches3-300")
+@pytest.mark.sample(
+    "small_net-dtype2-batches2-300", "Gated-dtype3-batches3-300", long=("small_net-dtype0-batches0-2000",)
+)
 @pytest.mark.parametrize("make, dtype, batches, steps", MANY)
 def test_many_rows_for_many_steps(make: Any, dtype: torch.dtype, batches: Any, steps: int) -> None:
     torch.manual_seed(1)

@@ -171,7 +171,7 @@ def test_layers(name: str) -> None:
 
 
 @given(net=st.one_of(layer_nets(), networks()), turns=st.integers(1, 4), seed=st.integers(0, 1000))
-@settings(max_examples={"dev": 10, "ci": 60, "thorough": 2000}[PROFILE])
+@settings(max_examples={"ci": 24, "thorough": 2000}.get(PROFILE, 10))
 def test_random_networks(net: nn.Module, turns: int, seed: int) -> None:
     stream = pts.create_stream(net)
     try:
@@ -183,7 +183,7 @@ def test_random_networks(net: nn.Module, turns: int, seed: int) -> None:
 
 
 @given(model=graphs(), turns=st.integers(1, 3), seed=st.integers(0, 1000))
-@settings(max_examples={"dev": 5, "ci": 12, "thorough": 600}[PROFILE])
+@settings(max_examples={"ci": 8, "thorough": 600}.get(PROFILE, 5))
 def test_random_graphs(model: RandomGraph, turns: int, seed: int) -> None:
     example = model.signal(model.example_length, 2, seed=1)
     try:

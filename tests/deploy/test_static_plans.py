@@ -177,17 +177,6 @@ class TimeFirst(Spectral):
         return super().forward(x).permute(0, 3, 1, 2)
 
 
-def test_several_signals_are_refused() -> None:
-    x = normal(2, 2, 40)
-    for stream in (
-        pts.create_stream(Several().double(), example=x),
-        pts.create_stream(Several().double(), example=(x, x), time_dim=(-1, -1)),
-        captured(TimeFirst(), 2, 5, 40),
-    ):
-        with pytest.raises(pts.UnsupportedModuleError, match="several_signals: .*one signal .B, C, T. is expected"):
-            pts.StaticStream(stream, 4)
-
-
 # ---------------------------------------------------------------------- dtypes
 
 

@@ -202,12 +202,15 @@ def hop_after(value: Value, down: int) -> int:
 
 
 @st.composite
-def graphs(draw: Any, max_steps: int = 12, steps: Sequence[Any] = random_steps.STEPS) -> RandomGraph:
+def graphs(
+    draw: Any, max_steps: int = 12, steps: Sequence[Any] = random_steps.STEPS, kind: Sequence[Any] = ()
+) -> RandomGraph:
     """Random models ``[B, C, T] -> [B, C', T']`` that can be streamed.
 
     Args:
         max_steps: number of steps drawn at most; one that fits nowhere is left out
         steps: the steps to draw from
+        kind: steps of which every model holds one
 
     Returns:
         a strategy of models in eval mode, float64, that work at all lengths from ``model.shortest`` on which are
@@ -217,10 +220,20 @@ def graphs(draw: Any, max_steps: int = 12, steps: Sequence[Any] = random_steps.S
     builder = Builder(draw(st.integers(0, 2**31)), draw(st.sampled_from([2, 3, 4, 6])), multiple)
     # The arguments of a step come from a seed of its own, so that they stay when other steps are left out.
     step = st.tuples(st.sampled_from(steps), st.integers(0, 2**31))
-    for take, seed in draw(st.lists(step, min_size=min(5, max_steps), max_size=max_steps)):
+    taken = draw(st.lists(step, min_size=min(5, max_steps), max_size=max_steps))
+    if kind:
+        taken.insert(draw(st.integers(0, len(taken))), draw(st.tuples(st.sampled_from(kind), st.integers(0, 2**31))))
+    for take, seed in taken:
         builder.random.seed(builder.seed * 2**31 + seed)
         take(builder)
     builder.random.seed(builder.seed)
+    made = not kind
+    for _ in range(8):
+        count = len(builder.lines)
+        if not made:
+            builder.of(kind)(builder)
+            made = len(builder.lines) > count
+    assume(made)
     out = random_steps.joined_ends(builder)
     assume(builder.lines)
     whole = RandomGraph(

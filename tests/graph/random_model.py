@@ -8,12 +8,13 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 import torch.nn.functional as F
+import user_code
 from torch import Tensor, nn
 
 import torchstreamer as pts
 
 LONGEST = 240  # lengths at which statements are tried
-MODULES = {"torch": torch, "F": F, "nn": nn, "pts": pts}
+MODULES = {"torch": torch, "F": F, "nn": nn, "pts": pts, "math": math, "user_code": user_code}
 
 
 class RandomGraph(nn.Module):

@@ -22,6 +22,7 @@ from steps_length import (
     subpixel_up,
     unfold2d,
 )
+from steps_numbers import CHECKS, NUMBERS
 from steps_pointwise import (
     constant,
     embedding,
@@ -35,7 +36,9 @@ from steps_pointwise import (
     unary,
 )
 from steps_recurrent import dual_path, recurrence
+from steps_values import VALUES
 from steps_window import causal_conv, conv, conv2d, pool, pool2d, transposed, transposed2d
+from steps_writes import WRITES
 
 
 def joinable(g: Any, one: Any, other: Any) -> bool:
@@ -179,4 +182,11 @@ STEPS = [
     single_samples,
     *[recurrence, recurrence, dual_path],
     *[attention] * 2,
+    *NUMBERS[1:],
+    *CHECKS[2:],
+    *VALUES,
+    *WRITES,
 ]
+
+# Every graph of a kind holds one of its steps.
+KINDS = {"numbers": NUMBERS, "checks": CHECKS, "values": VALUES, "writes": WRITES}

@@ -75,9 +75,12 @@ def t5(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Te
     return F.scaled_dot_product_attention(q, k, v, bias.masked_fill(~seen, -math.inf))
 
 
+def alibi_of(like: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return -(i - j).abs() * torch.tensor([0.5, 0.25], dtype=like.dtype)[:, None, None]
+
+
 def alibi(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
-    slopes = torch.tensor([0.5, 0.25], dtype=q.dtype)[:, None, None]
-    return (q @ k.mT - (i - j).abs() * slopes + added(seen, q)).softmax(-1) @ v
+    return (q @ k.mT + alibi_of(q, i, j) + added(seen, q)).softmax(-1) @ v
 
 
 def einsum(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
@@ -105,6 +108,13 @@ def folded(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen
     one, two, three = (x.reshape(-1, x.shape[2], x.shape[3]) for x in (q, k, v))
     weights = torch.baddbmm(added(seen, q)[None], one, two.mT).softmax(-1)
     return torch.bmm(weights, three).view(q.shape)
+
+
+def biased(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
+    # Biases that go on changing with the distance, by operations of many kinds, one of them before the mask.
+    scores = alibi_of(q, i, j) + net.bias.weight[((i - j) // 6).clamp(0, 15)].permute(2, 0, 1) + q @ k.mT
+    scores = (scores + 0.3 * torch.ones(q.shape[2], q.shape[2], dtype=q.dtype).tril(-9)) * (1 / (1 + (i - j).abs()))
+    return (scores + (i - j - 5).clamp(min=0) / 9 + added(seen, q)).softmax(-1) @ v
 
 
 ATTENDS: dict[str, tuple[Callable[..., Tensor], Places]] = {
@@ -138,6 +148,8 @@ ATTENDS: dict[str, tuple[Callable[..., Tensor], Places]] = {
     "a longer period": (ruled, band),
     "a longer period, every other": (ruled, lambda i, j: band(i, j) & ((i - j) % 2 == 0)),
     "folded": (folded, chunk),
+    "T5, the first keys": (t5, sinks),
+    "biases of the first keys": (biased, sinks),
 }
 
 
@@ -297,6 +309,13 @@ def test_what_is_refused() -> None:
         with pytest.raises(pts.UnsupportedModuleError) as caught:
             pts.create_stream(Attention(attend, causal).eval(), example=torch.randn(1, 4, 30))
         assert caught.value.code == code, str(caught.value)
+
+    def stepped(net: Any, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, seen: Tensor) -> Tensor:
+        place = torch.arange(q.shape[2] // 4 + 1).repeat_interleave(4)[: q.shape[2]]
+        return (q @ k.mT + (place - place[:, None]) + added(seen, q)).softmax(-1) @ v
+
+    with pytest.raises(pts.UnsupportedModuleError, match="^attention_layout: .* 'repeat_interleave' needs the whole"):
+        pts.create_stream(Attention(stepped, sinks).eval(), example=x[:, :4])
 
 
 # ---------------------------------------------------------------------- contexts and tables that end
@@ -481,7 +500,7 @@ def test_compiled_and_in_rows_beyond_the_table() -> None:
 
 
 @pytest.mark.sample(every=2, rest=2)
-@pytest.mark.parametrize("name", ["ALiBi", "by hand", "T5", "retention"])
+@pytest.mark.parametrize("name", ["ALiBi", "by hand", "T5", "retention", "biases of the first keys"])
 def test_static_rows(name: str) -> None:
     torch.manual_seed(0)
     attend, seen = ATTENDS[name]

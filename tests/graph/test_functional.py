@@ -127,6 +127,7 @@ def made_both_ways(monkeypatch, net, **arguments):
     return once, made(net, **arguments), all(found)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("name", CASES)
 def test_operations_alone_are_taken_apart(name, monkeypatch):
     model, one_trace = CASES[name]
@@ -140,6 +141,7 @@ def test_operations_alone_are_taken_apart(name, monkeypatch):
     "hifigan",
     "tcn",
     "demucs",
+    rest=3,
     long=(
         "conv_tasnet_global",
         "demucs_normalized",

@@ -85,6 +85,7 @@ def stream_of(entry, model, rows=2):
     "tcn",
     rest=7,
     long=(
+        "wavenet",
         "demucs",
         "wave_unet",
         "unet_linear",
@@ -127,7 +128,8 @@ def test_in_its_own_layout(entry):
     stream, inputs = copy.deepcopy(pristine), inputs_of(entry)
     typical, step = entry.inputs()[0].shape[times_of(entry)[0]], entry.length_multiple
     axes = time_axes(model, inputs, typical, 24 * step)
-    for n in sorted({step, entry.shortest, entry.shortest + step, typical, typical + 3 * step}):
+    lengths = {step, entry.shortest, typical + 3 * step}
+    for n in sorted(lengths | {entry.shortest + step, typical} if THOROUGH else lengths):
         xs = whole(inputs, n, seed=n)
         expected = offline(model, xs)
         with torch.no_grad():
@@ -156,6 +158,7 @@ def saved_and_loaded(state):
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.optimized
 @pytest.mark.sample(
     "deepspeech2",
     long=(
@@ -163,6 +166,7 @@ def saved_and_loaded(state):
         "wave_unet_same",
         "wavenet_local",
         "wavenet_local_speaker",
+        "tcn_channels_last",
     ),
 )
 @named(PORTED + [entry for entry in STREAMED if entry.name in ("deepspeech2", "tcn_channels_last", "wave_unet_same")])
@@ -341,7 +345,7 @@ def test_refused(entry):
     assert "cumulative" in error.remedy
 
 
-@pytest.mark.slow
+@pytest.mark.sample(rest=3)
 @named([entry for entry in STREAMED if entry.length_multiple > 1 and len(entry.inputs()) == 1])
 def test_without_length_multiple(entry):
     """Refused when it is made, or exact for every length at which the model works."""

@@ -5,10 +5,12 @@ import os
 import warnings
 from typing import Any, List, Optional, Tuple
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_graphs import RandomGraph, graphs
+from random_steps import KINDS
 from torch import Tensor
 
 import torchstreamer as pts
@@ -16,7 +18,7 @@ from torchstreamer.testing import Chunking, split_signal
 from torchstreamer.testing.strategies import chunkings
 
 # Each example costs a capture.
-EXAMPLES = {"dev": 10, "ci": 20, "thorough": 1000}[os.environ.get("HYPOTHESIS_PROFILE", "dev")]
+EXAMPLES = {"ci": 12, "thorough": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 8)
 TOLERANCE = 1e-9
 
 # torch says so once a process, which as an error would look like a signal that is too short.
@@ -118,6 +120,19 @@ def check(model: RandomGraph, data: st.DataObject, script: bool) -> None:
 def test_graphs(model: RandomGraph, data: st.DataObject) -> None:
     with torch.no_grad():
         check(model, data, script=data.draw(st.integers(0, 9), label="script") == 9)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("kind", ["numbers", "checks"])
+def test_graphs_of_a_kind(kind: str) -> None:
+    @settings(max_examples=200, deadline=None)
+    @given(model=graphs(max_steps=6, kind=KINDS[kind]), data=st.data())
+    def examples(model: RandomGraph, data: st.DataObject) -> None:
+        with torch.no_grad():
+            check(model, data, script=data.draw(st.integers(0, 9), label="script") == 9)
+
+    examples()
 
 
 @settings(max_examples=EXAMPLES)

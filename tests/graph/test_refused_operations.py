@@ -176,8 +176,8 @@ REFUSED = {
     "functional dropout": (case(lambda m, x: F.dropout(x)), "dropout'", "random numbers", "eval"),
     "branch on the length": (case(odd), "", "for other lengths", "length_multiple="),
     "branch on long lengths": (case(long), "", "for other lengths", "without a branch"),
-    "branch on values": (case(value_branch), "", "torch.export raised", "branches on values"),
-    "size from values": (case(value_size), "", "", "sizes independent|register a handler|branches on values"),
+    "branch on values": (case(value_branch), "", "a branch by values", "torch.where"),
+    "size from values": (case(value_size), "", "", "sizes independent|register a handler|MaxPool1d"),
     "nonzero": (case(by_places), "'nonzero'", "values|data", ""),
     "circular padding": (
         case(lambda m, x: F.pad(x, (1, 1), mode="circular")),
@@ -265,7 +265,7 @@ REFUSED = {
         case(lambda m, x: (x, m.weight * 2), weight=param(3)),
         "",
         "does not depend on time",
-        "elsewhere",
+        "choose the other outputs with select=",
     ),
 }
 

@@ -96,7 +96,7 @@ def merges_numbers(stream, n):
     return total
 
 
-@pytest.mark.sample("wavenet", "hifigan", "tcn", "dac_decoder", "subpixel_upsampler")
+@pytest.mark.sample("wavenet", "hifigan", "tcn", "dac_decoder", "subpixel_upsampler", rest=3)
 @pytest.mark.parametrize("entry", PLAIN, ids=[entry.name for entry in PLAIN])
 def test_state_is_minimal(entry):
     model = entry.make().double()

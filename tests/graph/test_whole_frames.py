@@ -82,7 +82,7 @@ def test_frames_of_any_size(name, script):
                 assert stream.output_length(n, True) == expected.shape[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.sample(long=("constant",))
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
 def test_frames_keep_the_whole_contract(mode):
     verify_stream(Frames(40, mode).double(), normal(1, 1, 130), graph=True, static=True)

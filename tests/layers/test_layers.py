@@ -200,7 +200,7 @@ CASES = [pytest.param(make, id=f"{table}-{name}") for table, rows in TABLES.item
     "pointwise-batch norm",
     "pointwise-glu",
     "pointwise-relu, in place",
-    rest=5,
+    rest=10,
     long=(
         "conv-same, even",
         "conv-replicate",

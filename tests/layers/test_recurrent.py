@@ -278,6 +278,7 @@ def test_a_recurrence_that_changes_its_lengths() -> None:
 # ---------------------------------------------------------------------- static rows, compiled steps, files
 
 
+@pytest.mark.sample(every=3, rest=99)
 @every_net
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 10])
 def test_rows_of_any_age(name: str, chunk: int) -> None:

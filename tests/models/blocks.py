@@ -5,6 +5,7 @@ from typing import Callable, Optional
 
 import torch
 from as_signal import as_signal
+from gemma_audio import GemmaAudioEncoder
 from linear_recurrences import QRNN, RGLRU, SRU, DiagonalStateSpace, MinGRU
 from mamba import MambaLayer
 from moshi_transformer import MoshiTransformer
@@ -117,6 +118,7 @@ BLOCKS = [
     Block("fastconformer_regular", _fast((4, 2), "regular"), (2, 5, 120)),
     Block("zipformer", lambda: Zipformer(longest=LONGEST), (2, 8, 40)),
     Block("wenet", WeNet, (2, 8, 40), context=pts.Context.chunks(4, 2)),
+    Block("gemma", GemmaAudioEncoder, (2, 5, 160)),
 ]
 
 # No key before the own one or the own chunk; more keys after a query than before it.

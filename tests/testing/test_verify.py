@@ -99,7 +99,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.sample("conv")
+@pytest.mark.sample("conv", rest=2)
 @pytest.mark.parametrize("name", RIGHT)
 def test_passes_built_in_streams(name: str) -> None:
     net = RIGHT[name].eval()

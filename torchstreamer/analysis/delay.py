@@ -8,9 +8,9 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..core.stream import BaseStream
+from ..graph.graph_stream import GraphStream
 from ..graph.several import PortedGraphStream
 from .arguments import ensure_stream, rate, whole_number
 from .graph_geometry import output_samples
@@ -194,7 +194,7 @@ def _measured(stream: BaseStream, x: Tensor, output: int) -> List[int]:
     with torch.no_grad():
         for sample in torch.split(x, 1, came):
             # Outputs that wait are leaves, too.
-            y = pytree.tree_leaves(twin(sample), is_leaf=lambda leaf: leaf is None)[output]
+            y = twin.leaves([sample], False)[output] if isinstance(twin, GraphStream) else twin(sample)
             counts.append(counts[-1] + (0 if y is None else y.shape[given]))
     return counts
 

@@ -32,7 +32,8 @@ class ReceptiveField:
         phases: ``(left, right)`` of each output of a period, or ``None`` for one that depends on no input; ``inf``
             where there is no bound
         certain: whether the field is known: derived from the stream's geometry, or measured and found equal by all
-            ways of measuring. If not, it is what was shown to matter, and more may
+            ways of measuring. If not, it is what was shown to matter, and more may, as in a handler without a rule
+            that holds more than a thousand samples, or holds them in other places than its memories
     """
 
     period: Tuple[int, int]
@@ -64,7 +65,7 @@ class ReceptiveField:
                 told = "no input" if phase is None else f"{_number(phase[0])} back, {_number(phase[1])} ahead"
                 lines.append(f"  phase {i}: {told}")
         if not self.certain:
-            lines.append("  not certain: the ways of measuring differ")
+            lines.append("  not certain: this was shown to matter, and more may")
         return "\n".join(lines)
 
 
@@ -151,8 +152,8 @@ def field_and_stream(
     if method != "measured":
         stream = _stream_of(net, example, time_dim, length_multiple, method)
         if stream is not None:
-            period, phases = symbolic_phases(stream, input, output, longest)
-            return ReceptiveField(*least_period(period, phases)), stream
+            period, phases, certain = symbolic_phases(stream, input, output, longest)
+            return ReceptiveField(*least_period(period, phases), certain), stream
     if example is None:
         raise ValueError(
             "no_example: there is no stream to derive the field from, and no example to measure it with; an input of "

@@ -6,6 +6,8 @@ Needs travel backwards, from chosen outputs to the inputs of a whole signal, as 
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
 
 import torch
@@ -17,6 +19,7 @@ from ..containers.residual import Residual1dStream
 from ..containers.sequential import Sequential1dStream
 from ..core.reach import Reach
 from ..core.stream import BaseStream
+from .ends import Ends, NoEnds, through_taps
 
 __all__ = [
     "Taps",
@@ -25,14 +28,17 @@ __all__ = [
     "has_rule",
     "needed",
     "needed_by_taps",
+    "note_probed",
     "note_unbounded",
     "register_needs",
     "watched",
+    "watching",
 ]
 
 Taps = Iterable[Tensor]
+Need = TypeVar("Need", Tensor, Ends)
 TapsRule = TypeVar("TapsRule", bound=Callable[[Any, int, int], Any])
-NeedsRule = Callable[[Any, Tensor, int], Tensor]
+NeedsRule = Callable[[Any, Any, int], Any]
 
 _needs: Dict[Type[BaseStream], NeedsRule] = {}
 _taps: Dict[Type[BaseStream], Callable[[Any, int, int], Any]] = {}
@@ -58,6 +64,8 @@ class Watch:
         recurrent: columns that ask something of these
         before: columns that ask for what stands before the signal
         beyond: columns that ask for what stands beyond its end
+        short: whether a handler needs a longer signal to be probed
+        uncertain: whether a handler was probed that may depend on more than was found
     """
 
     recurrences: FrozenSet[int]
@@ -65,11 +73,14 @@ class Watch:
     recurrent: List[Tensor] = field(default_factory=list)
     before: List[Tensor] = field(default_factory=list)
     beyond: List[Tensor] = field(default_factory=list)
+    short: bool = False
+    uncertain: bool = False
 
     def clear(self) -> None:
         """Begin anew."""
         for masks in (self.recurrent, self.before, self.beyond):
             masks.clear()
+        self.short = self.uncertain = False
 
 
 _watch: ContextVar[Optional[Watch]] = ContextVar("watch", default=None)
@@ -107,7 +118,9 @@ def field_rule(stream_type: Type[BaseStream]) -> Callable[[TapsRule], TapsRule]:
     """
 
     def register(rule: TapsRule) -> TapsRule:
-        def needs(stream: Any, need: Tensor, n: int) -> Tensor:
+        def needs(stream: Any, need: Any, n: int) -> Tensor:
+            if isinstance(need, Ends):
+                raise NoEnds
             return needed_by_taps(need, rule(stream, n, need.shape[0]), n)
 
         register_needs(stream_type, needs)
@@ -173,28 +186,41 @@ def watched(stream: BaseStream) -> Iterator[Watch]:
         _watch.reset(before)
 
 
-def needed(stream: BaseStream, need: Tensor, n: int) -> Tensor:
+def needed(stream: BaseStream, need: Need, n: int) -> Need:
     """The inputs that outputs of a stream depend on.
 
     Args:
         stream: the stream
-        need: outputs that are asked for, as columns of a mask ``[outputs of n samples, columns]``
+        need: outputs that are asked for, as columns of a mask ``[outputs of n samples, columns]``; or their `Ends`
         n: length of the whole signal
 
     Returns:
-        a mask ``[n, columns]``
+        a mask ``[n, columns]``; or ends
+
+    Raises:
+        NoEnds: ends came, and are not enough to tell
     """
     watch = _watch.get()
-    if watch is not None:
+    if watch is not None and isinstance(need, Tensor):
         _note(watch, stream, need, n)
     for kind in type(stream).__mro__:
         if kind in _needs:
-            return _needs[kind](stream, need, n)
+            found: Need = _needs[kind](stream, need, n)
+            return found
+    if isinstance(need, Ends):
+        if stream.reach is None:
+            raise NoEnds
+        return _newest(stream.reach, need).unbounded() if _remembers(stream) else through_taps(stream, need)
     if stream.reach is None:
-        return _fallback[0](stream, need, n)
+        mask: Need = _fallback[0](stream, need, n)
+        return mask
     if _remembers(stream):
         return _needed_before(stream.reach, need, n)
     return needed_by_taps(need, stream.taps(n, need.shape[0]), n)
+
+
+def _newest(reach: Reach, need: Ends) -> Ends:
+    return Ends(need.low, torch.div(reach.q * need.high + reach.last, reach.p, rounding_mode="floor"))
 
 
 def note_unbounded(need: Tensor) -> None:
@@ -202,6 +228,19 @@ def note_unbounded(need: Tensor) -> None:
     watch = _watch.get()
     if watch is not None:
         watch.recurrent.append(need.any(0))
+
+
+def watching() -> bool:
+    """Whether anybody notes what is said here."""
+    return _watch.get() is not None
+
+
+def note_probed(short: bool = False, uncertain: bool = False) -> None:
+    """Say that a handler without a rule needs a longer signal, or that more than was found may count."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.short |= short
+        watch.uncertain |= uncertain
 
 
 def _note(watch: Watch, stream: BaseStream, need: Tensor, n: int) -> None:
@@ -237,8 +276,10 @@ def needed_by_taps(need: Tensor, taps: Taps, n: int) -> Tensor:
 # ---------------------------------------------------------------------- containers
 
 
-def cropped(need: Tensor, lead: int, length: int) -> Tensor:
+def cropped(need: Need, lead: int, length: int) -> Need:
     """Needs of a value from those of what was cropped from it, which begins at sample ``lead``."""
+    if isinstance(need, Ends):
+        return need.moved(lead)
     found = torch.zeros(length, need.shape[1], dtype=torch.bool)
     stop = min(lead + need.shape[0], length)
     if stop > lead:
@@ -246,7 +287,7 @@ def cropped(need: Tensor, lead: int, length: int) -> Tensor:
     return found
 
 
-def _sequential(stream: Any, need: Tensor, n: int) -> Tensor:
+def _sequential(stream: Any, need: Need, n: int) -> Need:
     lengths = [n]
     for part in stream.streams:
         lengths.append(part.output_length(lengths[-1], True))
@@ -255,18 +296,16 @@ def _sequential(stream: Any, need: Tensor, n: int) -> Tensor:
     return need
 
 
-def _residual(stream: Residual1dStream, need: Tensor, n: int) -> Tensor:
+def _residual(stream: Residual1dStream, need: Need, n: int) -> Need:
     return needed(stream.stream, need, n) | cropped(need, stream.lead, n)
 
 
-def _parallel(stream: Any, need: Tensor, n: int) -> Tensor:
-    found = torch.zeros(n, need.shape[1], dtype=torch.bool)
-    for part, lead in zip(stream.streams, stream.leads, strict=True):
-        found |= needed(part, cropped(need, lead, part.output_length(n, True)), n)
-    return found
+def _parallel(stream: Any, need: Need, n: int) -> Need:
+    parts = zip(stream.streams, stream.leads, strict=True)
+    return reduce(or_, (needed(part, cropped(need, lead, part.output_length(n, True)), n) for part, lead in parts))
 
 
-def _kept_length(stream: KeptLength1dStream, need: Tensor, n: int) -> Tensor:
+def _kept_length(stream: KeptLength1dStream, need: Need, n: int) -> Need:
     # What is missing at the end is zeros, which need nothing.
     return needed(stream.stream, cropped(need, 0, stream.stream.output_length(n, True)), n)
 

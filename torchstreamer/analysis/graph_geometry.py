@@ -10,7 +10,8 @@ from ..graph.graph_stream import GraphStream
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
-from .geometry import cropped, needed, needed_by_taps, note_unbounded, register_needs
+from .ends import Ends, NoEnds
+from .geometry import Need, cropped, needed, needed_by_taps, note_unbounded, register_needs
 
 __all__ = ["graph_needs", "output_samples", "port_samples"]
 
@@ -46,17 +47,17 @@ def output_samples(stream: BaseStream, output: int, n: int, final: bool) -> int:
     return stream.output_length(n, final)
 
 
-def graph_needs(stream: GraphStream, need: Tensor, n: int, slot: int) -> Dict[int, Tensor]:
+def graph_needs(stream: GraphStream, need: Need, n: int, slot: int) -> Dict[int, Need]:
     """The samples of every input that outputs of a graph depend on.
 
     Args:
         stream: the graph
-        need: as for `needed`, of the value in ``slot``
+        need: as for `needed`, a mask or ends, of the value in ``slot``
         n: length of the whole signal, in samples of the first streamed input
         slot: of the output
 
     Returns:
-        a mask for every streamed input, by its slot
+        a mask for every streamed input, by its slot; or ends, for those that are needed
     """
     lengths = [0] * stream.slots
     inputs = port_samples(stream, n)
@@ -68,15 +69,17 @@ def graph_needs(stream: GraphStream, need: Tensor, n: int, slot: int) -> Dict[in
         before.append(list(lengths))
         node.count(lengths, n, True)
     makers = {target: node for node in nodes if isinstance(node, SegmentNode) for target in node.targets}
-    needs: Dict[int, Tensor] = {slot: need}
+    needs: Dict[int, Need] = {slot: need}
     for node, known in zip(reversed(nodes), reversed(before), strict=True):
         for source, found in _interleaved(node, needs, makers) or _through(node, needs, known, n):
             needs[source] = needs[source] | found if source in needs else found
+    if isinstance(need, Ends):
+        return {i: needs[i] for i in inputs if i in needs}
     columns = need.shape[1]
     return {i: needs.get(i, torch.zeros(length, columns, dtype=torch.bool)) for i, length in inputs.items()}
 
 
-def _through(node: Any, needs: Dict[int, Tensor], lengths: List[int], n: int) -> List[Any]:
+def _through(node: Any, needs: Dict[int, Need], lengths: List[int], n: int) -> List[Any]:
     targets = list(node.targets) if hasattr(node, "targets") else [node.target]
     if isinstance(node, GateNode):
         return []  # what it holds back passes in the end, in the slot in which it came
@@ -94,6 +97,8 @@ def _through(node: Any, needs: Dict[int, Tensor], lengths: List[int], n: int) ->
         return [(i, cropped(asked[0], 0, lengths[i])) for i in node.sources]
     if isinstance(node, SettleNode):
         return [(node.source, cropped(asked[0], node.lead, lengths[node.source]))]
+    if isinstance(asked[0], Ends):
+        raise NoEnds  # of a relation, or of an edge
     if isinstance(node, RelationNode):
         return _relation(node, asked[0], lengths)
     assert isinstance(node, EdgeNode), f"{type(node).__name__} has no rule"
@@ -120,7 +125,7 @@ def _edge(node: EdgeNode, need: Tensor, lengths: List[int]) -> List[Any]:
     return [(source, cropped(body, 0, length)), (other, end)]
 
 
-def _interleaved(node: Any, needs: Dict[int, Tensor], makers: Dict[int, SegmentNode]) -> List[Any]:
+def _interleaved(node: Any, needs: Dict[int, Need], makers: Dict[int, SegmentNode]) -> List[Any]:
     """Through values that were stacked to be samples one after the other: each sample is computed from its own."""
     if not isinstance(node, StreamNode) or node.target not in needs or node.source in needs:
         return []
@@ -133,6 +138,8 @@ def _interleaved(node: Any, needs: Dict[int, Tensor], makers: Dict[int, SegmentN
     if name.split(".")[0] != "stack" or stack.args[1:] != (-1,) or len(stack.args[0]) != factor:
         return []
     need = needs.pop(node.target)
+    if isinstance(need, Ends):
+        raise NoEnds
     parts = [(each, need[k::factor]) for k, each in enumerate(stack.args[0])]
     return [(maker.sources[i], part) for each, part in parts for i in reads[each] if i < maker.streamed]
 
@@ -161,8 +168,11 @@ def _reads(node: SegmentNode) -> Tuple[Dict[fx.Node, Set[int]], List[Any]]:
     return reads, outputs
 
 
-def _graph(stream: GraphStream, need: Tensor, n: int) -> Tensor:
-    return graph_needs(stream, need, n, stream.result)[0]
+def _graph(stream: GraphStream, need: Need, n: int) -> Need:
+    found = graph_needs(stream, need, n, stream.result)
+    if 0 not in found:
+        raise NoEnds
+    return found[0]
 
 
 register_needs(GraphStream, _graph)

@@ -1,5 +1,6 @@
 """Receptive fields and dependency matrices from the geometry of handlers, without running anything."""
 
+import math
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -8,14 +9,15 @@ from torch import Tensor
 from ..core.stream import BaseStream
 from ..graph.graph_stream import GraphStream
 from ..graph.several import PortedGraphStream
-from .geometry import Watch, has_rule, needed, watched
+from .ends import Ends, NoEnds
+from .geometry import Need, Watch, has_rule, needed, watched
 from .graph_geometry import graph_needs, output_samples, port_samples
 from .grouping import hulls
 from .phases import Period, Phase, relative
 
 __all__ = ["needed_inputs", "stream_period", "symbolic_phases"]
 
-_LARGEST = 1 << 26  # entries of a mask
+_LARGEST = 1 << 28  # entries of a mask; of the inputs a quarter of that, which are counted in more bytes
 _UNKNOWN = 1024  # the longest signal that a handler without a rule is probed with
 
 
@@ -35,11 +37,18 @@ def needed_inputs(stream: BaseStream, outputs: Tensor, n: int, input: int = 0, o
     length = output_samples(stream, output, n, True)
     need = torch.zeros(length, len(outputs), dtype=torch.bool)
     need[outputs, torch.arange(len(outputs))] = True
+    return _needed(stream, need, n, input, output)
+
+
+def _needed(stream: BaseStream, need: Need, n: int, input: int, output: int) -> Need:
     if not isinstance(stream, GraphStream):
         return needed(stream, need, n)
     slot = stream.outputs[output] if isinstance(stream, PortedGraphStream) else stream.result
-    found: Dict[int, Tensor] = graph_needs(stream, need, n, slot)
-    return found[sorted(found)[input]]
+    found: Dict[int, Need] = graph_needs(stream, need, n, slot)
+    slots = sorted(port_samples(stream, n))
+    if slots[input] not in found:
+        raise NoEnds
+    return found[slots[input]]
 
 
 def stream_period(stream: BaseStream, input: int = 0, output: int = 0) -> Tuple[int, Period]:
@@ -66,25 +75,40 @@ def stream_period(stream: BaseStream, input: int = 0, output: int = 0) -> Tuple[
 
 def symbolic_phases(
     stream: BaseStream, input: int, output: int, longest: Optional[int]
-) -> Tuple[Period, Tuple[Phase, ...]]:
-    """Period and phases of a stream's receptive field."""
+) -> Tuple[Period, Tuple[Phase, ...], bool]:
+    """Period and phases of a stream's receptive field, and whether these are all that there is."""
     hop, period = stream_period(stream, input, output)
     unknown = any(not has_rule(part) for part in stream.modules() if isinstance(part, BaseStream))
     if longest is None and unknown:
         longest = _UNKNOWN
     n = max(-(-32 // hop), 4) * hop
     with watched(stream) as watch:
-        while True:
+        while max(4 * n, output_samples(stream, output, n, True)) * 2 * period[1] <= _LARGEST:
             watch.clear()
             phases = _middle(stream, n, period, input, output, watch, longest is not None and n >= longest)
             if phases is not None:
-                return period, tuple(phases)
+                return period, tuple(phases), not watch.uncertain
             n *= 2
-            if n * 2 * period[1] > _LARGEST:
-                raise ValueError(
-                    f"no_field: no receptive field was found in signals of {n // 2} samples; a bounded one was "
-                    "expected; pass longest=, from which on a field counts as unbounded"
-                )
+    try:
+        return period, tuple(_by_ends(stream, n, period, input, output)), True
+    except NoEnds:
+        raise ValueError(
+            f"no_field: a period of {period[1]} outputs came, and signals of {n} samples would be needed; a field that "
+            "shows in shorter ones was expected; pass longest=, from which on a field counts as unbounded, or take "
+            "layers with odd rates out"
+        ) from None
+
+
+def _by_ends(stream: BaseStream, n: int, period: Period, input: int, output: int) -> List[Phase]:
+    # Far from both ends, wherever these are.
+    outputs = torch.arange(period[1])
+    low, high = _needed(stream, Ends(outputs, outputs), n, input, output).fields()
+    return [
+        (left, int(right)) if math.isinf(left) else (int(left), int(right))
+        for phase in relative(low.tolist(), high.tolist(), 0, period)
+        if phase is not None
+        for left, right in [phase]
+    ]
 
 
 def _middle(
@@ -107,6 +131,8 @@ def _middle(
     before, beyond, recurrent = (
         torch.stack([torch.zeros_like(seen), *masks]).any(0) for masks in (watch.before, watch.beyond, watch.recurrent)
     )
+    if watch.short:
+        return None
     if bool((last[seen] >= mask.shape[0] - 1).any()) or bool(beyond.any()):
         return None
     # What begins with the signal may begin before it; taps that lie far apart step over the beginning.

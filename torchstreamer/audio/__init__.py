@@ -5,7 +5,7 @@ from .deltas import Deltas
 from .designs import biquad, butterworth, k_weighting
 from .devices import Microphone, Speaker
 from .fbank import KaldiFbank
-from .features import MFCC, LogMel, Magnitude, MelSpectrogram, Spectrogram, Standardize
+from .features import MFCC, LogMel, Standardize
 from .files import SoundReader, SoundWriter
 from .fir import FIR, FIRStream
 from .istft import ISTFT
@@ -18,6 +18,7 @@ from .recursive import LFilter, RecursiveFilterStream, SOSFilter
 from .resample import Resample, ResampleStream, resample
 from .shaping import Fade, FadeStream, Gain, Preemphasis, RemoveDC
 from .spectral import Spectral1d
+from .spectrogram import Magnitude, MelSpectrogram, Spectrogram
 from .stft import STFT, STFTStream
 
 __all__ = [

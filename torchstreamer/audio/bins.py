@@ -10,6 +10,7 @@ from ..core.registry import register_streamer, require_plain
 from ..core.stream import BaseStream
 from ..errors import StreamInputError
 from ..layers.elementwise import PointwiseStream
+from .configuring import configured
 from .mel import mel_filters
 from .tables import Tabled
 
@@ -62,6 +63,7 @@ class BinsStream(PointwiseStream):
         return channels // self.bins * self.outputs
 
 
+@configured
 class MelScale(Tabled):
     """A spectrum in mels: triangular filters over the bins, frame by frame.
 
@@ -114,6 +116,7 @@ class MelScale(Tabled):
         return f"{self.bins}, {self.n_mels}, {self.about}"
 
 
+@configured
 class DCT(Tabled):
     """The discrete cosine transform of type II of the channels, orthonormal, frame by frame.
 

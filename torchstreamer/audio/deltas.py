@@ -10,11 +10,13 @@ from ..core.registry import register_streamer, require_plain
 from ..layers.padding import Pad1dStream
 from ..layers.samples import require_signal
 from ..layers.window import FramesStream
+from .configuring import configured
 from .tables import Tabled
 
 __all__ = ["Deltas"]
 
 
+@configured
 class Deltas(Tabled):
     """The slope of every channel over time, by least squares in a window of frames; the edges are repeated.
 

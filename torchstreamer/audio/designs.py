@@ -6,6 +6,8 @@ from typing import Callable, Dict, List, NamedTuple, Tuple
 import torch
 from torch import Tensor
 
+from .configuring import configured
+
 __all__ = ["BIQUADS", "biquad", "butterworth", "k_weighting"]
 
 
@@ -65,6 +67,7 @@ BIQUADS: Dict[str, Callable[[Bend], Six]] = {
 }
 
 
+@configured
 def biquad(kind: str, fs: float, frequency_hz: float, q: float = math.sqrt(0.5), gain_db: float = 0.0) -> Tensor:
     """A second-order section by Robert Bristow-Johnson's cookbook.
 
@@ -96,6 +99,7 @@ def biquad(kind: str, fs: float, frequency_hz: float, q: float = math.sqrt(0.5),
     return _normalised([values])
 
 
+@configured
 def butterworth(kind: str, fs: float, frequency_hz: float, order: int = 4) -> Tensor:
     """A Butterworth filter in second-order sections, the same as ``scipy.signal.butter`` gives.
 
@@ -133,6 +137,7 @@ def butterworth(kind: str, fs: float, frequency_hz: float, order: int = 4) -> Te
     return _normalised(made)
 
 
+@configured
 def k_weighting(fs: float) -> Tensor:
     """The frequency weighting of loudness, a shelf and a high-pass: ITU-R BS.1770-5, annex 1.
 

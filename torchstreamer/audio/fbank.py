@@ -12,6 +12,7 @@ from ..layers.padding import Pad1dStream
 from ..layers.samples import require_signal
 from ..layers.window import FramesStream
 from .bins import bins_first
+from .configuring import configured
 from .fourier import rfft
 from .mel import mel_filters
 from .tables import Tabled
@@ -21,6 +22,7 @@ __all__ = ["KaldiFbank"]
 _WINDOWS = ("povey", "hamming", "hanning", "blackman", "rectangular")
 
 
+@configured
 class KaldiFbank(Tabled):
     """Kaldi's filter banks, as its ``compute-fbank-feats``, `kaldi-native-fbank` and torchaudio's compliance give them.
 

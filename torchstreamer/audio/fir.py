@@ -14,11 +14,13 @@ from ..layers.channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStr
 from ..layers.linear_recurrence import hold
 from ..layers.samples import require_real
 from ..layers.weights import version_of
+from .configuring import configured
 from .fourier import irfft, rfft
 
 __all__ = ["FIR", "FIRStream"]
 
 
+@configured
 class FIR(ChannelwiseRecurrence):
     """A filter with a finite response, such as that of a room: ``y[t] = taps[0]·x[t] + … + taps[n-1]·x[t-n+1]``.
 

@@ -12,12 +12,14 @@ from ..errors import StreamInputError
 from ..layers.accumulating import working
 from ..layers.elementwise import PointwiseStream
 from ..layers.overlap_add import OverlapAdd1d
+from .configuring import configured
 from .fourier import irfft
 from .spectrum import Spectrum
 
 __all__ = ["ISTFT"]
 
 
+@configured
 class ISTFT(Spectrum):
     """The inverse short-time Fourier transform: the signal whose spectra are nearest to these, as `torch.istft` has it.
 

@@ -11,6 +11,7 @@ from ..errors import StreamInputError
 from ..layers.accumulating import working
 from ..layers.samples import require_signal
 from ..layers.window import WindowStream
+from .configuring import configured
 from .designs import k_weighting
 from .recursive import SOSFilter
 
@@ -19,6 +20,7 @@ __all__ = ["Level", "LevelStream", "Loudness"]
 KINDS = ("peak", "rms", "loudness")
 
 
+@configured
 class Level(nn.Module):
     """The level of a signal in windows that overlap, in decibels.
 
@@ -149,6 +151,7 @@ class LevelStream(WindowStream):
         return 1 if self.net.kind == "loudness" else channels
 
 
+@configured
 class Loudness(nn.Sequential):
     """Momentary loudness in LUFS, as in ITU-R BS.1770 and EBU R 128: K-weighted, in windows of 400 ms.
 

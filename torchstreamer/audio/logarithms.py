@@ -11,6 +11,7 @@ from ..core.stream import BaseStream
 from ..layers.elementwise import PointwiseStream
 from ..layers.recurrent import ModuleRecurrenceStream
 from ..layers.samples import require_real
+from .configuring import configured
 
 __all__ = ["DynamicRange", "Logarithm"]
 
@@ -23,6 +24,7 @@ _UNITS: Dict[str, float] = {
 }
 
 
+@configured
 class Logarithm(nn.Module):
     """The logarithm of every value, kept from that of 0.
 
@@ -79,6 +81,7 @@ class Logarithm(nn.Module):
         return f"{self.unit!r}, floor={self.floor}, guard={self.guard!r}, reference={self.reference}"
 
 
+@configured
 class DynamicRange(nn.Module):
     """Raises values to at most ``range`` below a maximum.
 

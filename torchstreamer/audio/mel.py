@@ -6,6 +6,8 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
+from .configuring import configured
+
 __all__ = ["hz_to_mel", "mel_filters", "mel_to_hz"]
 
 # Slaney: linear up to 1 kHz, 200 Hz for 3 mels, then 27 mels for each factor of 6.4.
@@ -14,6 +16,7 @@ _LINEAR = 200.0 / 3
 _LOG = math.log(6.4) / 27
 
 
+@configured
 def hz_to_mel(hz: float, scale: str = "htk") -> float:
     """A frequency in mels.
 
@@ -39,6 +42,7 @@ def hz_to_mel(hz: float, scale: str = "htk") -> float:
     raise _unknown_scale(scale)
 
 
+@configured
 def mel_to_hz(mel: float, scale: str = "htk") -> float:
     """A frequency in Hz, from mels; the inverse of `hz_to_mel`.
 
@@ -65,6 +69,7 @@ def _unknown_scale(scale: str) -> ValueError:
     )
 
 
+@configured
 def mel_filters(
     bins: int,
     sample_rate: float,

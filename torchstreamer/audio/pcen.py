@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ..core.registry import register_streamer, require_plain
 from ..layers.channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStream
 from ..layers.moving_average import ExponentialMovingAverage1d
+from .configuring import configured
 
 __all__ = ["PCEN"]
 
 
+@configured
 class PCEN(ChannelwiseRecurrence):
     r"""Per-channel energy normalization: an automatic gain and a root, in place of the logarithm.
 

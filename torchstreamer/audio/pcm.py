@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Dict, Iterator, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.whole_numbers import whole_number
@@ -15,6 +16,7 @@ __all__ = ["PcmFormat", "PcmReader", "PcmWriter"]
 # What a sample is, its bytes, and full scale. All are little-endian, as the machines are that torch runs on.
 _ENCODINGS: Dict[str, Tuple[torch.dtype, int, float]] = {
     "s16le": (torch.int16, 2, 2.0**15),
+    "s24le": (torch.int32, 3, 2.0**23),
     "s32le": (torch.int32, 4, 2.0**31),
     "f32le": (torch.float32, 4, 1.0),
     "f64le": (torch.float64, 8, 1.0),
@@ -26,8 +28,8 @@ class PcmFormat:
     """What raw samples are like; those of all channels stand side by side.
 
     Attributes:
-        encoding: ``"s16le"``, ``"s32le"``, ``"f32le"`` or ``"f64le"``: whole numbers or floats, their bits, and the
-            order of their bytes, as ffmpeg calls them
+        encoding: ``"s16le"``, ``"s24le"``, ``"s32le"``, ``"f32le"`` or ``"f64le"``: whole numbers or floats, their
+            bits, and the order of their bytes, as ffmpeg calls them
         rate_hz: samples per second; 0 where it is not said
         channels: how many
     """
@@ -63,18 +65,25 @@ class PcmFormat:
 
     def decode(self, data: bytes) -> Tensor:
         """Bytes as samples ``[channels, t]``, float32, or float64 for ``f64le``; full scale between -1 and 1."""
-        dtype, _, scale = _ENCODINGS[self.encoding]
-        values = torch.frombuffer(bytearray(data), dtype=dtype)
+        dtype, nbytes, scale = _ENCODINGS[self.encoding]
+        if nbytes < dtype.itemsize:  # three of four bytes, the high ones, of which the highest has the sign
+            high = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(-1, nbytes)
+            values = F.pad(high, [dtype.itemsize - nbytes, 0]).view(dtype).flatten() >> 8 * (dtype.itemsize - nbytes)
+        else:
+            values = torch.frombuffer(bytearray(data), dtype=dtype)
         samples = values if dtype.is_floating_point else values.to(torch.float64).div_(scale).float()
         return samples.view(-1, self.channels).mT.contiguous()
 
     def encode(self, piece: Tensor) -> bytes:
         """Samples ``[channels, t]`` as bytes; whole numbers are rounded, and clipped beyond full scale."""
-        dtype, _, scale = _ENCODINGS[self.encoding]
+        dtype, nbytes, scale = _ENCODINGS[self.encoding]
         samples = piece.mT
         if not dtype.is_floating_point:
             samples = samples.to(torch.float64).mul(scale).round_().clamp_(-scale, scale - 1)
-        return bytes(samples.to(dtype).contiguous().view(-1).numpy().tobytes())
+        values = samples.to(dtype).contiguous().view(-1)
+        if nbytes < dtype.itemsize:
+            values = values.view(torch.uint8).view(-1, dtype.itemsize)[:, :nbytes]
+        return bytes(values.numpy().tobytes())
 
 
 class PcmReader:

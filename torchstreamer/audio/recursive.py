@@ -15,6 +15,7 @@ from ..layers.accumulating import accumulator, working
 from ..layers.channelwise import ChannelwiseRecurrence, ChannelwiseRecurrenceStream
 from ..layers.samples import require_real
 from ..layers.weights import version_of
+from .configuring import configured
 from .state_space import block_tables, filtered
 
 __all__ = ["LFilter", "RecursiveFilter", "RecursiveFilterStream", "SOSFilter"]
@@ -139,6 +140,7 @@ class RecursiveFilter(ChannelwiseRecurrence):
         return text + (f", trained={'+'.join(self.trained)}" if self.trained else "")
 
 
+@configured
 class LFilter(RecursiveFilter):
     r"""A rational filter, as `scipy.signal.lfilter` and ``torchaudio.functional.lfilter`` compute it.
 
@@ -193,6 +195,7 @@ class LFilter(RecursiveFilter):
         super().__init__(sections, *(each if isinstance(each, nn.Parameter) else None for each in (b, a)))
 
 
+@configured
 class SOSFilter(RecursiveFilter):
     """A cascade of second-order sections, as `scipy.signal.sosfilt` computes it.
 

@@ -15,6 +15,7 @@ from ..errors import StreamInputError
 from ..layers.filter_bank import FilterBank
 from ..layers.polyphase import PolyphaseStream
 from ..layers.samples import require_real
+from .configuring import configured
 from .sinc import METHODS, sinc_filters
 
 __all__ = ["Resample", "ResampleStream", "resample"]
@@ -22,6 +23,7 @@ __all__ = ["Resample", "ResampleStream", "resample"]
 _BETA = 14.769656459379492
 
 
+@configured
 class Resample(nn.Module):
     r"""Resampling by windowed sinc interpolation, as `torchaudio.functional.resample` defines it, and exactly that.
 

@@ -15,12 +15,14 @@ from ..layers.elementwise import PointwiseStream
 from ..layers.linear_recurrence import channels_of, hold
 from ..layers.samples import require_fraction, require_real
 from ..layers.window import WindowStream
+from .configuring import configured
 from .fir import FIR
 from .recursive import LFilter
 
 __all__ = ["Fade", "FadeStream", "Gain", "Preemphasis", "RemoveDC"]
 
 
+@configured
 class Gain(nn.Module):
     """A gain in decibels.
 
@@ -68,6 +70,7 @@ def _gain_stream(net: Gain) -> PointwiseStream:
 register_streamer(Gain, _gain_stream)
 
 
+@configured
 class Preemphasis(FIR):
     """Pre-emphasis: ``y[t] = x[t] - coefficient · x[t-1]``.
 
@@ -107,6 +110,7 @@ class Preemphasis(FIR):
         return f"{self.coefficient:g}, initial='{'first' if self.first else 'zero'}'"
 
 
+@configured
 class RemoveDC(LFilter):
     """The constant part of a signal taken out, by a high-pass filter of first order with a low corner.
 
@@ -200,6 +204,7 @@ class Fading(nn.Module):
         return x * (left * right).to(x.dtype)
 
 
+@configured
 class Fade(nn.Module):
     """A fade in at the start of a signal and a fade out at its end, as ``torchaudio.transforms.Fade``.
 

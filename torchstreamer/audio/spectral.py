@@ -11,6 +11,7 @@ from ..core.whole_numbers import whole_number
 from ..errors import UnsupportedModuleError
 from ..layers.kept_length import KeptLength1d, fitted
 from ..layers.overlap_add import OverlapAdd1d
+from .configuring import configured
 from .istft import SpectraToFrames
 from .stft import STFT
 
@@ -19,6 +20,7 @@ __all__ = ["Spectral1d"]
 _FRAMES = 128
 
 
+@configured
 class Spectral1d(nn.Module):
     """A network on short-time spectra: ``istft(net(stft(x)), length=T)``. The length of the signal is kept.
 

@@ -11,6 +11,7 @@ from ..errors import StreamInputError
 from ..layers.padding import Pad1dStream
 from ..layers.samples import require_signal
 from ..layers.window import FramesStream
+from .configuring import configured
 from .fourier import fft, rfft
 from .spectrum import Spectrum
 
@@ -19,6 +20,7 @@ __all__ = ["STFT", "STFTStream"]
 _MODES = ("reflect", "constant", "replicate")
 
 
+@configured
 class STFT(Spectrum):
     """The short-time Fourier transform: spectra of overlapping frames, as `torch.stft` computes them.
 

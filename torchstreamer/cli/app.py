@@ -83,8 +83,8 @@ def run(
         typer.Option(
             "--raw",
             metavar="FORMAT",
-            help="What raw samples are: encoding:rate:channels, as s16le:16000:1. Encodings: s16le, s32le, f32le, "
-            "f64le. Without stdin the encoding is enough. It also says what a microphone is asked for.",
+            help="What raw samples are: encoding:rate:channels, as s16le:16000:1. Encodings: s16le, s24le, s32le, "
+            "f32le, f64le. Without stdin the encoding is enough. It also says what a microphone is asked for.",
         ),
     ] = None,
     subtype: Annotated[

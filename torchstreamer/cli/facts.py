@@ -1,32 +1,31 @@
 """What is known of a model: read from a stream, a script or an exported file."""
 
 import math
-from collections import Counter
 from typing import Any, Dict, Optional, Tuple
 
 import torch
 
-from ..analysis import StreamSummary, receptive_field, summary
+from ..analysis import StreamSummary, summary
 from ..core.stream import BaseStream
 from ..deploy.static import StaticStream
+from ..deploy.told import told_of
 from ..errors import StreamError
 from .failing import Code, Failure, blame
 from .model import Model
 
 __all__ = ["facts_of", "layers_of"]
 
-_PARTS = {"Sequential1dStream", "Residual1dStream", "Parallel1dStream", "GraphStream", "PortedGraphStream"}
-
 
 def facts_of(model: Model) -> Dict[str, Any]:
     """Plain values, by name; ``None`` where something cannot be known."""
     with blame(Code.MODEL), torch.no_grad():
         stream = model.stream
+        told = told_of(stream) if isinstance(stream, BaseStream) else stream.told
         found: Dict[str, Any] = {
             "model": model.name,
             "kind": model.kind,
             "dtype": str(model.dtype).removeprefix("torch."),
-            "parameters": _parameters(model),
+            "parameters": told.get("parameters"),
             "rate_hz": model.rate_hz,
             "channels": model.channels or None,
             "rows": model.rows or None,
@@ -34,10 +33,10 @@ def facts_of(model: Model) -> Dict[str, Any]:
             "hop": int(stream.hop),
         }
         found.update(_latency(model))
-        found["past"] = _past(stream)
+        found["past"] = told.get("past")
         found["out_channels"], found["state_nbytes"] = _tried(model)
         found["static"] = _static(model)
-        found["streams"] = dict(_kinds(stream).most_common())
+        found["streams"] = told.get("streams", {})
         found["metadata"] = dict(getattr(stream, "metadata", None) or {})
     return found
 
@@ -53,11 +52,6 @@ def layers_of(model: Model) -> StreamSummary:
     with blame(Code.MODEL):
         chunk = model.stream.hop
         return summary(model.stream, chunk, model.rate_hz, x=model.noise(chunk), calls=3)
-
-
-def _parameters(model: Model) -> Any:
-    source: Any = model.net if model.net is not None else model.stream
-    return sum(value.numel() for value in source.parameters()) if hasattr(source, "parameters") else None
 
 
 def _latency(model: Model) -> Dict[str, Any]:
@@ -86,16 +80,6 @@ def _latency(model: Model) -> Dict[str, Any]:
     return {"first_output": first, "lookahead": ahead}
 
 
-def _past(stream: Any) -> Any:
-    if not isinstance(stream, BaseStream):
-        return None
-    try:
-        left = receptive_field(stream).left
-    except StreamError:
-        return None
-    return "unbounded" if math.isinf(left) else int(left)
-
-
 def _static(model: Model) -> Optional[bool]:
     # Whether it has a static form, which .pt2 and .onnx files hold; files do not know.
     if not isinstance(model.stream, BaseStream):
@@ -119,12 +103,3 @@ def _tried(model: Model) -> Tuple[Optional[int], int]:
     stream.reset()
     y = outputs[-1]
     return (int(y.shape[1]) if isinstance(y, torch.Tensor) and y.dim() == 3 else None), size
-
-
-def _kinds(stream: Any) -> "Counter[str]":
-    kinds: "Counter[str]" = Counter()
-    for module in stream.modules() if hasattr(stream, "modules") else ():
-        name = getattr(module, "original_name", type(module).__name__)
-        if name.endswith("Stream") and name not in _PARTS:
-            kinds[name] += 1
-    return kinds

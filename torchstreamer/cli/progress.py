@@ -1,8 +1,6 @@
 """A line that says how far a run is, where a person looks on."""
 
-import sys
-import time
-
+from ..core.status_line import StatusLine, bar
 from .ends import Source
 from .quantities import clock, duration
 from .timing import Times
@@ -10,7 +8,6 @@ from .timing import Times
 __all__ = ["Progress"]
 
 _WIDTH = 30
-_EVERY = 0.2  # seconds
 
 
 class Progress:
@@ -22,8 +19,7 @@ class Progress:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._shown = sys.stderr.isatty()
-        self._next = 0.0
+        self._line = StatusLine()
 
     def show(self, done: int, times: Times) -> None:
         """Say how far it is.
@@ -32,21 +28,13 @@ class Progress:
             done: samples
             times: of the chunks
         """
-        now = time.monotonic()
-        if not self._shown or now < self._next:
+        if not self._line.due():
             return
-        self._next = now + _EVERY
         seconds = done / self.source.rate_hz
-        bar = ""
-        if self.source.frames:
-            full = round(_WIDTH * min(done / self.source.frames, 1))
-            bar = "━" * full + "·" * (_WIDTH - full) + " "
+        part = f"{bar(done / self.source.frames, _WIDTH)} " if self.source.frames else ""
         speed = f"{seconds / times.total:.3g}× real time  p99 {duration(times.quantile(0.99))}" if times.total else ""
-        sys.stderr.write(f"\r{bar}{clock(seconds)}  {speed}\x1b[K")
-        sys.stderr.flush()
+        self._line.show(f"{part}{clock(seconds)}  {speed}")
 
     def end(self) -> None:
         """Take the line away."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._line.clear()

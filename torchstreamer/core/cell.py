@@ -3,7 +3,7 @@
 TorchScript compiles this file, so it uses no postponed annotations and copies what it needs to locals.
 """
 
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -190,6 +190,9 @@ class Cell(Memory):
 
     def tensors(self) -> List[Tensor]:
         return self.held
+
+    def opens(self, shape: Sequence[int]) -> Optional[List[float]]:
+        return [self.opening[1]] * shape[0] if self.opening[0] >= 0 or not shape[0] else None
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         self.held = [next(tensors) for _ in range(phase[0])]

@@ -1,6 +1,6 @@
 """`Counter`: a whole number that a stream remembers. TorchScript compiles this file."""
 
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class Counter(Memory):
 
     def tensors(self) -> List[Tensor]:
         return []
+
+    def opens(self, shape: Sequence[int]) -> Optional[List[float]]:
+        return [] if shape[0] == (self.opening[0] if self.opening[0] >= 0 else self.start) else None
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         self.value = phase[0]

@@ -1,18 +1,19 @@
 """The example that a model comes with: what is wrong with one is said before anything is made of it."""
 
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import StreamInputError
+from ..errors import StreamError, StreamInputError
 from .describe import describe, dtype_name, is_plain
 from .whole_numbers import as_index, whole_number
 
-__all__ = ["Example", "TimeDim", "ensure_works", "first_line", "inputs_of"]
+__all__ = ["Example", "Select", "TimeDim", "ensure_works", "first_line", "inputs_of"]
 
 Example = Union[Tensor, Sequence[Tensor]]
 TimeDim = Union[int, Sequence[Optional[int]]]
+Select = Union[str, int, Sequence[Any], Mapping[str, Any], Callable[[Any], Any]]
 
 
 def inputs_of(example: Example, time_dim: TimeDim, length_multiple: int) -> Tuple[List[Tensor], List[Optional[int]]]:
@@ -46,7 +47,7 @@ def ensure_works(net: nn.Module, examples: Sequence[Tensor]) -> None:
     try:
         with torch.no_grad():
             net(*(x.clone() for x in examples))
-    except Warning:
+    except (Warning, StreamError):
         raise
     except Exception as error:
         came = "; ".join(describe(x) for x in examples)

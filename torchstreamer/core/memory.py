@@ -1,6 +1,6 @@
 """`Memory`, the base of all that a stream remembers. TorchScript compiles this file."""
 
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,11 @@ class Memory(nn.Module):
 
     The whole numbers that decide shapes are the phase: in the steady state it repeats, and what else changes from
     step to step is tensors alone. What is counted for each row, such as positions, is data of the row: a tensor.
+
+    Attributes:
+        opening: what the owner's first step of a signal puts here before it goes on as any other step does: how many
+            samples, and of which value, or a counter's value; -1 where it does otherwise, or nobody has said. Rows that
+            begin may join others that are there
     """
 
     fold: int
@@ -25,6 +30,7 @@ class Memory(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fold = 1  # entries of the batch axis per row of the signal, where a network merged another axis into it
+        self.opening = (-1, 0.0)
 
     def __copy__(self) -> "Memory":
         raise refuse_shallow_copy(self)
@@ -46,6 +52,10 @@ class Memory(nn.Module):
     def tensors(self) -> List[Tensor]:
         """What is held, rows first; not to be written to."""
         raise NotImplementedError
+
+    def opens(self, shape: Sequence[int]) -> Optional[List[float]]:
+        """With which values a row begins, one for each tensor, if it may begin in this `shape`; else ``None``."""
+        return None
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         """Be in this phase, and hold the next of these tensors, as many as `tensors` gives in it."""

@@ -4,13 +4,13 @@ The registry starts empty; `torchstreamer.handlers` fills it and says what becom
 """
 
 import logging
-from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union, overload
+from typing import Any, Callable, Dict, List, Optional, Sequence, Type, TypeVar, Union, overload
 
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModuleError
 from .context import Context
-from .example import Example, TimeDim, ensure_works, inputs_of
+from .example import Example, Select, TimeDim, ensure_works, inputs_of
 from .frozen import frozen_twin, is_twin, let_train, require_training
 from .patched import unpatched
 from .reports import ModuleReport
@@ -125,9 +125,16 @@ def is_container(net: nn.Module) -> bool:
     return any(isinstance(net, container) for container in _containers) and find_handler(net) is not None
 
 
-def captured_report(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> List[ModuleReport]:
+def captured_report(
+    net: nn.Module,
+    example: Example,
+    time_dim: TimeDim,
+    length_multiple: int,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+) -> List[ModuleReport]:
     """The operations of a model, as `is_streamable` lists them."""
-    found: List[ModuleReport] = _capture[1](net, example, time_dim, length_multiple)
+    found: List[ModuleReport] = _capture[1](net, example, time_dim, length_multiple, select, taps)
     return found
 
 
@@ -197,6 +204,9 @@ def create_stream(
     progress: Optional[ProgressCallback] = None,
     context: Optional[Context] = None,
     training: Optional[str] = None,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+    min_length: int = 1,
 ) -> BaseStream:
     """Make the stream of a module.
 
@@ -227,6 +237,15 @@ def create_stream(
             ``eval()`` change it as they do networks. What has no such form, as dropout between the layers of a
             recurrence or in an attention, is refused in training mode, and streamed in its eval form in eval mode. By
             default a stream has the eval form alone, and networks in training mode are refused
+        select: which outputs are streamed, of a model that also answers others, such as a loss: the name of one, or its
+            number, or a path, such as ``"decoder.hidden_states.3"``; a tuple, list or dict of such, whose structure the
+            stream then gives; or a function of the model's answer. What only the others need is not computed
+        taps: paths of modules, as in ``named_modules()``, whose outputs are given too: the stream then gives a pair,
+            the model's outputs and a dict with those of the modules, by path
+        min_length: the shortest signal that will come, for models that take another branch for short ones. Where one
+            does so below some length, as in reflect padding, that is found without it, and is the stream's
+            ``min_length``. Nothing comes out of a signal before it is so long, and one that ends earlier raises
+            `StreamInputError`; it can still go on
 
     Returns:
         a new stream. It shares the module's weights, and nothing with other streams. With several inputs or outputs, or
@@ -263,7 +282,17 @@ def create_stream(
     try:
         if training is not None:
             net = training_form(net)
-            stream = create_stream(net, example, time_dim, length_multiple, progress, context)
+            stream = create_stream(
+                net,
+                example,
+                time_dim,
+                length_multiple,
+                progress,
+                context,
+                select=select,
+                taps=taps,
+                min_length=min_length,
+            )
             let_train(stream, given.training)
             return stream
         _refuse_lazy(net)
@@ -272,10 +301,11 @@ def create_stream(
             placed = _placed(net, context, example is not None)
             net, inside = (net, context) if placed is None else (placed, None)
         if example is None:
-            if time_dim != -1 or length_multiple != 1:
+            options = (time_dim, length_multiple, min_length, select, len(taps))
+            if options != (-1, 1, 1, None, 0):
                 raise ValueError(
-                    "no_example: time_dim or length_multiple came without an example; pass example=, an input of the "
-                    "model"
+                    "no_example: time_dim, length_multiple, min_length, select or taps came without an example; pass "
+                    "example=, an input of the model"
                 )
             refuse_hooks(net)
             factory = find_handler(net)
@@ -285,7 +315,8 @@ def create_stream(
         examples, _ = inputs_of(example, time_dim, length_multiple)
         for module in net.modules():
             _refuse_lazy(module)
-        if inside is None and takes_plain(net, example, time_dim, length_multiple):
+        whole = select is None and len(taps) == 0 and min_length == 1
+        if inside is None and whole and takes_plain(net, example, time_dim, length_multiple):
             try:
                 refuse_hooks(net)
                 factory = find_handler(net)
@@ -297,7 +328,8 @@ def create_stream(
                 if stream.axes is None or stream.axes.plain:
                     ensure_works(net, examples)
                 return stream
-        return _ended(_capture[0](net, example, time_dim, length_multiple, telling, inside), telling)
+        stream = _capture[0](net, example, time_dim, length_multiple, telling, inside, select, taps, min_length)
+        return _ended(stream, telling)
     except UnsupportedModuleError as error:
         path = error.path
         error = error.within(given)

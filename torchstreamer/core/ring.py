@@ -3,7 +3,7 @@
 TorchScript compiles this file, so it uses no postponed annotations and copies what it needs to locals.
 """
 
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -337,6 +337,12 @@ class RingBuffer(Memory):
     def tensors(self) -> List[Tensor]:
         # None before any sample has come: what is there then has no rows.
         return [self.rows()] if self.started() else []
+
+    def opens(self, shape: Sequence[int]) -> Optional[List[float]]:
+        held, skip, axes = shape
+        if axes == 1:
+            return [] if skip == self.debt else None
+        return [self.opening[1]] if held == self.opening[0] and skip == self.debt == 0 else None
 
     def put(self, phase: Sequence[int], tensors: Iterator[Tensor]) -> None:
         held, skip, axes = phase

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StreamInputError
+from .row_opening import Openings
 from .row_pieces import END, Going, PieceLayout, RowPiece, few_lengths, parts_of
 from .row_state import ParkedState, RowState
 from .row_table import Batch, Row, RowTable, gather, rows_apart
@@ -24,7 +25,7 @@ class RowRunner:
 
     The states of a batch that stays together are never moved: the stream goes on with what it holds. Large states are
     not moved either if a few rows of their batch do not come: they run all the same, and nobody keeps what comes of
-    it. A row that joins takes the place of one that is gone.
+    it. A row that joins takes the place of one that is gone; so does one that begins, if it can, with its first piece.
 
     Args:
         stream: what runs
@@ -60,6 +61,7 @@ class RowRunner:
         # A batch that had to leave the stream, with the memory in which it goes on best.
         self._parked: Optional[Tuple[Batch, ParkedState]] = None
         self._beginning = 0  # rows of the step that began in it
+        self._openings = Openings(self.state)
         self._shared = False  # whether others may go back to what `resident` and `_parked` hold
 
     # ------------------------------------------------------------------ a step
@@ -85,6 +87,8 @@ class RowRunner:
         if self.resident is not None and 2 * self.resident.live < len(self.resident.ids):
             self.resident = None
             self.state.go_on(*self._new)
+        if not self.table.rows:
+            self._openings.clear()
 
     def again(self, pieces: Sequence[Tensor]) -> List[RowPiece]:
         """All rows of the batch that the stream holds go on by as much, and nothing else comes."""
@@ -142,6 +146,8 @@ class RowRunner:
                 batch = each.row.batch
                 if kind != END or batch is not None:
                     groups.setdefault(0 if batch is None else id(batch.form), []).append(each)
+            if 0 in groups and len(groups) > 1:
+                self._open(groups, -negative)
             for group in groups.values():
                 self._run_group(group, -negative, kind)
 
@@ -203,6 +209,27 @@ class RowRunner:
 
     # ------------------------------------------------------------------ groups
 
+    def _open(self, groups: Dict[int, List[Going]], length: int) -> None:
+        # Let rows that begin go with others, from a state that says that nothing has come.
+        opening = None if self.apart or torch.is_grad_enabled() else self._openings.find(length)
+        if opening is not None and id(opening.form) in groups:
+            new = groups.pop(0)
+            for each in new:
+                each.row.batch, each.row.slot = opening, 0
+            groups[id(opening.form)] += new
+
+    def _begin_apart(self, group: List[Going], length: int, kind: int) -> bool:
+        # Whether rows of large states that begin have run by themselves after all, as no seats are free.
+        opening = self._openings.find(length)
+        new = [each for each in group if each.row.batch is opening]
+        if not new or not opening.form.large or len(new) == len(group):  # type: ignore[union-attr]
+            return False
+        for each in new:
+            each.row.batch = None
+        self._run_group([each for each in group if each.row.batch is not None], length, kind)
+        self._run_group(new, length, kind)
+        return True
+
     def _run_group(self, group: List[Going], length: int, kind: int) -> None:
         # An end that comes at once for all of them takes no run of its own.
         ends = kind == END or all(each.last and each.n - each.at == length for each in group)
@@ -212,6 +239,8 @@ class RowRunner:
             if length and not ends:
                 seats = self._seated(group)
             if seats is None:
+                if self._begin_apart(group, length, kind):
+                    return
                 group.sort(key=_place)
                 spare = self._spare(group) if length and not ends else 0
         if seats is not None:
@@ -222,9 +251,14 @@ class RowRunner:
             self.carried = True
             self._run([*group, *[None] * spare], length, False)
         else:
+            new = group[0].row.batch is None
             for one in [[each] for each in group] if self.apart else [group]:
                 self.take_up([each.row for each in one])
                 self._run(one, length, ends)
+            if new and not ends and not torch.is_grad_enabled():
+                batch = group[0].row.batch
+                assert batch is not None
+                self._openings.learn(length, batch)
         if ends:
             for each in group:
                 each.row.batch = None
@@ -282,9 +316,17 @@ class RowRunner:
             row = rows.get(id)
             if row is None or row.batch is not batch or row.slot != slot:
                 free.append(slot)
+        if len(free) < len(others):
+            # Of a signal that begins anew the old state stands by itself from here on, to go back to.
+            again = [rows[each.id] for each in others if each.first and each.id in rows]
+            again = [row for row in again if row.batch is batch][: len(others) - len(free)]
+            free += [row.slot for row in again]
+        else:
+            again = []
         if len(free) < len(others) or not self._hold(batch):
             return False
         self.dirty = True
+        self.table.set_apart(again)
         others.sort(key=_place)
         _, tensors, known = gather([each.row for each in others])
         slots = free[: len(others)]

@@ -1,6 +1,6 @@
 """`RowState`: what a stream remembers as rows, taken out and put back without checks, copies or names."""
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -125,6 +125,20 @@ class RowState:
                 signal["_like"] = next(rest)
             elif signal["_like"].dim() == 3:
                 signal["_like"] = signal["_like"].new_empty([0])
+
+    def opening(self, phase: Phase) -> Optional[List[float]]:
+        """With which values a row begins, one for each of `rows`, if rows in this phase may be new; else ``None``.
+
+        Of such rows the clocks know nothing, and their first step from there is what it is in a stream of their own,
+        if all memories have begun after it.
+        """
+        found: List[float] = []
+        for place, numbers in zip(self._memories, phase, strict=False):
+            values = place.memory.opens(numbers)
+            if values is None:
+                return None
+            found += values
+        return found + [0.0 for channels in phase[-1] if channels >= 0]
 
     def park(self) -> ParkedState:
         """What the stream holds, for `unpark`, once, as long as nothing else goes on from there."""

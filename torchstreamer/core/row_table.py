@@ -200,6 +200,19 @@ class RowTable:
             rows[id].batch = after
         after.live, batch.live = batch.live, 0
 
+    def set_apart(self, rows: Sequence[Row]) -> None:
+        """Let some rows of a batch stand in one of their own, a copy."""
+        if not rows:
+            return
+        batch = rows[0].batch
+        assert batch is not None
+        ids = [batch.ids[row.slot] for row in rows]
+        copy = Batch(batch.form, [], batch.known, ids, _selected(batch.packed, [row.slot for row in rows]))
+        for slot, row in enumerate(rows):
+            row.batch, row.slot = copy, slot
+        copy.live = len(rows)
+        batch.live -= len(rows)
+
     def _compact(self, batch: Batch) -> None:
         here = [(id, self.rows[id]) for id in batch.ids if id in self.rows]
         here = [(id, row) for id, row in here if row.batch is batch]

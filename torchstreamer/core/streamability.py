@@ -1,11 +1,11 @@
 """Whether a network can be streamed, told module by module, or operation by operation."""
 
-from typing import Iterator, Optional, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 
 from torch import nn
 
 from ..errors import UnsupportedModuleError
-from .example import Example, TimeDim, ensure_works, inputs_of
+from .example import Example, Select, TimeDim, ensure_works, inputs_of
 from .frozen import require_training
 from .patched import unpatched
 from .registry import captured_report, create_stream, is_container, takes_plain, training_form
@@ -20,6 +20,8 @@ def is_streamable(
     time_dim: TimeDim = -1,
     length_multiple: int = 1,
     training: Optional[str] = None,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
 ) -> StreamabilityReport:
     """Tell for every module of a network, or every operation of a captured model, whether it can be streamed.
 
@@ -29,6 +31,8 @@ def is_streamable(
         time_dim: as for `create_stream`
         length_multiple: as for `create_stream`
         training: as for `create_stream`
+        select: as for `create_stream`
+        taps: as for `create_stream`
 
     Returns:
         a report that is true or false, lists the modules or operations in order, and prints as a table
@@ -56,12 +60,13 @@ def is_streamable(
     if example is None:
         return StreamabilityReport(modules)
     examples, _ = inputs_of(example, time_dim, length_multiple)
-    if takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None:
+    whole = select is None and len(taps) == 0
+    if whole and takes_plain(net, example, time_dim, length_multiple) and modules[0].handler is not None:
         axes = create_stream(net).axes
         if axes is None or axes.plain:
             ensure_works(net, examples)
         return StreamabilityReport(modules)
-    return StreamabilityReport(tuple(captured_report(net, example, time_dim, length_multiple)))
+    return StreamabilityReport(tuple(captured_report(net, example, time_dim, length_multiple, select, taps)))
 
 
 def _reports(

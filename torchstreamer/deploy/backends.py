@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import require_packages
 from .cuda_graphs import CudaGraph
+from .fusible import fusible
 from .inductor import inductor
 
 __all__ = ["BACKENDS", "KERNELS", "SETTINGS", "Program", "available", "quietly"]
@@ -79,7 +80,7 @@ class _Eager(Program):
 
 class _Inductor(_Eager):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        self.graph = inductor(graph, args, {"cpp_wrapper": True, **SETTINGS[kernels]})
+        self.graph = inductor(fusible(graph), args, {"cpp_wrapper": True, **SETTINGS[kernels]})
 
 
 class _Flat(nn.Module):
@@ -142,6 +143,9 @@ class _Exported(Program):
 
 
 class _Aot(_Exported):
+    def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
+        super().__init__(fusible(graph), args, kernels)
+
     def build(self, program: Any, count: int, kernels: str) -> None:
         from torch._inductor import aoti_compile_and_package, aoti_load_package
 

@@ -1,6 +1,6 @@
 """What a fixed step takes: its size, its channels, and what may come in a call."""
 
-from typing import Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ from ..core.state import require_named_tensors, require_plain
 from ..core.stream import BaseStream
 from ..core.whole_numbers import as_index
 from ..errors import StreamInputError, UnsupportedModuleError
+from ..graph.several import PortedGraphStream
 from .exported_file import possible_row
 
-__all__ = ["check_call", "check_state", "check_step", "check_stream", "input_channels"]
+__all__ = ["check_call", "check_one_signal", "check_state", "check_step", "check_stream", "input_channels"]
 
 # The most channels that are tried, where a stream does not say how many it takes.
 _CHANNELS = 8192
@@ -54,6 +55,23 @@ def check_step(stream: BaseStream, chunk: int, batch: int) -> Tuple[int, int]:
     return size, rows
 
 
+def check_one_signal(stream: BaseStream) -> None:
+    """Refuse a model with several inputs or outputs, or other layouts."""
+    if not isinstance(stream, PortedGraphStream):
+        return
+    inputs: Any = stream.ports
+    static = [repr(port.name) for port in inputs if port.static]
+    has = f"the static input {' and '.join(static)}" if static else "other inputs, outputs or layouts"
+    raise UnsupportedModuleError(
+        "several_signals",
+        stream,
+        "in a compiled step: one signal [B, C, T] is expected in, and one with rows first and time last out; this "
+        f"model has {has}",
+        "use StaticStream, which takes them; or wrap the model in a module that lays its inputs side by side in the "
+        "channels, time last",
+    )
+
+
 def input_channels(stream: BaseStream) -> int:
     """The channels that a stream takes.
 
@@ -77,7 +95,7 @@ def input_channels(stream: BaseStream) -> int:
 
 
 def check_call(
-    x: Tensor,
+    x: Optional[Tensor],
     lengths: Tensor,
     first: Tensor,
     last: Tensor,
@@ -92,7 +110,7 @@ def check_call(
     """Refuse a call of a static step that does not fit.
 
     Args:
-        x, lengths, first, last: what came
+        x, lengths, first, last: what came; without ``x`` it is checked elsewhere
         age, left: of each row, the steps since its signal began and those until it is free, -1 while it goes on
         channels, chunk, dtype, length_multiple: what the step takes
         longest: samples of the longest signal, -1 for any
@@ -103,6 +121,8 @@ def check_call(
     batch, device = age.size(0), age.device
     shape = [batch, channels, chunk]
     for name, value in (("x", x), ("lengths", lengths), ("first", first), ("last", last)):
+        if value is None and name == "x":
+            continue
         if not isinstance(value, Tensor):
             raise StreamInputError(
                 f"invalid_chunk: {name} is a {type(value).__name__}; a tensor was expected; convert it with "
@@ -112,7 +132,7 @@ def check_call(
             raise StreamInputError(
                 f"invalid_chunk: {name} came with {describe(value)}; a dense tensor was expected; convert it"
             )
-    if list(x.shape) != shape or x.dtype != dtype or x.device != device:
+    if x is not None and (list(x.shape) != shape or x.dtype != dtype or x.device != device):
         raise StreamInputError(
             f"invalid_chunk: a chunk came with shape {list(x.shape)}, {dtype_name(x)}, on {x.device}; {shape}, "
             f"{dtype}, on {device} was expected; fill rows that bring less with anything"

@@ -10,7 +10,7 @@ from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
 from ..core.turns import in_use
 from .backends import Program, available
-from .chunks import check_step, input_channels
+from .chunks import check_one_signal, check_step, input_channels
 from .kernels import rounds
 from .search import FORMS, Candidate, Search
 from .steady import Phase, SteadyStep, fresh, held_by, phase_of, put
@@ -255,6 +255,7 @@ def compile(
         >>> torch.testing.assert_close(y, net(x))
     """
     chunk, batch = check_step(stream, chunk, batch)
+    check_one_signal(stream)
     if time_limit_s is not None and not (isinstance(time_limit_s, (int, float)) and time_limit_s >= 0):
         raise ValueError(
             f"invalid_time_limit: time_limit_s={time_limit_s!r} came; seconds from 0 on were expected; leave it out to "

@@ -45,9 +45,12 @@ class Mirrored(Part):
         mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
         lag, key: of the input
         lag_out: of the output
+        filled: to how many samples zeros fill a signal of 0, 1, 2 … samples before it is mirrored
     """
 
-    def __init__(self, body: nn.Module, reach: Reach, mode: str, lag: int, key: int, lag_out: int) -> None:
+    def __init__(
+        self, body: nn.Module, reach: Reach, mode: str, lag: int, key: int, lag_out: int, filled: Tuple[int, ...] = ()
+    ) -> None:
         # The last window to see the sample that stands `end` after the signal may want its source, as far before it.
         away = reach.end if mode == "replicate" else 2 * reach.end - (1 if mode == "symmetric" else 0)
         turned = reach.last - away
@@ -59,6 +62,7 @@ class Mirrored(Part):
         self.lag = lag
         self.key = key
         self.lag_out = lag_out
+        self.register_buffer("filled", torch.tensor(filled) if filled else None, persistent=False)
 
     def forward(self, xs: List[Tensor], states: List[Tensor], rows: Rows) -> Tuple[Tensor, List[Tensor]]:
         x = xs[0]
@@ -67,12 +71,19 @@ class Mirrored(Part):
         window, states = self.join(x, states, rows)
         begin = rows.begin(outputs, self.lag_out) * self.reach.q + self.reach.first
         place = begin + torch.arange(self.reach.span(outputs), device=x.device)
-        source = edge_source(place, rows.length(self.key) - 1, self.mode)
+        last = rows.length(self.key) - 1
+        filled: Optional[Tensor] = self.filled  # type: ignore[assignment]
+        if filled is None:
+            source = edge_source(place, last, self.mode)
+        else:
+            source = edge_source(place, last, self.mode, filled[(last + 1).clamp(0, filled.size(0) - 1)])
         place = over((source - (rows.begin(m, self.lag) - self.held)).clamp(0, window.size(2) - 1), x)
         if time_major(x.device, x.dtype):
             padded = window.transpose(1, 2).gather(1, place.transpose(1, 2).expand(-1, -1, x.size(1))).transpose(1, 2)
         else:
             padded = window.gather(2, place.expand(-1, x.size(1), -1))
+        if filled is not None:
+            padded = torch.where(over(source > last, x), torch.zeros_like(padded), padded)
         return self.body(padded), states
 
 

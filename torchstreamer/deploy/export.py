@@ -5,22 +5,26 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
 from ..core.whole_numbers import whole_number
 from ..errors import require_packages
+from ..graph.fields import keys_of
+from ..graph.several import PortedGraphStream
 from .backends import SETTINGS
 from .chunks import check_stream
-from .exported_file import KEY, parse_geometry
+from .exported_file import KEY, names_of, parse_geometry
 from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal
 from .static import StaticStream
 from .steady import fresh
+from .told import told_of
 
 __all__ = ["FunctionalStep", "export", "geometry"]
 
@@ -29,8 +33,8 @@ _LONG = 100_000_000
 
 
 class FunctionalStep(nn.Module):
-    """The step of a `StaticStream` on plain tensors, as exporters take it: ``x, lengths, first, last`` and the states
-    in, ``y, start, stop`` and the next states out.
+    """The step of a `StaticStream` on plain tensors, as exporters take it: all inputs, ``lengths, first, last`` and the
+    states in, all outputs, starts, stops and the next states out.
 
     Args:
         static: the static stream
@@ -41,39 +45,85 @@ class FunctionalStep(nn.Module):
         self.static = static
         self.names = list(static.init_state())
 
-    def forward(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor, *states: Tensor) -> Tuple[Tensor, ...]:
-        given = dict(zip(self.names, states, strict=True))
-        following, y, start, stop = self.static.step(given, x, lengths, first, last)
-        return (y.contiguous(), start, stop, *(following[name].contiguous() for name in self.names))
+    def forward(self, *given: Tensor) -> Tuple[Tensor, ...]:
+        count = len(given) - len(self.names)
+        state = dict(zip(self.names, given[count:], strict=True))
+        following, flat = self.static.flat_step(state, *given[:count])
+        return tuple(value.contiguous() for value in [*flat, *(following[name] for name in self.names)])
 
     def example(self) -> Tuple[Tensor, ...]:
         """Inputs."""
         state = self.static.init_state()
         clock = state["row.age"]
-        x = clock.new_zeros([self.static.batch, self.static.channels, self.static.chunk], dtype=self.static.dtype)
-        return (x, clock + self.static.chunk, clock == 0, clock != 0, *state.values())
+        xs = [source.zeros(clock.device) for source in self.static.sources]
+        return (*xs, clock + self.static.chunk, clock == 0, clock != 0, *state.values())
 
 
 def geometry(static: StaticStream, stream: BaseStream) -> Dict[str, Any]:
     """What a runner must know of a static stream."""
     state = static.init_state()
-    return {
-        "version": 1,
+    common = {
         "chunk": static.chunk,
         "batch": static.batch,
-        "channels": static.channels,
-        "dtype": _name(static.dtype),
         "device": str(state["row.age"].device),
-        "outputs": static.outputs,
-        "out_shape": static.out_shape,
-        "lag": static.lag,
         "flush_steps": static.flush_steps,
         "length_multiple": static.length_multiple,
         "hop": stream.hop,
         "ratio": list(stream.ratio),
-        "lengths": [static.table.values, static.table.start, static.table.period, static.table.rise],
         "states": {name: [list(value.shape), _name(value.dtype)] for name, value in state.items()},
     }
+    if isinstance(stream, PortedGraphStream):
+        return {"version": 2, **common, **several(static, stream)}
+    return {
+        "version": 1,
+        **common,
+        "channels": static.channels,
+        "dtype": _name(static.dtype),
+        "outputs": static.outputs,
+        "out_shape": static.out_shape,
+        "lag": static.lag,
+        "lengths": [static.table.values, static.table.start, static.table.period, static.table.rise],
+    }
+
+
+def several(static: StaticStream, stream: PortedGraphStream) -> Dict[str, Any]:
+    """What a runner must know of several inputs and outputs."""
+    inputs = [
+        {
+            "name": source.name,
+            "shape": list(source.shape),
+            "dtype": _name(source.dtype),
+            "time": source.time,
+            "rows": source.rows,
+            "rate": list(source.rate) if source.time >= 0 else [1, 1],
+        }
+        for source in static.sources
+    ]
+    results = [
+        {
+            "shape": list(result.shape),
+            "time": result.time,
+            "rows": result.rows,
+            "outputs": result.per_step,
+            "lag": result.lag,
+            "lengths": [table.values, table.start, table.period, table.rise],
+        }
+        for result, table in zip(static.results, static.tables, strict=True)
+    ]
+    count = iter(range(len(results)))
+    places = [next(count) if slot >= 0 else None for slot in stream.outputs]
+    return {"inputs": inputs, "results": results, "structure": laid_out(stream.structure.spec, iter(places))}
+
+
+def laid_out(structure: TreeSpec, places: Iterator[Optional[int]]) -> Any:
+    """A structure of outputs as JSON holds it; what is neither tuple nor list is told by its names."""
+    if structure.is_leaf():
+        return next(places)
+    parts = [laid_out(child, places) for child in structure.children()]
+    names = [] if structure.type in (tuple, list) else keys_of(structure)
+    if names:
+        return {"dict": dict(zip(names, parts, strict=True))}
+    return {"list" if structure.type is list else "tuple": parts}
 
 
 def export(
@@ -117,8 +167,8 @@ def export(
     Raises:
         UnsupportedModuleError: a layer has no static form
         ValueError: the suffix is none of these, ``chunk`` is missing or does not fit, an argument is of no use for this
-            suffix, ``metadata`` is not what JSON holds, ``sampling_fs`` is no whole number, or the weights are too
-            large for an ``.onnx`` file
+            suffix, ``metadata`` is not what JSON holds, ``sampling_fs`` is no whole number, or an ``.onnx`` file would
+            hold complex numbers, or weights that are too large for it
         FileNotFoundError: the folder is missing
         ModuleNotFoundError: a package is missing that writes ``.onnx`` files
 
@@ -134,7 +184,7 @@ def export(
         raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
     check_stream(stream)
     target = checked_destination(path)
-    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata)}
+    carried: Dict[str, Any] = {"metadata": checked_metadata(metadata), "told": told_of(stream)}
     if sampling_fs is not None:
         carried["sampling_fs"] = whole_number(sampling_fs, "sampling_fs")
     unused = {"autotune": autotune} if suffix == ".onnx" else {}
@@ -209,8 +259,20 @@ def _save_step(
         telling.begin("compiling the step with AOTInductor" + (" and trying kernels out" if autotune else ""))
         _save_package(program, str(place), about, kernels)
     else:
+        _refuse_complex(program)
         telling.begin("writing the step as ONNX")
-        _save_onnx(program, str(place), about, step.names)
+        _save_onnx(program, str(place), about, names_of(json.loads(about)), step.names)
+
+
+def _refuse_complex(program: Any) -> None:
+    # Inside of the step they are taken apart; what comes in, goes out or is kept cannot be.
+    places = [*program.graph.find_nodes(op="placeholder"), *program.graph.output_node().args[0]]
+    if any(isinstance(node.meta.get("val"), Tensor) and node.meta["val"].is_complex() for node in places):
+        raise ValueError(
+            "complex_values: a chunk, an output or a state of complex numbers came; real ones were expected, as .onnx "
+            "files hold no others; take real and imaginary parts as channels (return_complex=False, "
+            "complex_input=False), or write .pt or .pt2"
+        )
 
 
 def _work(step: nn.Module) -> int:
@@ -230,7 +292,7 @@ def _save_package(program: Any, path: str, about: str, kernels: str) -> None:
     seal(Path(path))
 
 
-def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:
+def _save_onnx(program: Any, path: str, about: str, signals: Tuple[List[str], List[str]], names: List[str]) -> None:
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -240,8 +302,8 @@ def _save_onnx(program: Any, path: str, about: str, names: List[str]) -> None:
             written = torch.onnx.export(
                 program,
                 dynamo=True,
-                input_names=["x", "lengths", "first", "last", *names],
-                output_names=["y", "start", "stop", *(f"next.{name}" for name in names)],
+                input_names=[*signals[0], *names],
+                output_names=[*signals[1], *(f"next.{name}" for name in names)],
                 verbose=False,
             )
     finally:

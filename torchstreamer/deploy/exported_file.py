@@ -8,18 +8,21 @@ import hashlib
 import json
 import os
 import stat
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 __all__ = [
     "KEY",
     "OPEN",
     "SEAL",
     "check_graph",
+    "names_of",
     "parse_geometry",
     "possible_row",
     "read_sealed",
     "refusal",
     "sampling_rate",
+    "signals_of",
+    "told",
 ]
 
 # Under this name the geometry stands in the metadata of a file.
@@ -127,12 +130,19 @@ def parse_geometry(text: str) -> Dict[str, Any]:
         raise ValueError(f"its geometry is no JSON ({error})") from error
     if not isinstance(found, dict):
         raise ValueError("its geometry is no JSON object")
-    for name, good in _EXPECTED.items():
+    several = found.get("version") == 2
+    for name, good in (_SEVERAL if several else _EXPECTED).items():
         if name not in found or not good(found[name]):
             raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
     sampling_rate(found)
-    chunk = [[found["batch"], found["channels"], found["chunk"]], found["dtype"]]
-    if _nbytes(chunk) > _MOST_BYTES or sum(map(_nbytes, found["states"].values())) > _MOST_BYTES:
+    told(found)
+    inputs, results = signals_of(found)
+    if not _belong(found, inputs, results):
+        raise ValueError("its geometry has inputs and outputs that do not belong together")
+    if (
+        sum(_nbytes([each["shape"], each["dtype"]]) for each in inputs) > _MOST_BYTES
+        or sum(map(_nbytes, found["states"].values())) > _MOST_BYTES
+    ):
         raise ValueError("its geometry says that a chunk or the state takes more than 4 GiB")
     return found
 
@@ -149,6 +159,48 @@ def sampling_rate(about: Dict[str, Any]) -> Optional[int]:
     return rate
 
 
+def told(about: Dict[str, Any]) -> Dict[str, Any]:
+    """What a file tells of the stream in it: ``past``, samples or ``"unbounded"``, ``streams`` by kind, ``parameters``.
+
+    Raises:
+        ValueError: it tells something else
+    """
+    found = about.get("told", {})
+    if not isinstance(found, dict):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    streams, past = found.get("streams", {}), found.get("past")
+    counts = isinstance(streams, dict) and all(map(_whole, streams.values()))
+    number = type(past) is int or past is None or past == "unbounded"
+    if not counts or not number or not _whole(found.get("parameters", 0)):
+        raise ValueError(f"its geometry has 'told' as {str(found)[:80]}")
+    return found
+
+
+def signals_of(geometry: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
+    """The inputs and the outputs of a program, as lists.
+
+    An input has a ``name``, the ``shape`` of a step, a ``dtype``, an axis of ``time`` (-1: static) and one of ``rows``,
+    and a ``rate``, samples per sample of the first one with time. An output has ``time``, ``rows``, ``outputs`` a step,
+    a ``lag`` and ``lengths``.
+    """
+    if geometry["version"] == 2:
+        return geometry["inputs"], geometry["results"]
+    shape = [geometry["batch"], geometry["channels"], geometry["chunk"]]
+    x = {"name": "x", "shape": shape, "dtype": geometry["dtype"], "time": 2, "rows": 0, "rate": [1, 1]}
+    y = {name: geometry[name] for name in ("outputs", "lag", "lengths")}
+    return [x], [{**y, "time": len(geometry["out_shape"]) + 1, "rows": 0}]
+
+
+def names_of(geometry: Dict[str, Any]) -> Tuple[List[str], List[str]]:
+    """The names of a program's inputs and outputs, without those of its states."""
+    if geometry["version"] == 1:
+        return ["x", "lengths", "first", "last"], ["y", "start", "stop"]
+    inputs, results = signals_of(geometry)
+    each = range(len(results))
+    given = [*(f"y.{i}" for i in each), *(f"start.{i}" for i in each), *(f"stop.{i}" for i in each)]
+    return [*(f"x.{i}" for i in range(len(inputs))), "lengths", "first", "last"], given
+
+
 def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequence[str]) -> None:
     """Refuse a geometry that is not that of the graph.
 
@@ -161,8 +213,10 @@ def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequen
         ValueError: an input or an output is not as the geometry says
     """
     rows = [geometry["batch"]]
+    taken, given = names_of(geometry)
+    signals = zip(taken, signals_of(geometry)[0], strict=False)
     expected = {
-        "x": [[*rows, geometry["channels"], geometry["chunk"]], geometry["dtype"]],
+        **{name: [each["shape"], each["dtype"]] for name, each in signals},
         "lengths": [rows, "int64"],
         "first": [rows, "bool"],
         "last": [rows, "bool"],
@@ -172,7 +226,7 @@ def check_graph(geometry: Dict[str, Any], inputs: Sequence[Any], outputs: Sequen
         shape, dtype = expected.get(value.name, [None, "bool"])
         if value.shape != shape or value.type != f"tensor({_DTYPES[dtype][1]})":
             raise ValueError(f"its geometry does not know the input {value.name!r} {value.shape} of the graph")
-    missing = {"y", "start", "stop", *(f"next.{name}" for name in geometry["states"])} - set(outputs)
+    missing = {*given, *(f"next.{name}" for name in geometry["states"])} - set(outputs)
     if missing:
         raise ValueError(f"the graph does not give {', '.join(sorted(missing))}")
 
@@ -200,6 +254,60 @@ def _lengths(value: Any) -> bool:
     return good and len(values) == start + period and all(map(_whole, values))
 
 
+def _input(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"name", "shape", "dtype", "time", "rows", "rate"}:
+        return False
+    if not (isinstance(value["name"], str) and _shape(value["shape"]) and value["dtype"] in list(_DTYPES)):
+        return False
+    rank, rate = len(value["shape"]), value["rate"]
+    axes = _whole(value["rows"], 0, rank - 1) and type(value["time"]) is int and -1 <= value["time"] < rank
+    return (
+        axes
+        and value["rows"] != value["time"]
+        and isinstance(rate, list)
+        and [_whole(n, 1) for n in rate] == [True] * 2
+    )
+
+
+def _result(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"shape", "time", "rows", "outputs", "lag", "lengths"}:
+        return False
+    good = (
+        _shape(value["shape"]) and _whole(value["outputs"], 1) and _whole(value["lag"]) and _lengths(value["lengths"])
+    )
+    rank = len(value["shape"]) if good else 0
+    return (
+        good and all(_whole(value[axis], 0, rank - 1) for axis in ("time", "rows")) and value["time"] != value["rows"]
+    )
+
+
+def _belong(geometry: Dict[str, Any], inputs: List[Dict[str, Any]], results: List[Dict[str, Any]]) -> bool:
+    # The sizes that say the same, of programs with several inputs or outputs.
+    if geometry["version"] == 1:
+        return True
+    chunk, batch = geometry["chunk"], geometry["batch"]
+    streamed = [each for each in inputs if each["time"] >= 0]
+    whole = all(
+        chunk * each["rate"][0] == each["shape"][each["time"]] * each["rate"][1] > 0
+        and geometry["length_multiple"] % each["rate"][1] == 0
+        for each in streamed
+    )
+    same = all(each["shape"][each["rows"]] == batch for each in inputs)
+    return bool(streamed) and streamed[0]["rate"] == [1, 1] and whole and same and bool(results)
+
+
+def _structure(value: Any, depth: int = 0) -> bool:
+    # None, the number of an output, or one of these: {"tuple": […]}, {"list": […]}, {"dict": {name: …}}.
+    if value is None or _whole(value, 0, 2**16):
+        return True
+    if not isinstance(value, dict) or len(value) != 1 or depth > 16:
+        return False
+    ((kind, parts),) = value.items()
+    if kind == "dict":
+        return isinstance(parts, dict) and all(_structure(part, depth + 1) for part in parts.values())
+    return kind in ("tuple", "list") and isinstance(parts, list) and all(_structure(part, depth + 1) for part in parts)
+
+
 def _nbytes(state: Any) -> int:
     size = int(_DTYPES[state[1]][0])
     for n in state[0]:
@@ -225,4 +333,12 @@ _EXPECTED: Dict[str, Any] = {
     "lengths": _lengths,
     "states": lambda value: isinstance(value, dict) and all(map(_state, value.values())),
     "metadata": lambda value: isinstance(value, dict),
+}
+_ALONE = ("version", "channels", "dtype", "outputs", "out_shape", "lag", "lengths")
+_SEVERAL: Dict[str, Any] = {
+    "version": lambda value: type(value) is int and value == 2,
+    **{name: good for name, good in _EXPECTED.items() if name not in _ALONE},
+    "inputs": lambda value: isinstance(value, list) and 0 < len(value) <= 256 and all(map(_input, value)),
+    "results": lambda value: isinstance(value, list) and 0 < len(value) <= 256 and all(map(_result, value)),
+    "structure": _structure,
 }

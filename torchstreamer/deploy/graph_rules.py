@@ -7,11 +7,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModuleError
 from ..graph.graph_stream import GraphStream
 from ..graph.layout import Layout
 from ..graph.nodes import AlignNode, EdgeNode, GateNode, SegmentNode, SettleNode, StreamNode, SumNode
-from ..graph.ops.edges import CropStream, FramesStream
+from ..graph.ops.edges import CropStream, FilledMirrorStream, FramesStream
 from ..graph.ops.rates import CubicStream, MergeTimeStream
 from ..graph.relations import RelationNode
 from ..graph.several import PortedGraphStream
@@ -19,21 +18,10 @@ from .attention import query_lag
 from .bodies import body_of
 from .ends import Attach, Fit, Frames, Latch
 from .parts import Call, Sum
-from .planning import Edge, Packing, Planner, Unpacking, static_rule
+from .planning import Edge, Margin, Packing, Planner, Unpacking, static_rule
 from .relations import Ended, RelationPart
 
-__all__ = ["several_signals"]
-
-
-def several_signals(stream: PortedGraphStream) -> UnsupportedModuleError:
-    """An error: there is one signal in a static step."""
-    return UnsupportedModuleError(
-        "several_signals",
-        stream,
-        "in a static step: one signal [B, C, T] is expected in, and one with rows first and time last out; this model "
-        "has other inputs, outputs or layouts",
-        "wrap the model in a module that lays its inputs side by side in the channels, time last",
-    )
+__all__ = ["ported"]
 
 
 @static_rule(GraphStream)
@@ -43,19 +31,36 @@ def graph(plan: Planner, stream: GraphStream, edge: Edge) -> Edge:
             stream, "fixed_batch", "the model does not treat the rows of a batch apart", "use pts.compile(stream, …)"
         )
 
+    result = _lowered(plan, stream, {0: edge}, edge.length)[stream.result]
+    return _ended(plan, stream, result)
+
+
+def ported(plan: Planner, stream: PortedGraphStream, edges: Sequence[Edge]) -> List[Edge]:
+    """The outputs of a captured model for its inputs; static ones have no time axis. Those that are ``None`` are left
+    out."""
+    values = _lowered(plan, stream, dict(enumerate(edges)), edges[stream.first].length)
+    return [_ended(plan, stream, values[slot]) for slot in stream.outputs if slot >= 0]
+
+
+def _lowered(plan: Planner, stream: GraphStream, values: Dict[int, Edge], length: Any) -> Dict[int, Edge]:
     lengths = cache(partial(_lengths, stream))
 
     def length_of(slot: int) -> Any:
-        return cache(lambda n: lengths(edge.length(n))[slot])
+        return cache(lambda n: lengths(length(n))[slot])
 
     known: Dict[int, Any] = {}
-    values = {0: edge}
     for node in stream.nodes:
-        for made in _NODES[type(node)](plan, stream, node, values):
+        rule = _NODES.get(type(node))
+        if rule is None:
+            raise _static_input(plan, stream)
+        for made in rule(plan, stream, node, values):
             slot, value = made
             known.setdefault(slot, length_of(slot))
             values[slot] = replace(value, length=known[slot])
-    result = values[stream.result]
+    return values
+
+
+def _ended(plan: Planner, stream: GraphStream, result: Edge) -> Edge:
     if stream._limit >= 0 and result.example.is_floating_point():
         result = plan.whole(result)
         part = Ended(stream._limit, plan.chunk, result.rows)
@@ -67,9 +72,22 @@ def _lengths(stream: GraphStream, n: int) -> List[int]:
     # Of every value, for a whole signal of n samples.
     found = [0] * stream.slots
     found[0] = n
+    if isinstance(stream, PortedGraphStream):
+        ports: Any = stream.ports
+        for i, port in enumerate(ports):
+            found[i] = 0 if port.static or n == 0 else port.length(n)
     for node in stream.nodes:
         node.count(found, n, True)
     return found
+
+
+def _static_input(plan: Planner, stream: GraphStream) -> Exception:
+    return plan.refuse(
+        stream,
+        "static_input",
+        "a recurrence or an attention in it takes a static input",
+        "give it as one that comes with every sample, or use the stream itself",
+    )
 
 
 # ---------------------------------------------------------------------- nodes
@@ -110,8 +128,8 @@ def _stream(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edg
 
 
 def _segment(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
-    assert node.streamed == len(node.sources), "a static value without an input"
-    edges = plan.aligned([values[i] for i in node.sources])
+    edges = plan.aligned([values[i] for i in node.sources[: node.streamed]])
+    edges += [values[i] for i in node.sources[node.streamed :]]  # static inputs
     axes = _output_axes(plan, stream, node.body, edges)
     return list(zip(node.targets, plan.add_several(_Listed(node.body), edges, axes), strict=True))
 
@@ -131,7 +149,8 @@ def _output_axes(plan: Planner, stream: GraphStream, body: nn.Module, edges: Seq
         xs = []
         for edge in edges:
             size = list(edge.example.shape)
-            size[edge.time] *= times
+            if edge.time >= 0:
+                size[edge.time] *= times
             size[edge.rows] *= rows
             xs.append(edge.example.new_zeros(size))
         with torch.no_grad():
@@ -201,7 +220,7 @@ def _gate(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]
 
 def _relation(plan: Planner, stream: GraphStream, node: Any, values: Dict[int, Edge]) -> Made:
     if len(node.sources) > node.streamed:
-        raise plan.refuse(stream, "static_input", "it has a static input", "use pts.compile(stream, chunk=…)")
+        raise _static_input(plan, stream)
     if not all(layout.has_rows for layout in [*node.layouts, node.layout_out]):
         raise _without_rows(plan, stream)
     edges = plan.aligned([values[i] for i in node.sources])
@@ -239,6 +258,13 @@ def merge_time(plan: Planner, stream: MergeTimeStream, edge: Edge) -> Edge:
 @static_rule(CubicStream)
 def cubic(plan: Planner, stream: CubicStream, edge: Edge) -> Edge:
     return plan.lower(stream.filters, plan.lower(stream.pad, edge))
+
+
+@static_rule(FilledMirrorStream)
+def filled_mirror(plan: Planner, stream: FilledMirrorStream, edge: Edge) -> Edge:
+    length, inner = plan.through(edge, stream), stream.inner
+    margin = Margin(inner.left, inner.right, inner.mode, 0.0, edge.length, stream.filled())
+    return replace(edge, length=length, margin=margin)
 
 
 @static_rule(CropStream)

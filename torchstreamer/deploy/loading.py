@@ -8,7 +8,7 @@ from typing import Any, Union
 import torch
 
 from ..errors import StreamFileError, require_packages
-from .exported_file import KEY, refusal, sampling_rate
+from .exported_file import KEY, refusal, sampling_rate, told
 from .files import checked_suffix, read_archive
 from .runners import OnnxTensorRunner, PackageRunner
 
@@ -30,7 +30,8 @@ def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
     Returns:
         of ``.pt`` the scripted stream, with everything that a stream promises, for chunks of any size; of ``.pt2`` and
         ``.onnx`` a runner that is called like a stream and gathers chunks of any size to the planned one. Its attribute
-        ``metadata`` is what was given to `export`, and ``sampling_fs`` the samples per second, or ``None``.
+        ``metadata`` is what was given to `export`, ``sampling_fs`` the samples per second, or ``None``, and ``told``
+        what the stream was like: the samples of the past that an output sees, its handlers and its parameters.
 
     Raises:
         FileNotFoundError: there is no such file
@@ -68,6 +69,7 @@ def _load_script(path: Union[str, "os.PathLike[str]"]) -> Any:
         if about["version"] != 1 or not isinstance(about["metadata"], dict) or not hasattr(script, "flush"):
             raise ValueError("it holds no stream")
         script.sampling_fs = sampling_rate(about)
+        script.told = told(about)
     except Exception as error:  # torch raises anything
         raise StreamFileError(refusal(path, str(error) or type(error).__name__)) from error
     script.metadata = about["metadata"]

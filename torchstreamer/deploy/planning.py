@@ -34,6 +34,7 @@ class Margin(NamedTuple):
         mode: ``"constant"``, ``"reflect"``, ``"symmetric"`` or ``"replicate"``
         value: of constant ones
         length: of the value without them, for each total length
+        filled: to how many samples zeros fill a signal of 0, 1, 2 … samples before it is mirrored
     """
 
     left: int
@@ -41,6 +42,7 @@ class Margin(NamedTuple):
     mode: str
     value: float
     length: LengthFunction
+    filled: Tuple[int, ...] = ()
 
     def settled(self, n: int) -> int:
         """Samples that are sure of the padded value after ``n`` of the value."""
@@ -286,11 +288,11 @@ class Planner:
         """The value with its margin put around it."""
         if edge.margin is None:
             return edge
-        left, right, mode, value, length = edge.margin
+        left, right, mode, value, length, filled = edge.margin
         inner = self.packed(replace(edge, margin=None, length=length))
         if mode != "constant":
             reach = Reach.shift(left, right)
-            made = self.mirrored(inner, nn.Identity(), reach, mode, edge.margin.settled, edge.length)
+            made = self.mirrored(inner, nn.Identity(), reach, mode, edge.margin.settled, edge.length, filled)
             return self.unpacked(made, edge)
         # Of the first step the first sample is at least at position 0.
         inner = self.settled(inner, left)
@@ -298,7 +300,14 @@ class Planner:
         return self.unpacked(made, edge)
 
     def mirrored(
-        self, edge: Edge, body: nn.Module, reach: Reach, mode: str, settled: LengthFunction, length: LengthFunction
+        self,
+        edge: Edge,
+        body: nn.Module,
+        reach: Reach,
+        mode: str,
+        settled: LengthFunction,
+        length: LengthFunction,
+        filled: Tuple[int, ...] = (),
     ) -> Edge:
         """An operation on the windows of a value that is padded by samples of its own.
 
@@ -309,10 +318,11 @@ class Planner:
             mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
             settled: outputs that are sure after so many samples of the value
             length: of the output
+            filled: to how many samples zeros fill a signal of 0, 1, 2 … samples before it is mirrored
         """
         edge = self.settled(edge)
         lag = self.late(edge, reach, settled, reach.depth - reach.first + reach.end)
-        return self.add(Mirrored(body, reach, mode, edge.lag, self.key(edge), lag), [edge], lag, length)
+        return self.add(Mirrored(body, reach, mode, edge.lag, self.key(edge), lag, filled), [edge], lag, length)
 
     def late(self, edge: Edge, reach: Reach, settled: LengthFunction, start: int) -> int:
         """The least lag of the output of a layer whose first outputs wait for more than its reach says.

@@ -6,7 +6,7 @@ reach of a stream follow the lag of what it gives and the samples that it holds 
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,11 @@ def samplewise(plan: Planner, stream: Any, edge: Edge) -> Edge:
 def window(plan: Planner, stream: WindowStream, edge: Edge) -> Edge:
     length = plan.through(edge, stream)
     reach, fill, pad, mode = stream.reach, stream.fill, stream.around(), "constant"
+    filled: Tuple[int, ...] = ()
     settled: LengthFunction = partial(stream.output_length, final=False)
     if pad is None and edge.margin is not None and reach.first == reach.end == 0:
         margin = edge.margin
-        mode, fill = margin.mode, margin.value
+        mode, fill, filled = margin.mode, margin.value, margin.filled
         reach = Reach.window(stream.field, stream.stride, margin.left, margin.right)
         settled = _one_after_the_other(margin.settled, settled)
         edge = replace(edge, length=margin.length, margin=None)
@@ -66,7 +67,7 @@ def window(plan: Planner, stream: WindowStream, edge: Edge) -> Edge:
         mode, fill = pad.mode, pad.value
     body = body_of(stream, plan, edge)
     if mode != "constant":
-        return plan.mirrored(edge, body, reach, mode, settled, length)
+        return plan.mirrored(edge, body, reach, mode, settled, length, filled)
     return _window(plan, edge, body, reach, fill, stream.placed, length)
 
 

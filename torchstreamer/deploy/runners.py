@@ -45,7 +45,9 @@ class PackageRunner(StepRunner):
         except Exception as error:  # torch raises anything
             raise StreamFileError(refusal(path, str(error) or type(error).__name__)) from error
 
-    def _run(self, program: Dict[str, Any], x: Any, lengths: int, first: bool, last: bool) -> Tuple[Any, Any, int, int]:
+    def _run(
+        self, program: Dict[str, Any], xs: List[Any], lengths: int, first: bool, last: bool
+    ) -> Tuple[Dict[str, Any], List[Any]]:
         key = (lengths, first, last)
         if key not in self._flags:
             if len(self._flags) > 64:
@@ -54,9 +56,10 @@ class PackageRunner(StepRunner):
             flags = [torch.full([self.batch], flag, dtype=torch.bool, device=self.device) for flag in (first, last)]
             self._flags[key] = [counts, *flags]
         # The package checks nothing, strides neither.
-        given = [x.contiguous(), *self._flags[key], *(value.contiguous() for value in program.values())]
-        y, start, stop, *states = self.loader.run(given)
-        return dict(zip(program, states, strict=True)), y, int(start[0]), int(stop[0])
+        given = [*(x.contiguous() for x in xs), *self._flags[key], *(value.contiguous() for value in program.values())]
+        found = self.loader.run(given)
+        count = 3 * len(self.results)
+        return dict(zip(program, found[count:], strict=True)), list(found[:count])
 
     def _initial(self) -> Dict[str, Any]:
         states = self.geometry["states"]
@@ -65,8 +68,8 @@ class PackageRunner(StepRunner):
             for name, (shape, dtype) in states.items()
         }
 
-    def _zeros(self, shape: Sequence[int]) -> Any:
-        return torch.zeros(list(shape), dtype=getattr(torch, self.dtype), device=self.device)
+    def _zeros(self, shape: Sequence[int], dtype: str) -> Any:
+        return torch.zeros(list(shape), dtype=getattr(torch, dtype), device=self.device)
 
     def _copy(self, x: Any) -> Any:
         return x.detach().to(self.device, copy=True)
@@ -80,8 +83,8 @@ class PackageRunner(StepRunner):
     def _describe(self, x: Any) -> Optional[Tuple[Tuple[int, ...], str]]:
         return (tuple(x.shape), _name(x.dtype)) if isinstance(x, Tensor) and is_plain(x) and not x.is_meta else None
 
-    def _check(self, x: Any, begun: bool) -> bool:
-        unbatched = super()._check(x, begun)
+    def _check(self, x: Any, signal: Dict[str, Any], unbatched: Optional[bool]) -> bool:
+        unbatched = super()._check(x, signal, unbatched)
         if x.device.type != self.device.type or (self.device.index is not None and x.device.index != self.device.index):
             raise StreamInputError(
                 f"invalid_chunk: a chunk came on {x.device}; {self.device} was expected; move it with .to()"
@@ -96,20 +99,24 @@ class OnnxTensorRunner(OnnxRunner):
     input_error = StreamInputError
     state_error = StreamStateError
 
-    def __call__(self, x: Any, final: bool = False) -> Any:
-        if isinstance(x, Tensor):
-            if not is_plain(x):
-                raise StreamInputError(
-                    f"invalid_chunk: a chunk came with {describe(x)}; a dense tensor was expected; convert it"
-                )
-            if x.device.type != "cpu" or _name(x.dtype) != self.dtype:
-                raise StreamInputError(
-                    f"invalid_chunk: a chunk came with {_name(x.dtype)} on {x.device}; {self.dtype} on the cpu was "
-                    "expected; convert it with .to()"
-                )
-            x = x.detach().numpy()
-        y = super().__call__(x, final)
-        return None if y is None else torch.from_numpy(y)
+    def __call__(self, *chunks: Any, final: bool = False) -> Any:
+        arrays = [self._array(x, i) for i, x in enumerate(chunks)]
+        return _tensors(super().__call__(*arrays, final=final))
+
+    def _array(self, x: Any, i: int) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        if not is_plain(x):
+            raise StreamInputError(
+                f"invalid_chunk: a chunk came with {describe(x)}; a dense tensor was expected; convert it"
+            )
+        dtype = self.signals[min(i, len(self.signals) - 1)]["dtype"]
+        if x.device.type != "cpu" or _name(x.dtype) != dtype:
+            raise StreamInputError(
+                f"invalid_chunk: a chunk came with {_name(x.dtype)} on {x.device}; {dtype} on the cpu was "
+                "expected; convert it with .to()"
+            )
+        return x.detach().numpy()
 
     def get_state(self) -> Dict[str, Any]:
         return {name: torch.from_numpy(value) for name, value in super().get_state().items()}
@@ -118,6 +125,14 @@ class OnnxTensorRunner(OnnxRunner):
         require_named_tensors(state)
         require_plain(state)
         super().set_state({name: value.detach().cpu().numpy() for name, value in state.items()})
+
+
+def _tensors(answer: Any) -> Any:
+    if isinstance(answer, dict):
+        return {name: _tensors(each) for name, each in answer.items()}
+    if isinstance(answer, (tuple, list)):
+        return type(answer)(_tensors(each) for each in answer)
+    return None if answer is None else torch.from_numpy(answer)
 
 
 def _name(dtype: torch.dtype) -> str:

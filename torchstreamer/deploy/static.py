@@ -1,5 +1,7 @@
 """`StaticStream`: the same program at every step, for rows of different age."""
 
+from dataclasses import replace
+from functools import cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -12,6 +14,7 @@ from ..core.turns import Turn, in_use, refuse_shallow_copy, stays_in_eval
 from ..core.whole_numbers import require_length, whole_number
 from ..errors import StreamInputError, UnsupportedModuleError
 from ..graph.several import PortedGraphStream
+from ..graph.signature import Structure
 from ..layers.weights import copy_network
 from . import attention, graph_rules, recurrence, rules  # noqa: F401  (they register themselves)
 from .chunks import check_call, check_state, check_step, input_channels
@@ -21,6 +24,7 @@ from .inductor import inductor
 from .planning import Edge, Planner
 from .pruning import needed
 from .rows import Rows
+from .signals import Given, Result, Source, check_inputs, common_multiple, sources_of
 
 __all__ = ["StaticStream"]
 
@@ -60,6 +64,11 @@ class StaticStream(nn.Module):
         lag: output samples by which the outputs lag behind
         flush_steps: calls that a row needs after its last one
         out_shape: sizes of the output's axes between batch and time
+
+    A captured model with several inputs or outputs, or other layouts, keeps them: ``x`` is a tuple of all its inputs.
+    Those with time bring their share of a step, a static one counts where ``first`` is set. ``lengths`` and ``chunk``
+    count samples of the first input with time. Outputs, ``start``, ``stop``, and of the attributes ``outputs``, ``lag``
+    and ``out_shape``, whole shapes here, stand in the structure of the model's outputs.
 
     Shape:
         - x: ``[batch, channels, chunk]``; what lies after a row's ``lengths`` is ignored
@@ -101,11 +110,8 @@ class StaticStream(nn.Module):
         anchor = stream.anchor()
         device = anchor.device if anchor is not None else torch.device(device or "cpu")
         dtype = (anchor.dtype if anchor is not None else torch.get_default_dtype()) if dtype is None else dtype
-        if isinstance(stream, PortedGraphStream):
-            raise graph_rules.several_signals(stream)
         self.chunk = chunk
         self.batch = batch
-        self.channels = input_channels(stream) if channels is None else whole_number(channels, "channels")
         self.dtype = dtype
         self.validate = validate
         self._captured: Optional[CudaGraph] = None
@@ -114,34 +120,43 @@ class StaticStream(nn.Module):
             raise ValueError(
                 f"invalid_dtype: dtype={dtype} came; {anchor.dtype}, that of the weights, was expected; leave dtype out"
             )
-        stream.output_channels(self.channels)  # refuses what does not fit
         self.length_multiple = int(getattr(stream, "length_multiple", 1))
+        self.channels = -1
+        self._structure: Optional[Structure] = None
+        if isinstance(stream, PortedGraphStream):
+            self.sources = sources_of(stream, chunk, batch)
+            self.length_multiple = common_multiple(self.sources, self.length_multiple)
+            self._structure = stream.structure
+            self._filled = [slot >= 0 for slot in stream.outputs]  # the others are always None
+        else:
+            self.channels = input_channels(stream) if channels is None else whole_number(channels, "channels")
+            stream.output_channels(self.channels)  # refuses what does not fit
+            self.sources = [Source("x", (batch, self.channels, chunk), dtype)]
         self._limit = stream._limit
         with torch.inference_mode(False), torch.no_grad():
             self._plan(stream, Planner(chunk, batch, stream.hop, self.length_multiple, columns, device))
 
     def _plan(self, stream: BaseStream, plan: Planner) -> None:
         batch = self.batch
-        x = torch.zeros([batch, self.channels, self.chunk], dtype=self.dtype, device=plan.device)
         try:
-            out = plan.settled(plan.lower(stream, Edge(0, 0, _same, x)))
+            outs = [plan.settled(edge) for edge in self._lower(stream, plan)]
         except UnsupportedModuleError as error:
             raise error.within(stream) from None
-        self.outputs = out.per_step
-        self.lag = out.lag
-        self.out_shape = list(out.example.movedim(out.time, -1).shape[1:-1])
-        self._time = out.time
-        self._result = out.slot
-        self._length = plan.key(out)
-        self._table = (plan.tables[self._length],)  # a tuple, since it is no part of the step
-        self.flush_steps = self._count_flush_steps(plan)
-        used = needed(plan.parts, out.slot)
+        self.results = [Result.of(plan, out) for out in outs]
+        self.tables = tuple(plan.tables[result.key] for result in self.results)  # no part of the step
+        shapes = [list(out.example.movedim(out.time, -1).shape[1:-1]) for out in outs]
+        self.outputs: Any = self._told([result.per_step for result in self.results], 0)
+        self.lag: Any = self._told([result.lag for result in self.results], 0)
+        self.out_shape: Any = self._told(shapes if self._structure is None else [list(r.shape) for r in self.results])
+        self.flush_steps = self._count_flush_steps()
+        slots = {result.slot for result in self.results}
+        used = needed(plan.parts, slots)
         # Copies, which no change of the network reaches, nor one of this module the network.
         parts = copy_network(nn.ModuleList(used)).requires_grad_(False)
         assert isinstance(parts, nn.ModuleList)
         self.parts = parts
         self.counters = nn.ModuleList(plan.counters)
-        self._spent = spent([(*part.sources, part.target) for part in used], {out.slot})
+        self._spent = spent([(*part.sources, part.target) for part in used], slots)
         # The state: of each row how old it is, how long its signal is, and how many steps are left (-1: live).
         self._names = ["row.age", "row.total", "row.left"]
         clock = torch.zeros([batch], dtype=torch.int64, device=plan.device)
@@ -159,19 +174,42 @@ class StaticStream(nn.Module):
         for name, empty in self._empty.items():
             self.register_buffer(_buffer(name), empty.clone(), persistent=False)
 
+    def _lower(self, stream: BaseStream, plan: Planner) -> List[Edge]:
+        plan.slots = len(self.sources)
+        inputs = [source.zeros(plan.device) for source in self.sources]
+        if not isinstance(stream, PortedGraphStream):
+            return [plan.lower(stream, Edge(0, 0, _same, inputs[0]))]
+        edges, ports = [], list(stream.ports)
+        for i, (source, x, port) in enumerate(zip(self.sources, inputs, ports, strict=True)):
+            edge = Edge(i, 0, _same, x, source.time, source.rows)
+            if source.time < 0:
+                edge = plan.add(Given(source.rows), [edge], 0, time=-1, rows=source.rows)
+            else:
+                edge = replace(edge, length=cache(port.length))  # type: ignore[arg-type]
+            edges.append(edge)
+        return graph_rules.ported(plan, stream, edges)
+
+    def _told(self, values: Sequence[Any], nothing: Any = None) -> Any:
+        # One of each output: in the model's structure, if it has one.
+        if self._structure is None:
+            return values[0]
+        given = iter(values)
+        return self._structure.filled([next(given) if there else nothing for there in self._filled])
+
     # ------------------------------------------------------------------ the interface
 
-    def forward(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Any, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Any, Any, Any]:
         """One step of all rows.
 
         Args:
-            x: new samples, ``[batch, channels, chunk]``
+            x: new samples, ``[batch, channels, chunk]``; of a model with several inputs a tuple of all of them
             lengths: how many of them each row brings, ``[batch]`` int64
             first: whether a signal starts in a row, ``[batch]`` bool
             last: whether it ends in a row, ``[batch]`` bool
 
         Returns:
-            the outputs, and from where to where they are valid in each row
+            the outputs, and from where to where they are valid in each row; of a model with several outputs each of
+            the three in its structure
 
         Raises:
             StreamInputError: a call does not fit; nothing was written. Only with ``validate=True``
@@ -187,28 +225,36 @@ class StaticStream(nn.Module):
         finally:
             lock.release()
 
-    def _run(self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def _run(self, x: Any, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[Any, Any, Any]:
+        several = self._structure is not None
         if self.validate:
             age, left = getattr(self, _buffer("row.age")), getattr(self, _buffer("row.left"))
+            if several:
+                x = check_inputs(x, self.sources, age.device)
+            one = None if several else x
             expected = self.channels, self.chunk, self.dtype, self.length_multiple, self._limit
-            check_call(x, lengths, first, last, age, left, *expected)
+            check_call(one, lengths, first, last, age, left, *expected)
+        inputs = list(x) if isinstance(x, (tuple, list)) else [x]
         if self._captured is not None:
-            y, edges = self._captured(x, lengths, first, last)
-            start, stop = edges.unbind()
-            return y, start, stop
-        return self._advance(x, lengths, first, last, *(getattr(self, _buffer(name)) for name in self._names))
+            *ys, edges = self._captured(*inputs, lengths, first, last)
+            return self._given([*ys, *edges.unbind()])
+        return self._given(
+            self._advance(*inputs, lengths, first, last, *(getattr(self, _buffer(name)) for name in self._names))
+        )
 
-    def _advance(
-        self, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor, *states: Tensor
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        following, y, start, stop = self.step(dict(zip(self._names, states, strict=True)), x, lengths, first, last)
+    def _given(self, flat: Sequence[Tensor]) -> Tuple[Any, Any, Any]:
+        count = len(self.results)
+        return self._told(flat[:count]), self._told(flat[count : 2 * count]), self._told(flat[2 * count :])
+
+    def _advance(self, *given: Tensor) -> List[Tensor]:
+        count = len(given) - len(self._names)
+        states = given[count:]
+        following, flat = self.flat_step(dict(zip(self._names, states, strict=True)), *given[:count])
         for name, state in zip(self._names, states, strict=True):
             state.copy_(following[name].detach())
-        return y, start, stop
+        return flat
 
-    def step(
-        self, state: State, x: Tensor, lengths: Tensor, first: Tensor, last: Tensor
-    ) -> Tuple[State, Tensor, Tensor, Tensor]:
+    def step(self, state: State, x: Any, lengths: Tensor, first: Tensor, last: Tensor) -> Tuple[State, Any, Any, Any]:
         """The step as a function: from a state and an input to the next state and the outputs.
 
         Args:
@@ -221,6 +267,21 @@ class StaticStream(nn.Module):
         Returns:
             the next state, the outputs, and from where to where they are valid
         """
+        inputs = [x] if isinstance(x, Tensor) else list(x)
+        following, flat = self.flat_step(state, *inputs, lengths, first, last)
+        return (following, *self._given(flat))
+
+    def flat_step(self, state: State, *given: Tensor) -> Tuple[State, List[Tensor]]:
+        """The step as a function without structures.
+
+        Args:
+            state: as in `step`
+            given: all inputs, and lengths, first and last
+
+        Returns:
+            the next state, and the outputs, all starts and all stops in a list
+        """
+        lengths, first, last = given[-3:]
         age, total, left = state["row.age"], state["row.total"], state["row.left"]
         zero = torch.zeros_like(age)
         age = torch.where(first, zero, age)
@@ -230,9 +291,8 @@ class StaticStream(nn.Module):
         total = torch.where(live, torch.where(ends, age * self.chunk + brings, zero + OPEN), total)
         active = (live & (last | (lengths > 0))) | (~live & (left > 0))
         rows = Rows(age, first, active, total, list(self.counters))
-        # Samples that no row brings are 0, so that nothing inside meets what is not a sample.
-        came = torch.arange(self.chunk, device=x.device) < brings.unsqueeze(1)
-        values: List[Optional[Tensor]] = [torch.where(came.unsqueeze(1), x, torch.zeros_like(x))]
+        pairs = zip(self.sources, given[:-3], strict=True)
+        values: List[Optional[Tensor]] = [source.came(x, brings) for source, x in pairs]
         following: State = {}
         for i, part in enumerate(self.parts):
             xs: List[Any] = [values[source] for source in part.sources]  # type: ignore[union-attr]
@@ -243,19 +303,25 @@ class StaticStream(nn.Module):
                 following[name] = value.reshape(state[name].shape)
             for slot in self._spent[i]:
                 values[slot] = None
-        result = values[self._result]
-        assert result is not None
-        if self._time != result.dim() - 1:
-            result = result.movedim(self._time, -1)
-        begin = age * self.outputs - self.lag
-        start = (-begin).clamp(0, self.outputs)
-        stop = torch.maximum((rows.length(self._length).squeeze(1) - begin).clamp(0, self.outputs), start)
+        ys: List[Tensor] = []
+        starts: List[Tensor] = []
+        stops: List[Tensor] = []
+        for result in self.results:
+            y = values[result.slot]
+            assert y is not None
+            ys.append(y.movedim(result.time, -1) if self._structure is None and result.time != y.dim() - 1 else y)
+            m = result.per_step
+            begin = age * m - result.lag
+            start = (-begin).clamp(0, m)
+            stop = torch.maximum((rows.length(result.key).squeeze(1) - begin).clamp(0, m), start)
+            starts.append(torch.where(active, start, zero))
+            stops.append(torch.where(active, stop, zero))
         following["row.age"] = age + active.to(age.dtype)
         following["row.total"] = total
         left = torch.where(live, zero - 1, (left - 1).clamp(min=0))
         following["row.left"] = torch.where(ends, zero + self.flush_steps, left)
         ordered = {name: following[name] for name in self._names}
-        return ordered, result, torch.where(active, start, zero), torch.where(active, stop, zero)
+        return ordered, [*ys, *starts, *stops]
 
     def capture(self, fuse: bool = False) -> None:
         """Record the step as a CUDA graph, which every later call replays. Outputs stay valid.
@@ -279,16 +345,17 @@ class StaticStream(nn.Module):
     @torch.inference_mode(False)
     def _capture(self, fuse: bool) -> None:
         clock = self._empty["row.age"]
-        x = torch.zeros([self.batch, self.channels, self.chunk], dtype=self.dtype, device=clock.device)
-        inputs = (x, clock.clone(), clock != 0, clock != 0)
+        xs = [source.zeros(clock.device) for source in self.sources]
+        inputs = (*xs, clock.clone(), clock != 0, clock != 0)
         states = [getattr(self, _buffer(name)) for name in self._names]
         kept = self.get_state()
         try:
             run = inductor(self._advance, [*inputs, *states], {}) if fuse else self._advance
 
             def advance(*given: Tensor) -> List[Tensor]:
-                y, start, stop = run(*given, *states)
-                return [y, torch.stack([start, stop])]  # one copy less of what a call gives
+                flat = run(*given, *states)
+                count = len(self.results)
+                return [*flat[:count], torch.stack(flat[count:])]  # fewer copies of what a call gives
 
             # Weights and states are this module's; to hold a method of it would be a circle.
             self._captured = CudaGraph(advance, inputs, keeps=run if fuse else None)
@@ -301,18 +368,18 @@ class StaticStream(nn.Module):
 
     @property
     def table(self) -> LengthTable:
-        """The length of the output, as a function of the input's."""
-        return self._table[0]
+        """The length of the (first) output, as a function of the (first) input's."""
+        return self.tables[0]
 
-    def output_length(self, n: int) -> int:
-        """Number of samples that the network gives for ``n``."""
+    def output_length(self, n: int) -> Any:
+        """Number of samples that the network gives for ``n``; of several outputs one for each, in their structure."""
         require_length(n)
         if n % self.length_multiple:
             raise StreamInputError(
                 f"length_multiple: a length of {n} samples came; a multiple of {self.length_multiple} was expected; "
                 "pad the signal"
             )
-        return self.table(n)
+        return self._told([table(n) for table in self.tables], 0)
 
     def reset(self, rows: Optional[RowIndex] = None) -> None:
         """Free rows, all unless they are given."""
@@ -361,7 +428,9 @@ class StaticStream(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._captured = None
         self._empty = {name: fn(empty) for name, empty in self._empty.items()}
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self._empty["row.age"].device)).dtype
+        device = self._empty["row.age"].device
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=device)).dtype
+        self.sources = [replace(each, dtype=fn(torch.empty(0, dtype=each.dtype)).dtype) for each in self.sources]
         return self
 
     def train(self, mode: bool = True) -> "StaticStream":
@@ -377,13 +446,14 @@ class StaticStream(nn.Module):
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_captured": None}  # a graph reads this module's memory, not a copy's
 
-    def _count_flush_steps(self, plan: Planner) -> int:
+    def _count_flush_steps(self) -> int:
         ahead = 0
-        for k in range((len(self.table.values) + 2 * self.table.period) // self.chunk + 2):
-            for n in range(k * self.chunk, (k + 1) * self.chunk + 1):
-                if n % self.length_multiple == 0:
-                    steps = -(-(self.output_length(n) + self.lag) // self.outputs)
-                    ahead = max(ahead, steps - (k + 1) if self.output_length(n) > 0 else 0)
+        for result, table in zip(self.results, self.tables, strict=True):
+            for k in range((len(table.values) + 2 * table.period) // self.chunk + 2):
+                for n in range(k * self.chunk, (k + 1) * self.chunk + 1):
+                    if n % self.length_multiple == 0:
+                        steps = -(-(table(n) + result.lag) // result.per_step)
+                        ahead = max(ahead, steps - (k + 1) if table(n) > 0 else 0)
         return ahead
 
 

@@ -8,6 +8,7 @@ from torch import fx, nn
 from ..core.liveness import spent
 from ..core.memory import Memory
 from .fusing import fuse_sums
+from .inlined import renumbered
 from .lowering import Lowering
 from .naming import names_of
 from .nodes import AlignNode, EdgeNode, SegmentNode, SettleNode, StartedNode, StreamNode, SumNode
@@ -17,6 +18,7 @@ from .values import (
     Call,
     EdgeCall,
     Group,
+    PortedCall,
     RelationCall,
     SettleCall,
     Span,
@@ -99,6 +101,10 @@ class Assembly:
         for call in self.calls:
             level = max(value.level for value in call.sources if isinstance(value, Value))
             made = [] if isinstance(call, AlignCall) else [call.targets[0].node]
+            if isinstance(call, PortedCall):
+                slots = [self.slot(value) for value in call.sources], [self.slot(value) for value in call.targets]
+                parts += [(level, 1, part, made) for part in renumbered(call.stream, *slots, self.slot)]
+                continue
             parts.append((level, 1, self._call(call), made))
         parts.sort(key=lambda part: part[:2])
         self.names = names_of([made for _, _, _, made in parts], self.lowering.capture.net)

@@ -5,25 +5,27 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
-from torch.utils import _pytree as pytree
 
-from ..core.describe import samples
 from ..core.lengths import LengthFunction
 from ..core.registry import custom_factory
 from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
+from .answers import Answer
 from .chance import draws_whole
 from .exporting import exported
+from .float_lengths import unsure_rounding
 from .inplace_views import read_back
 from .lengths import Sizes
 from .opaque import Leaf, leaves_whole
+from .places import Place, fixing_refused
 from .turned_scores import turn_scores
+from .unexportable import fixed_length
 
 __all__ = ["Capture", "ModelInput", "capture", "module_of", "source_line"]
 
@@ -58,12 +60,13 @@ class Capture:
         paths: where these stand in the model
         inputs: the inputs, in order
         outputs: names of the output values, in order; ``None`` for a constant output that is ``None``
-        structure: of the outputs
+        answer: what of the model's answer the outputs are
         sizes: evaluates sizes
         guards: conditions on the input's shapes under which the graph holds
         leaves: the modules that stayed whole, with their streams
         multiple: what the total length is a multiple of
         altered: whether the stream is that of another model, whose attention has another context
+        checks: lines that check values, which the graph leaves out
     """
 
     net: nn.Module
@@ -72,13 +75,14 @@ class Capture:
     paths: Dict[str, str]
     inputs: List[ModelInput]
     outputs: List[Optional[str]]
-    structure: pytree.TreeSpec
+    answer: Answer
     sizes: Sizes
     guards: List[str]
     arguments: Dict[str, Any]
     leaves: List[Leaf] = field(default_factory=list)
     multiple: int = 1
     altered: bool = False
+    checks: List[str] = field(default_factory=list)
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -156,6 +160,7 @@ def capture(
     times: Sequence[Optional[int]],
     multiple: int,
     dynamic_rows: bool,
+    answer: Answer,
     tied: bool = False,
     telling: Optional[Telling] = None,
 ) -> Capture:
@@ -167,6 +172,7 @@ def capture(
         times: time axis of each input, counted from the first; ``None`` for a static one
         multiple: what the length of the first streamed input is a multiple of
         dynamic_rows: whether the first axis that is not time is a batch of any size
+        answer: what of its answer is streamed
         tied: whether to tell the exporter that the lengths of the inputs stand in the ratio of the examples
         telling: is told what is at work
 
@@ -187,9 +193,19 @@ def capture(
             axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
-    with leaves_whole(net, custom_factory) as leaves, draws_whole(net):
-        program = exported(net, tuple(values), tuple(shapes), telling or Telling())
-    return _read(net, program, values, times, multiple, dynamic_rows, leaves)
+    fixed = {*lengths} - _other_sizes(values, times, shapes)
+    with leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
+        with fixing_refused(net, fixed, fixed_length):
+            program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
+    found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
+    found.checks = checks
+    return found
+
+
+def _other_sizes(values: Sequence[Tensor], times: Sequence[Optional[int]], axes: Sequence[Dict[int, Any]]) -> Set[int]:
+    """Sizes of axes that vary and are not time."""
+    found = zip(values, times, axes, strict=True)
+    return {x.shape[axis] for x, time, varying in found for axis in varying if axis != time}
 
 
 def _rows_axis(x: Tensor, time: Optional[int]) -> Optional[int]:
@@ -204,9 +220,12 @@ def _read(
     times: Sequence[Optional[int]],
     multiple: int,
     dynamic_rows: bool,
+    answer: Answer,
     leaves: List[Leaf],
 ) -> Capture:
     graph = program.graph
+    if answer.partial:
+        graph.eliminate_dead_code()
     read_back(graph)
     nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     tensors: Dict[str, Tensor] = {}
@@ -223,6 +242,15 @@ def _read(
             paths[name] = spec.target
     sizes, ports = _ports(net, user, values, times, dynamic_rows)
     turn_scores(graph, sizes)
+    unsure = unsure_rounding(graph, sizes)
+    if unsure is not None:
+        raise UnsupportedModuleError(
+            "rounded_length",
+            module_of(unsure, net)[1],
+            f"it rounds a float that is computed of the length, whose own rounding may move it past a whole number (at "
+            f"{source_line(unsure)})",
+            "compute with whole numbers, as n * p // q, or divide once and then round",
+        ).within(net)
     outputs: List[Optional[str]] = []
     given: Any = graph.output_node().args[0]
     for spec_out, node in zip(program.graph_signature.output_specs, given, strict=True):
@@ -235,7 +263,7 @@ def _read(
         paths,
         ports,
         outputs,
-        program.call_spec.out_spec,
+        answer,
         sizes,
         list(program._guards_code),
         _arguments(net, len(values)),
@@ -286,13 +314,7 @@ def _ports(
             rows.update(dict.fromkeys(plain.symbols(shape[axis]), 1))
         if time is not None:
             if not plain.symbols(shape[time]):
-                raise UnsupportedModuleError(
-                    "fixed_length",
-                    net,
-                    f"it works for signals of exactly {samples(shape[time])}: it uses the length in a place that fixes "
-                    "it, as a layer whose size is that length or a comparison with it",
-                    "take lengths from shapes, or register a handler for the module that does this",
-                )
+                raise fixed_length(Place("", net, "", 0), int(shape[time]))
             roots.update(dict.fromkeys(plain.symbols(shape[time]), 1))
     if len(roots) != 1:
         raise UnsupportedModuleError(

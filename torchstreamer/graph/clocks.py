@@ -69,9 +69,16 @@ class Clocks:
         return int(port.example.shape[port.time])
 
     def value(
-        self, node: fx.Node, meta: Any, clock: Optional[Clock], level: int, recipe: Optional[Replay] = None
+        self,
+        node: fx.Node,
+        meta: Any,
+        clock: Optional[Clock],
+        level: int,
+        recipe: Optional[Replay] = None,
+        shared: bool = False,
     ) -> Optional[Value]:
-        """The value of a tensor with one time axis; ``None`` if it has none."""
+        """The value of a tensor with one time axis; ``None`` if it has none. One that is ``shared`` is the same for all
+        rows."""
         shape = tuple(self.sizes.settled(size) for size in meta.shape)
         axes = [axis for axis, size in enumerate(shape) if self.sizes.varies(size)]
         if not axes:
@@ -92,13 +99,15 @@ class Clocks:
         if merged:
             double = self.sizes.function(shape[axes[0]], 2)
             whole = rows is None and all(double(n) == 2 * length(n) for n in self.lengths)
-        if (merged and not whole) or (self.sizes.rows and rows is None and not merged):
+        if (merged and not whole) or (self.sizes.rows and rows is None and not merged and not shared):
             raise self.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows apart, or give one row")
         return Value(node, shape, meta.dtype, axes[0], rows, inner, length, clock, level, recipe, merged=merged)
 
     def same_length(self, one: LengthFunction, other: LengthFunction) -> bool:
         """Whether two lengths are equal for every length of the signal."""
-        return self._same_line(one, other) or all(one(n) == other(n) for n in self.lengths)
+        return (
+            self._same_line(one, other) or self.sizes.same(one, other) or all(one(n) == other(n) for n in self.lengths)
+        )
 
     def _same_line(self, one: LengthFunction, other: LengthFunction) -> bool:
         first, second = line_of(one), line_of(other)

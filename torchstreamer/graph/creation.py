@@ -1,16 +1,18 @@
 """Makes a `GraphStream` of a model: capture, lowering, assembly, and a trial against the model itself."""
 
 import math
+from contextlib import suppress
 from fractions import Fraction
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Set, Tuple
 
+import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..core.context import Context
-from ..core.example import Example, TimeDim, ensure_works, inputs_of
+from ..core.example import Example, Select, TimeDim, ensure_works, inputs_of
 from ..core.frozen import is_twin
 from ..core.telling import Telling
+from ..core.whole_numbers import whole_number
 from ..errors import UnsupportedModuleError
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
@@ -29,7 +31,9 @@ from . import (  # noqa: F401  (they register themselves)
     rules_relation,
     rules_shape,
     rules_window,
+    rules_write,
 )
+from .answers import Answer
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream
@@ -39,6 +43,7 @@ from .model_trial import shortest_length
 from .nodes import GateNode
 from .refusals import OperationError
 from .several import PortedGraphStream
+from .unexportable import PlacedError
 from .values import RelationCall, Value
 
 __all__ = ["assembled", "graph_stream", "recurrent_refusal"]
@@ -54,18 +59,26 @@ def graph_stream(
     length_multiple: int = 1,
     telling: Optional[Telling] = None,
     context: Optional[Context] = None,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+    min_length: int = 1,
 ) -> GraphStream:
     """Capture a model and make its stream; see `create_stream`."""
     telling = telling or Telling()
     examples, times = inputs_of(example, time_dim, length_multiple)
+    min_length = whole_number(min_length, "min_length")
     if not is_twin(net):
         refuse_training(net)
     refuse_opaque(net)
-    ensure_works(net, examples)
+    answer = Answer(net, select, taps)
+    with answer.flat():
+        ensure_works(net, examples)
     try:
-        return _made(net, examples, times, length_multiple, telling, True, context=context)
+        return _made(net, examples, times, length_multiple, telling, True, answer, context=context, least=min_length)
     except UnsupportedModuleError as error:
         several = sum(time is not None for time in times) > 1
+        if isinstance(error, PlacedError) and error.by_values:
+            raise (recurrent_refusal(net, error) or error) from None
         if error.code in ("independent_lengths", "not_exportable") and several:
             other = {"dynamic_rows": True, "tied": True}
         elif error.code in ("fixed_batch", "rows_mixed", "not_exportable"):
@@ -73,7 +86,10 @@ def graph_stream(
         else:
             raise (recurrent_refusal(net, error) or error) from None
         try:
-            return _made(net, examples, times, length_multiple, telling, context=context, **other)
+            least = min_length
+            return _made(
+                net, examples, times, length_multiple, telling, answer=answer, context=context, least=least, **other
+            )
         except UnsupportedModuleError as later:
             later = recurrent_refusal(net, later) or later
             raise (error if later.code in ("not_exportable", "fixed_batch") else later) from None
@@ -108,11 +124,13 @@ def _made(
     multiple: int,
     telling: Telling,
     dynamic_rows: bool,
+    answer: Answer,
     tied: bool = False,
     context: Optional[Context] = None,
+    least: int = 1,
 ) -> GraphStream:
     telling.expect(3)
-    found = capture(net, examples, times, multiple, dynamic_rows, tied, telling)
+    found = capture(net, examples, times, multiple, dynamic_rows, answer, tied, telling)
     telling.begin("finding a stream for every operation")
     low = Lowering(found, context=context)
     outputs = low.run()
@@ -121,27 +139,80 @@ def _made(
             "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
         )
     found.altered = low.relating.altered
-    return assembled(found, low, outputs, telling)
+    refusal: Optional[UnsupportedModuleError] = None
+    stream: Optional[GraphStream] = None
+    try:
+        stream = assembled(found, low, outputs, telling, least)
+    except UnsupportedModuleError as error:
+        if error.code != "branch_on_length" or not low.mirrors:
+            raise
+        refusal = error
+    if low.mirrors and (stream is None or stream.min_length > least):
+        # What is too short to be mirrored may be filled with zeros before.
+        filled = Lowering(found, context=context, fills=True)
+        with suppress(UnsupportedModuleError):
+            return assembled(found, filled, filled.run(), telling, least, _short_mirrors(filled))
+    if stream is None:
+        assert refusal is not None
+        raise refusal
+    return stream
 
 
-def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Optional[Telling] = None) -> GraphStream:
-    """The stream of a lowered capture."""
-    for value in outputs:
+def _short_mirrors(low: Lowering) -> List[int]:
+    """Lengths of the signal among which every padding meets every signal that is too short to be mirrored for it."""
+    lengths: List[int] = []
+    seen: Set[Tuple[int, int, int]] = set()
+    typical = low.lengths[0]
+    for n in range(1, typical):
+        if not low.capture.valid(n):
+            continue
+        places = [(i, length(n), amount(n), left) for i, (length, left, amount) in enumerate(low.mirrors)]
+        short = {place[:3] for place in places if 0 < place[1] <= max(place[2:])}
+        if short - seen:
+            seen |= short
+            lengths.append(n)
+    return lengths
+
+
+def assembled(
+    found: Capture,
+    low: Lowering,
+    outputs: List[Any],
+    telling: Optional[Telling] = None,
+    least: int = 1,
+    short: Sequence[int] = (),
+) -> GraphStream:
+    """The stream of a lowered capture.
+
+    Args:
+        found: the capture
+        low: what it was lowered to
+        outputs: of the model
+        telling: is told what is at work
+        least: the shortest signal that will come
+        short: lengths at which it must agree with the model besides those that are tried anyway
+    """
+    names = found.answer.names
+    for value, name in zip(outputs, names, strict=True):
+        what = f"its output {name!r}" if name and len(names) > 1 else "its output"
         if isinstance(value, Value) and value.merged:
             raise UnsupportedModuleError(
-                "rows_mixed", found.net, "it returns time and rows as one axis", "give rows an axis of their own"
+                "rows_mixed", found.net, f"{what} has time and rows as one axis", "give rows an axis of their own"
             )
         if value is not None and not isinstance(value, Value):
             raise UnsupportedModuleError(
-                "constant_output", found.net, "one of its outputs does not depend on time", "return it elsewhere"
+                "constant_output",
+                found.net,
+                f"{what} does not depend on time",
+                "choose the other outputs with select=" if len(names) > 1 else "return a signal",
             )
     parts = Assembly(low, outputs)
     if not parts.outputs:
         raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
     stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
     stream.node_names = parts.names
-    shortest = shortest_length(found, stream, telling or Telling())
-    gates = _gates(found, low, stream, shortest)
+    shortest, stream.min_length = shortest_length(found, stream, telling or Telling(), least, short)
+    gates = _gates(found, low, stream, max(shortest, stream.min_length))
     if gates:
         stream.nodes = nn.ModuleList([*gates, *stream.nodes])
         stream.node_names = [*(f"gate of {port.name}" for port in found.streamed), *parts.names]
@@ -150,7 +221,7 @@ def assembled(found: Capture, low: Lowering, outputs: List[Any], telling: Option
 
 def _is_plain(found: Capture, parts: Assembly, outputs: Sequence[Any]) -> bool:
     port = found.inputs[0]
-    if len(found.inputs) != 1 or len(outputs) != 1 or not found.structure.is_leaf():
+    if len(found.inputs) != 1 or len(outputs) != 1 or not found.answer.structure.is_leaf():
         return False
     rows = 0 if found.sizes.rows else None
     if rows is None and port.example.shape[0] != 1:
@@ -191,19 +262,26 @@ def _ported(found: Capture, low: Lowering, parts: Assembly, outputs: Sequence[An
         ports.append(Port(port.name, shape, time, rows, port.example.new_empty(0), factor))
     first = parts.outputs[0]
     assert first.clock is not None
-    return PortedGraphStream(
+    stream = PortedGraphStream(
         parts.nodes,
         len(parts.slots),
         ports,
         [-1 if value is None else parts.slots[value] for value in outputs],
         [(-1, -1) if v is None else (v.time, -1 if v.rows is None else v.rows) for v in outputs],
-        found.structure,
+        found.answer.structure,
         math.lcm(parts.hop(), *denominators),
         first.clock.ratio,
         found.streamed[0].example.new_empty(0),
         found.multiple,
         low.relating.longest(),
     )
+    stream.gives = [_sizes(value) for value in parts.outputs]
+    return stream
+
+
+def _sizes(value: Value) -> Tuple[List[int], torch.dtype]:
+    places = {value.time: -1, value.rows: value.inner}
+    return [int(places.get(axis, size)) for axis, size in enumerate(value.shape)], value.dtype
 
 
 def _factor(found: Capture, low: Lowering, port: ModelInput) -> Tuple[int, int, int]:
@@ -225,10 +303,10 @@ def _gates(found: Capture, low: Lowering, stream: GraphStream, shortest: int) ->
     """What holds a signal back that the model would refuse; nothing, where nothing comes out of it anyway."""
 
     def gives(n: int) -> bool:
-        lengths = [stream.output_length(n, False)]
+        lengths = stream.lengths(n, False)
         if n % found.multiple == 0:
-            lengths.append(stream.output_length(n, True))
-        return any(leaf > 0 for leaf in pytree.tree_leaves(lengths))
+            lengths = [*lengths, *stream.lengths(n, True)]
+        return any(length > 0 for length in lengths)
 
     if not any(gives(n) for n in range(1, shortest)):
         return []

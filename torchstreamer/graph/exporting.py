@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,29 @@ from torch.fx.experimental.symbolic_shapes import DimConstraints
 from torch.nn.modules import transformer
 
 from ..core.telling import Telling
-from ..errors import StreamError, UnsupportedModuleError
+from ..errors import StreamError
 from .functional import made_functional
 from .hinted_masks import HintedMasks
+from .number_tensors import NumberTensors
+from .symbolic_numbers import symbolic_numbers
+from .unexportable import not_exportable
+from .value_checks import ValueChecks, undecided_conditions
 
 __all__ = ["exported"]
+
+_ASSERTIONS = frozenset(["_assert_async", "_assert_scalar", "_assert_tensor_metadata"])
+_LOUD = (
+    "torch.export",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.fx.experimental.recording",
+    "torch._subclasses.fake_tensor",
+)
 
 
 def exported(
     net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, Any], ...], telling: Telling
-) -> ExportedProgram:
-    """A model as `torch.export` records it, without what it does in place.
+) -> Tuple[ExportedProgram, List[str]]:
+    """A model as `torch.export` records it, without what it does in place; and the checks of values that it leaves out.
 
     Args:
         net: the model
@@ -41,16 +53,34 @@ def exported(
     several = bool(names) and names[0].kind is inspect.Parameter.VAR_POSITIONAL
     dynamic: Any = (shapes,) if several else shapes
     telling.begin("exporting it with torch.export")
-    with _exporting(net), HintedMasks():
+    checks = ValueChecks(net)
+    with (
+        _exporting(net),
+        HintedMasks(),
+        checks,
+        undecided_conditions(checks),
+        NumberTensors(net),
+        symbolic_numbers(net),
+    ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
+        _leave_out_checks(program)
         whole = made_functional(program)
     if whole:
-        return program
+        return program, checks.passed
     telling.note("tracing it once more, without what it does in place")
     if several:
         _name_one_by_one(program, names[0].name)
     with _exporting(net):
-        return program.run_decompositions({})
+        return program.run_decompositions({}), checks.passed
+
+
+def _leave_out_checks(program: ExportedProgram) -> None:
+    # What is asserted of values has no effect on results, and what only an assertion needs is not streamed.
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function" and getattr(node.target, "__name__", "").split(".")[0] in _ASSERTIONS:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
 
 
 def _name_one_by_one(program: ExportedProgram, name: str) -> None:
@@ -69,19 +99,13 @@ def _exporting(net: nn.Module) -> Iterator[None]:
         except StreamError:
             raise
         except Exception as error:
-            raise UnsupportedModuleError(
-                "not_exportable",
-                net,
-                f"torch.export raised {type(error).__name__}: {_first_lines(error)}",
-                "write lengths with shapes, not with tensors, and leave out branches on values; or register a handler "
-                f"for {type(net).__name__}, or for the module inside that does this, with register_streamer",
-            ) from error
+            raise not_exportable(net, error) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     # The exporter logs and prints what it also raises.
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes")]
+    loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -122,8 +146,3 @@ def _plain_attention() -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         setattr(transformer, "_detect_is_causal_mask", detect)  # noqa: B010
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:400]

@@ -63,6 +63,7 @@ class GraphStream(BaseStream):
     like: Tensor
     nodes = entry("_modules")
     beyond = entry("_modules")
+    early = entry("_modules")
 
     def __init__(
         self,
@@ -92,7 +93,9 @@ class GraphStream(BaseStream):
         self.rows = rows
         self.aliasing = 0 if fresh else 2
         self.keeps_dtype = keeps_dtype
+        self.min_length = 1  # the shortest signal for which it is exact
         self.beyond = Counter()  # samples after the last whole multiple
+        self.early = Counter()  # samples of the signal, as far as a shortest signal asks for them
         self._limit = longest
         if longest >= 0:
             self.came = RowClock(1, endless=True)  # samples of the signal; others need none
@@ -101,6 +104,8 @@ class GraphStream(BaseStream):
         came = 0 if x is None else x.size(2)
         if x is not None and self._limit >= 0:
             self._count(x)
+        if self.min_length > 1:
+            self._count_early(came, final)
         chunks: List[Optional[Tensor]] = []
         for _ in range(self.slots):
             chunks.append(None)
@@ -114,6 +119,18 @@ class GraphStream(BaseStream):
         if y is not None and self._limit >= 0:
             y = self._within(y)
         return y
+
+    def _count_early(self, came: int, final: bool) -> None:
+        total = min(self.early.value + came, self.min_length)
+        if final and 0 < total < self.min_length:
+            raise StreamInputError(self._short_length(total))
+        self.early.value = total
+
+    def _short_length(self, n: int) -> str:
+        return (
+            f"min_length: the signal ends after {n} samples; the model takes another branch for so few, and "
+            f"{self.min_length} at least were expected; go on, or call reset(), and give the model itself short signals"
+        )
 
     def _require_room(self, x: Tensor) -> None:
         if hasattr(self, "came"):
@@ -136,6 +153,14 @@ class GraphStream(BaseStream):
                 over = over.repeat_interleave(fold) if fold > 1 else over
                 return y.masked_fill(over.reshape([-1] + [1 for _ in range(y.dim() - 1)]), float("nan"))
         return y
+
+    def leaves(self, chunks: Sequence[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+        """What a call gives, in a list."""
+        return [self(chunks[0], final=final)]
+
+    def lengths(self, n: int, final: bool) -> List[int]:
+        """The length of each output, in a list."""
+        return [self.output_length(n, final)]
 
     @torch.jit.export
     def output_length(self, n: int, final: bool = True) -> int:
@@ -189,6 +214,10 @@ class GraphStream(BaseStream):
             if first:
                 self._clear()
             raise StreamInputError(self._odd_length(total))
+        if self.min_length > 1 and 0 < self.early.value + came < self.min_length:
+            if first:
+                self._clear()
+            raise StreamInputError(self._short_length(self.early.value + came))
 
     def _odd_length(self, n: int) -> str:
         return (
@@ -204,4 +233,5 @@ class GraphStream(BaseStream):
 
     def extra_repr(self) -> str:
         text = f"hop={self.hop}, ratio={self.ratio}"
-        return text + (f", length_multiple={self.length_multiple}" if self.length_multiple > 1 else "")
+        text += f", length_multiple={self.length_multiple}" if self.length_multiple > 1 else ""
+        return text + (f", min_length={self.min_length}" if self.min_length > 1 else "")

@@ -32,6 +32,13 @@ def read_back(graph: fx.Graph) -> None:
         if isinstance(written, fx.Node) and written.target is _PARTS[node.target]:
             if _place(node, 1) == _place(written, 2):
                 node.replace_all_uses_with(written.args[1])
+        if node.target is torch.ops.aten.copy.default and node.args[0] is node.args[1]:
+            node.replace_all_uses_with(node.args[0])
+        if node.target in _PARTS.values() and isinstance(node.args[0], fx.Node):
+            # What is written twice in one place, as `y[1:] += x` is exported, counts the second time alone.
+            earlier = node.args[0]
+            if earlier.target is node.target and _place(earlier, 2) == _place(node, 2):
+                node.replace_input_with(earlier, earlier.args[0])
     graph.eliminate_dead_code()
 
 

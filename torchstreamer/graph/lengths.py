@@ -11,8 +11,9 @@ from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 import torch
 
 from ..core.lengths import LengthFunction, LinearLength
+from .periodic import Periodic, periodic
 
-__all__ = ["Lengthened", "Sizes", "line_of"]
+__all__ = ["Lengthened", "Sizes", "form_of", "line_of"]
 
 # Functions in sizes, as the exporter names them: those that divide by their second argument, and those that round.
 _EXACT = frozenset(["IntTrueDiv", "FloatTrueDiv"])
@@ -85,6 +86,14 @@ class Sizes:
             self._functions[expression, rows] = _SizeFunction(self, expression, rows)
         return self._functions[expression, rows]
 
+    def same(self, one: LengthFunction, other: LengthFunction) -> Optional[bool]:
+        """Whether two lengths are equal at every length that is looked at and beyond; ``None`` if that is not known."""
+        first, second = form_of(one), form_of(other)
+        if first is None or second is None or not self.samples:
+            return None
+        least = (min(self.samples) - self.offset) // self.scale
+        return first.is_line(second) or None if max(first.start, second.start) <= least else None
+
     def at(self, size: Any, n: int, rows: int = 2) -> int:
         """The size for ``n`` samples and so many rows."""
         return size if isinstance(size, int) else self.function(size, rows)(n)
@@ -95,6 +104,7 @@ class _SizeFunction:
 
     Attributes:
         line: the same as a rounded line, if it is one; from some length on
+        form: the same as a periodic function of the symbol, if it is one; from some value on
     """
 
     def __init__(self, sizes: Sizes, expression: Any, rows: int) -> None:
@@ -106,10 +116,17 @@ class _SizeFunction:
         found = _rounded(expression, sizes.root, {sizes.rows: rows})
         if found is not None and found[0] > 0:
             self.line = LinearLength(*found).after(LinearLength(1, -sizes.offset, sizes.scale))
+        self.form = periodic(expression, sizes.root, {sizes.rows: rows})
+        if self.form is not None and self.form.unit > 1:
+            self.form = None  # a quotient that the exporter takes for a whole number
 
     def __call__(self, n: int) -> int:
         if n not in self.known:
-            self.names[self.sizes.root] = (n - self.sizes.offset) // self.sizes.scale
+            symbol = (n - self.sizes.offset) // self.sizes.scale
+            if self.form is not None and symbol >= self.form.start:
+                self.known[n] = int(self.form(symbol))  # exact, where floats round what is far
+                return self.known[n]
+            self.names[self.sizes.root] = symbol
             try:
                 self.known[n] = int(eval(self.code, self.names))
             except ZeroDivisionError:  # a size inferred beside an empty axis: the model refuses such a length
@@ -122,6 +139,7 @@ class Lengthened:
 
     Attributes:
         line: the same as a rounded line, if it is one; from some length on
+        form: the same as a periodic function, if it is one
     """
 
     def __init__(self, length: LengthFunction, amount: int) -> None:
@@ -129,6 +147,8 @@ class Lengthened:
         self.amount = amount
         line = line_of(length)
         self.line = None if line is None else LinearLength(line.rise, line.offset + amount * line.period, line.period)
+        form = form_of(length)
+        self.form = None if form is None else form.plus(amount)
 
     def __call__(self, n: int) -> int:
         return self.length(n) + self.amount
@@ -137,6 +157,12 @@ class Lengthened:
 def line_of(length: LengthFunction) -> Optional[LinearLength]:
     """The rounded line that a length is, from some length on; ``None`` if it is none, or not known to be one."""
     return length if isinstance(length, LinearLength) else getattr(length, "line", None)
+
+
+def form_of(length: LengthFunction) -> Optional[Periodic]:
+    """The periodic function of the symbol that a length is, from some value on; ``None`` if that is not known."""
+    found: Optional[Periodic] = getattr(length, "form", None)
+    return found
 
 
 def _rounded(expression: Any, root: str, known: Dict[str, int]) -> Optional[Tuple[int, int, int]]:

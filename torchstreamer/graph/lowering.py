@@ -15,7 +15,9 @@ from ..core.context import Context
 from ..errors import UnsupportedModuleError
 from .alignment import Alignment
 from .capture import Capture
+from .carriers import Carriers
 from .clocks import Clocks
+from .cutting import given_instead
 from .lengths import line_of
 from .masks import Board
 from .positions import Positions
@@ -24,6 +26,7 @@ from .refusals import Refusals, operation_name
 from .relating import Relating
 from .requirements import bound_arguments, is_random, require_broadcast, require_samplewise, returned, two_times
 from .samplewise import is_pointwise
+from .spared import with_spared
 from .values import (
     AtEnd,
     EndSamples,
@@ -116,8 +119,10 @@ class Lowering:
         capture: the graph
         collect: whether to go on after a refusal, to list them all
         context: hides keys in every attention, besides the model's own masks
+        fills: whether zeros fill what is too short to be mirrored
 
     Attributes:
+        mirrors: of each reflect padding the length before it, and its amounts
         refuse: makes refusals
         clocks: knows axes, lengths and clocks of values
         weights: gives tensors without a time axis
@@ -126,18 +131,25 @@ class Lowering:
         relating: gives relations between queries and keys
         inputs: the inputs of the model
         operations: every operation, with its handler or the refusal
+        cuts: refused operations whose results are taken as given, to find what else is refused
     """
 
-    def __init__(self, capture: Capture, collect: bool = False, context: Optional[Context] = None) -> None:
+    def __init__(
+        self, capture: Capture, collect: bool = False, context: Optional[Context] = None, fills: bool = False
+    ) -> None:
         self.capture = capture
+        self.fills = fills
+        self.mirrors: List[Any] = []
         self.collect = collect
         self.refuse = Refusals(capture.net)
         self.clocks = Clocks(capture, self.refuse)
         self.weights = Weights(capture)
         self.alignment = Alignment(self.clocks, self.refuse)
-        self.positions = Positions(self.clocks, self.alignment, self.refuse, self._of_values)
+        self.positions = Positions(self.clocks, self.alignment, self.refuse, self._of_values, self.weights)
+        self.carriers, self.placement = Carriers(self), _PLACEMENT
         self.inputs: List[Any] = []
         self.operations: List[Operation] = []
+        self.cuts: Dict[fx.Node, UnsupportedModuleError] = {}
         self._env: Dict[fx.Node, Any] = {}
         self.relating = Relating(self.clocks, self.alignment, self.weights, self.refuse, self._env, context)
         # What rules say most.
@@ -164,9 +176,13 @@ class Lowering:
                     self._env[node] = self._lower(node)
                 except UnsupportedModuleError as error:
                     if not self.collect:
+                        raise with_spared(error, node, self.capture) from None
+                    self._cut(node, error)
+                except Exception:
+                    if not self.cuts:
                         raise
-                    self._env[node] = Refused(error)
-                    self.alignment.handler = ""
+                    needs = self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there")
+                    self._env[node] = Refused(needs)
                 self._report(node)
         outputs = []
         for name in self.capture.outputs:
@@ -177,15 +193,19 @@ class Lowering:
                 self.operations.append(Operation(names[str(name)], "", found.error))
             if isinstance(found, Spread):
                 found = self.positions.bind(found, self._any_value(found))
+            if isinstance(found, Board) and not two_times(self, names[str(name)]):
+                found = self.carriers.carried(found)
             if isinstance(found, (Board, Relation, Skew, Unusable)):
                 refusal = returned(self, names[str(name)], found)
                 if not self.collect:
                     raise refusal
+                self.operations.append(Operation(names[str(name)], "", refusal))
                 found = Refused(refusal)
             if isinstance(found, EndSamples):
                 refusal = self.refuse(names[str(name)], "single_sample", *REASONS["select"])
                 if not self.collect:
                     raise refusal
+                self.operations.append(Operation(names[str(name)], "", refusal))
                 found = Refused(refusal)
             outputs.append(found)
         return outputs
@@ -198,8 +218,17 @@ class Lowering:
                 return value
         raise self.refuse(spread.node, "total_length", *REASONS["length"])
 
+    def _cut(self, node: fx.Node, error: UnsupportedModuleError) -> None:
+        # What comes after it is told as if it were streamed.
+        self.cuts[node] = error
+        self.alignment.handler = ""
+        self._env[node] = given_instead(self, node, error)
+
     def _report(self, node: fx.Node) -> None:
         found = self._env.get(node)
+        if node in self.cuts:
+            self.operations.append(Operation(node, "", self.cuts[node]))
+            return
         if isinstance(found, Refused) and not isinstance(found, AtEnd):
             self.operations.append(Operation(node, "", found.error))
         elif isinstance(found, (*_SEEN, list)) and node.target is not operator.getitem:
@@ -215,7 +244,8 @@ class Lowering:
         length = self.sizes.function(port.length)
         line = line_of(length)
         lines = None if line is None else (line, line)
-        clock = self.clocks.clock(lambda n, final: length(n), 1, (1, 1), lines, port=True)
+        hop, rise = (1, 1) if line is None else (line.period, line.rise)
+        clock = self.clocks.clock(lambda n, final: length(n), hop, (rise, hop), lines, port=True)
         value = self.value(node, node.meta["val"], clock, 0)
         assert value is not None
         self.inputs.append(value)
@@ -244,6 +274,10 @@ class Lowering:
         args = [self.resolve(arg) for arg in node.args]
         kwargs = {key: self.resolve(arg) for key, arg in node.kwargs.items() if key not in _PLACEMENT}
         things = list(things_in([args, kwargs]))
+        if any(isinstance(thing, (Value, AtEnd)) for thing in things):
+            found = self.write(node, args)
+            if found is not NotImplemented:
+                return found
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
         if isinstance(refused, AtEnd):
             return refused
@@ -269,17 +303,29 @@ class Lowering:
             except UnsupportedModuleError as error:
                 return Unusable(error)  # weights of an attention that nobody asks for
         if any(isinstance(thing, (Value, EndSamples)) for thing in things):
-            return self._streamed(node, args, kwargs)
+            return self.of_signals(node, args, kwargs)
         try:
             if any(isinstance(thing, Board) for thing in things):
                 raise next(thing for thing in things if isinstance(thing, Board)).error
             if any(isinstance(thing, Spread) for thing in things):
-                return self._streamed(node, args, kwargs)
+                return self.of_signals(node, args, kwargs)
             if any(self.sizes.varies(thing) for thing in things if isinstance(thing, torch.SymInt)):
                 return self.positions.made(node, args, kwargs, bound)
         except UnsupportedModuleError as error:
             return Board(node, error)  # it may be a mask
         return self.static(node, args, kwargs)
+
+    def write(self, node: fx.Node, args: Sequence[Any]) -> Any:
+        """What stands for a value of which a part is written; ``NotImplemented`` if that is not what a node does."""
+        if operation_name(node) not in ("slice_scatter", "select_scatter"):
+            return NotImplemented
+        from .rules_write import written  # which knows this module
+
+        return written(self, node, args)
+
+    def known(self, node: fx.Node) -> Any:
+        """What stands for a node."""
+        return self._env[node]
 
     def _known_symbols(self, node: fx.Node, size: Any) -> None:
         if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
@@ -307,7 +353,7 @@ class Lowering:
 
     # ------------------------------------------------------------------ operations on values
 
-    def _streamed(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+    def of_signals(self, node: fx.Node, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """What the rule of an operation makes of its arguments; without one it must treat samples alone."""
         for apply in _rules.get(operation_name(node), ()):
             found = apply(self, node, bound_arguments(node, args, kwargs))
@@ -315,6 +361,9 @@ class Lowering:
                 return found
         board = next((thing for thing in things_in([args, kwargs]) if isinstance(thing, Board)), None)
         if board is not None:
+            if not two_times(self, board.node):
+                found = {board: self.carriers.carried(board)}
+                return self.of_signals(node, substituted(list(args), found), substituted(kwargs, found))
             if two_times(self, node):
                 raise self.refuse(
                     node,
@@ -329,7 +378,7 @@ class Lowering:
         """The value of an operation on values that depend on no signal."""
         lifted = any(isinstance(thing, Value) and thing.lifted for thing in things_in([args, kwargs]))
         ruled = operation_name(node) in _RESHAPES or (lifted and not is_pointwise(node))
-        found = self._streamed(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
+        found = self.of_signals(node, args, kwargs) if ruled else self.samplewise(node, args, kwargs)
         assert isinstance(found, Value)
         return found
 
@@ -345,7 +394,7 @@ class Lowering:
         reshaped = operation_name(node) in _RESHAPES and isinstance(args[0], Spread)
         for thing in things:
             if isinstance(thing, EndSamples):
-                raise self.refuse(node, "single_sample", *REASONS["select"])
+                return AtEnd(self.refuse(node, "single_sample", *REASONS["select"]))
             if isinstance(thing, torch.SymInt) and not reshaped:
                 reason = ("it uses the length of the whole signal as a value", "use a constant")
                 raise self.refuse(node, "total_length", *REASONS.get(operation_name(node), reason))
@@ -357,6 +406,8 @@ class Lowering:
         reference = placed[values[0]]
         for spread in spreads:
             placed[spread] = self.positions.bind(spread, reference)
+        if any(value.lifted for value in placed.values()):
+            placed = {thing: self.carriers.lifted(value) for thing, value in placed.items()}
         level = max(value.level for value in placed.values())
         pointwise = is_pointwise(node)
         recipe = Replay(node.target, substituted(tuple(args), placed), substituted(kwargs, placed))
@@ -382,7 +433,7 @@ class Lowering:
         if lifted:
             value: Optional[Value] = self.positions.value(node, meta, clock, level, recipe)
         else:
-            value = self.value(node, meta, clock, level, recipe)
+            value = self.value(node, meta, clock, level, recipe, all(each.rows is None for each in streamed))
         if value is None:
             raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
         if not self.same_length(value.length, reference.length):

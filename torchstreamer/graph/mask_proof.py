@@ -18,11 +18,11 @@ from .mask_tables import arguments_of, order_of, period_of, range_of
 from .refusals import operation_name
 from .samplewise import is_pointwise
 
-__all__ = ["Proof"]
+__all__ = ["CONSTANTS", "COPIES", "FILLED", "PERMUTES", "POINTWISE", "SAME", "Proof"]
 
 
 _NAMES = {"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne"}
-_SAME = frozenset(
+SAME = frozenset(
     ["clone", "alias", "contiguous", "detach", "lift_fresh_copy", "expand_as", "hinted", "_assert_tensor_metadata"]
 )
 _MOVES = frozenset(
@@ -39,12 +39,12 @@ _MOVES = frozenset(
         "broadcast_to",
     ]
 )
-_COPIES = frozenset(["_to_copy", "to", "type_as"])
-_PERMUTES = frozenset(["permute", "transpose", "t", "mT", "swapaxes", "movedim"])
-_CONSTANTS = {"zeros": 0, "ones": 1, "new_zeros": 0, "new_ones": 1, "zeros_like": 0, "ones_like": 1}
-_FILLED = frozenset(["full", "new_full", "full_like", "scalar_tensor"])
+COPIES = frozenset(["_to_copy", "to", "type_as"])
+PERMUTES = frozenset(["permute", "transpose", "t", "mT", "swapaxes", "movedim"])
+CONSTANTS = {"zeros": 0, "ones": 1, "new_zeros": 0, "new_ones": 1, "zeros_like": 0, "ones_like": 1}
+FILLED = frozenset(["full", "new_full", "full_like", "scalar_tensor"])
 # What torch does not call pointwise, though it is.
-_POINTWISE = TRUTHS | frozenset(["where", "masked_fill", "floor_divide", "remainder", "clamp"])
+POINTWISE = TRUTHS | frozenset(["where", "masked_fill", "floor_divide", "remainder", "clamp"])
 
 
 class Proof(Arithmetic):
@@ -180,16 +180,16 @@ class Proof(Arithmetic):
     def _operation(self, node: fx.Node, name: str, a: Dict[str, Any]) -> Known:
         if name == "arange":
             return self._arange(node, a)
-        if name in _CONSTANTS:
-            return constant(_CONSTANTS[name])
-        if name in _FILLED:
+        if name in CONSTANTS:
+            return constant(CONSTANTS[name])
+        if name in FILLED:
             return self.argument(a.get("fill_value", a.get("s")), node)
         first = next(iter(a.values()))
-        if name in _SAME:
+        if name in SAME:
             return self.argument(first, node)
-        if name in _COPIES:
+        if name in COPIES:
             return self._copied(node, self.argument(first, node))
-        if name in _MOVES or name in _PERMUTES:
+        if name in _MOVES or name in PERMUTES:
             return self._moved(node, name, a)
         if name in ("slice", "select", "narrow"):
             return self._sliced(node, name, a)
@@ -199,7 +199,7 @@ class Proof(Arithmetic):
             return self._triangle(node, name, a)
         if name in ("embedding", "index", "index_select", "gather"):
             return self._looked_up(node, a)
-        if not is_pointwise(node) and name not in _POINTWISE:
+        if not is_pointwise(node) and name not in POINTWISE:
             raise self.refused(node)
         if name in ("where", "masked_fill"):
             return self._chosen(node, name, a)
@@ -248,7 +248,7 @@ class Proof(Arithmetic):
         source = next(iter(a.values()))
         x = self.argument(source, node)
         before, after = self.axes(source), self.axes(node)
-        if name in _PERMUTES:
+        if name in PERMUTES:
             rank = len(source.meta["val"].shape)
             order = order_of(name, a, rank)
             place = {axis: order.index(axis + rank) - rank for axis in before}

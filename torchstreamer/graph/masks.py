@@ -166,11 +166,11 @@ class Masks:
 
     def _prove(self, node: fx.Node) -> Proved:
         try:
-            proof = self._proof(node, None)
+            proof = self.proof(node)
             late = self._of(proof, node)
             return Proved(proof.period, 0, late, late, proof.limit)
         except Unsettled as error:
-            one, other = self._proof(node, False), self._proof(node, True)
+            one, other = self.proof(node, False), self.proof(node, True)
             late, early = self._of(one, node), self._of(other, node)
             if one.firsts != {error.first} or other.firsts != {error.first}:
                 raise MaskError("mask_length", "it treats the first keys of the signal in several ways", node) from None
@@ -178,7 +178,16 @@ class Masks:
             period = math.lcm(one.period, other.period)
             return Proved(period, error.first, late, early, min(limits, default=None))
 
-    def _proof(self, node: fx.Node, first: Optional[bool]) -> Proof:
+    def proof(self, node: fx.Node, first: Optional[bool] = None) -> Proof:
+        """What tells of the tensors that a node's is made of.
+
+        Args:
+            node: the node
+            first: whether keys are assumed to stand at the start of the signal, where that matters
+
+        Raises:
+            MaskError: it has no axis of time
+        """
         shape = node.meta["val"].shape
         size = next((size for size in reversed(shape) if self.sizes.varies(size)), None)
         if size is None:
@@ -195,7 +204,7 @@ class Masks:
         Raises:
             MaskError: nothing is
         """
-        proof = self._proof(node, None) if length is None else Proof(self.sizes, length, self._tensor)
+        proof = self.proof(node) if length is None else Proof(self.sizes, length, self._tensor)
         return proof.of(node)
 
     def _of(self, proof: Proof, node: fx.Node) -> Regular:

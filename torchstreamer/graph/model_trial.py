@@ -1,11 +1,10 @@
 """A new graph stream tried against the model itself: on the example, on signals as short as the model takes, and at
 lengths for which a guard of the capture does not hold."""
 
-from typing import Any, Dict, List, Optional, Set
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..core.closeness import distance, largest, tolerance
 from ..core.frozen import is_twin
@@ -24,13 +23,24 @@ _PER_GUARD = 4
 _GUARDED = 24
 
 
-def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> int:
-    """The least length that the model takes.
+def shortest_length(
+    found: Capture, stream: GraphStream, telling: Telling, least: int = 1, short: Sequence[int] = ()
+) -> Tuple[int, int]:
+    """The least length that the model takes, and the least from which on the stream is exact.
+
+    They differ where the model takes another branch for short signals.
 
     The exporter records guards: conditions on the length under which it took the branches that it took. Many exclude
     lengths only because an axis of one sample, or a contiguous tensor, is special to the tracer. So where a guard does
     not hold the model itself is asked, and the stream must agree with it. So it must on the shortest signals that the
     model takes: on the very first, and further on one of every phase.
+
+    Args:
+        found: the capture
+        stream: the stream
+        telling: is told what is at work
+        least: the shortest signal that will come
+        short: lengths at which the stream must agree with the model besides
 
     Raises:
         UnsupportedModuleError: the stream gives something else than the model
@@ -55,7 +65,30 @@ def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> in
             f"on the example its stream differs from the model: {problem}",
             "register a handler for the part of it that depends on values or on chance",
         )
-    shortest = _shortest_that_runs(found, typical)
+    shortest = max(_shortest_that_runs(found, typical), least)
+    for n in short:
+        if shortest <= n and trial.disagreement(n):
+            raise _branch(found, typical, f"the length {n}", n)
+    try:
+        agreed, branched = _agreed(trial, shortest, typical)
+        return agreed, max(agreed, least) if branched else least
+    except UnsupportedModuleError:
+        # Another branch for short signals, if all conditions hold from some length on.
+        broken = [n for n in range(shortest, typical) if found.valid(n) and found.broken_guards(n)]
+        later = next((n for n in range(broken[-1] + 1, typical + 1) if found.valid(n)), None) if broken else None
+        if later is None or short:
+            raise
+        return shortest, _agreed(trial, later, typical)[0]
+
+
+def _agreed(trial: "_Trial", shortest: int, typical: int) -> Tuple[int, bool]:
+    """From which length on the stream agrees with the model, about the one that is given; and whether the model gives
+    something for a shorter signal.
+
+    Raises:
+        UnsupportedModuleError: from none
+    """
+    found, stream = trial.found, trial.stream
     unit = found.sizes.scale * found.multiple
     most = max(stream._limit, shortest) if stream._limit >= 0 else shortest + _SHORT * unit
     short: List[int] = []
@@ -68,10 +101,10 @@ def shortest_length(found: Capture, stream: GraphStream, telling: Telling) -> in
     if wrong and wrong[-1] in short[-(len(short) // 3) :]:
         raise _branch(found, typical, f"the length {wrong[-1]}", wrong[-1])
     if wrong:
-        # So short that a crop takes more than there is: nothing comes of such a signal.
+        # So short that a crop takes more than there is, or a branch for short signals.
         shortest = next(n for n in range(wrong[-1] + 1, wrong[-1] + unit + 1) if found.valid(n))
     _check_guards(trial, max([shortest, *short]), typical)
-    return shortest
+    return shortest, any(_gives(found, n) for n in wrong)
 
 
 def _within(found: Capture, stream: GraphStream, typical: int) -> int:
@@ -152,12 +185,22 @@ def _inputs(found: Capture, n: int) -> List[Tensor]:
 def _runs(found: Capture, n: int) -> bool:
     try:
         with torch.no_grad():
-            found.net(*(x.clone() for x in _inputs(found, n)))
+            found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
     except Warning:
         raise
     except Exception:  # too short, whatever the model calls it
         return False
     return True
+
+
+def _gives(found: Capture, n: int) -> bool:
+    """Whether samples come out of the model for so many."""
+    try:
+        with torch.no_grad():
+            ys = found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
+    except Exception:
+        return False
+    return any(isinstance(y, Tensor) and y.numel() > 0 for y in ys)
 
 
 class _Trial:
@@ -181,7 +224,7 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
     inputs = _inputs(found, n)
     with torch.no_grad():
         try:
-            whole = pytree.tree_leaves(found.net(*(x.clone() for x in inputs)))
+            whole = found.answer.leaves(*(x.clone() for x in inputs))
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         try:
@@ -226,7 +269,6 @@ def _streamed(found: Capture, stream: GraphStream, inputs: List[Tensor]) -> List
                 cuts = [0, length // 3, length // 3 + (length + 1) // 2, length]
                 cuts = [min(cut, length) for cut in cuts]
                 chunks.append(x.narrow(port.time, cuts[turn], cuts[turn + 1] - cuts[turn]))
-        y: Any = stream(*chunks, final=turn == 2)
-        for piece, part in zip(pieces, pytree.tree_leaves(y, is_leaf=lambda leaf: leaf is None), strict=True):
+        for piece, part in zip(pieces, stream.leaves(chunks, turn == 2), strict=True):
             piece += [] if part is None else [part]
     return pieces

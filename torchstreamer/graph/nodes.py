@@ -95,6 +95,7 @@ class StartedNode(StreamNode):
         super().__init__(stream, source, target, None, None)
         self.starts = list(starts)
         self.start = start
+        stream.memory.opening = (-1, 0.0)  # a state of its own
 
     def run(self, chunks: List[Optional[Tensor]], came: int, final: bool) -> None:
         x = chunks[self.source]

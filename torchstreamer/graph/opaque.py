@@ -12,24 +12,26 @@ specialises its length in the exporter, becomes an operator with a symbolic shap
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily  # no public way to leave the mode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ..core.axes import Axes
+from ..core.example import first_line
 from ..core.registry import create_stream, is_handled
 from ..core.stream import BaseStream
 from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
+from .inlined import line_up, ported_shapes, takes
 from .inverse_calls import WholeInverses, define_inverses
 from .patch_calls import patches_of_all_time
 from .recurrent_calls import WholeRecurrences, define_recurrences
+from .several import PortedGraphStream
 
 __all__ = ["Leaf", "leaves_whole"]
 
@@ -43,6 +45,8 @@ class Leaf:
     shapes: Sequence[Sequence[int]] = ()  # of its outputs, where it has several, for 3 rows
 
 
+Prepared = Union[BaseStream, UnsupportedModuleError]
+
 _calls: List[Leaf] = []  # of the export at work
 _zeros: List[WholeRecurrences] = []  # who knows which tensors are zeros
 _library: List[Any] = []
@@ -55,6 +59,7 @@ def _define() -> None:
     library = torch.library.Library("torchstreamer", "FRAGMENT")
     library.define("leaf(Tensor x, int call) -> Tensor")
     library.define("leaf.turned(Tensor x, Tensor[] state, int call) -> Tensor[]")
+    library.define("leaf.ported(Tensor[] xs, int call) -> Tensor[]")
     define_recurrences(library)
     define_inverses(library)
     library.define(
@@ -66,6 +71,7 @@ def _define() -> None:
     )
     torch.library.register_fake("torchstreamer::ceil_pool", _pool_shape, lib=library)
     torch.library.register_fake("torchstreamer::leaf", _leaf_shape, lib=library)
+    torch.library.register_fake("torchstreamer::leaf.ported", _ported_shapes, lib=library)
     torch.library.register_fake("torchstreamer::leaf.turned", _turned_shapes, lib=library)
     torch.library.register_fake("torchstreamer::max_pool1d", _max_pool_shape, lib=library)
     _library.append(library)
@@ -80,6 +86,12 @@ def _leaf_shape(x: Tensor, call: int) -> Tensor:
     if channels < 0:
         channels = int(x.shape[-2])
     return x.new_empty([*x.shape[:-2], channels, length], dtype=stream.output_dtype(x.dtype))
+
+
+def _ported_shapes(xs: List[Tensor], call: int) -> List[Tensor]:
+    leaf = _calls[call]
+    assert isinstance(leaf.stream, PortedGraphStream)
+    return ported_shapes(leaf.stream, line_up(leaf.module, leaf.stream), xs)
 
 
 def _turned_shapes(x: Tensor, state: Sequence[Tensor], call: int) -> List[Tensor]:
@@ -210,10 +222,13 @@ def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) 
     """
     _define()
     _calls.clear()
+    # While the export runs, weights are fake tensors, of which a handler can read no numbers. And a handler may have
+    # another module captured, which needs an export of its own.
+    ready = {module: _prepared(module) for module in _outermost(net, factory)}
     patched: Dict[nn.Module, Any] = {}
-    for module in _outermost(net, factory):
+    for module, prepared in ready.items():
         patched[module] = module.__dict__.get("forward")
-        module.__dict__["forward"] = _whole(module, module.forward)
+        module.__dict__["forward"] = _whole(module, module.forward, prepared)
     calls: List[Leaf] = []
     try:
         with _SymbolicPools(), WholeInverses(), WholeRecurrences(net) as recurrences:
@@ -227,7 +242,7 @@ def leaves_whole(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) 
             del module.__dict__["forward"]
             if forward is not None:
                 module.__dict__["forward"] = forward
-    # While the export ran, weights were fake tensors, which a handler may have kept.
+    # Every call is a stream of its own.
     calls += [Leaf(call.module, create_stream(call.module), call.shapes) for call in made]
 
 
@@ -246,19 +261,26 @@ def _outermost(net: nn.Module, factory: Callable[[nn.Module], Optional[Any]]) ->
             waiting += module.children()
 
 
-def _whole(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+def _whole(module: nn.Module, forward: Callable[..., Any], prepared: Prepared) -> Callable[..., Any]:
     @wraps(forward)  # the exporter asks for its signature
     def call(*args: Any, **kwargs: Any) -> Any:
         given = [value for value in pytree.tree_leaves((args, kwargs)) if value is not None]
         tensors = [value for value in given if isinstance(value, Tensor)]
         if not args or not tensors or tensors[0] is not args[0] or len(tensors) != len(given):
             return forward(*args, **kwargs)
-        stream = _stream(module)
+        if isinstance(prepared, UnsupportedModuleError):
+            raise prepared
+        stream = prepared
+        if isinstance(stream, PortedGraphStream):
+            if not takes(stream, tensors):
+                return forward(*args, **kwargs)
+            line_up(module, stream)  # refuses what has none
+            _calls.append(Leaf(module, stream))
+            return stream.structure.filled(torch.ops.torchstreamer.leaf.ported(tensors, len(_calls) - 1))
         axes = stream.axes
         others = tensors[1:]
         if others and (axes is None or len(others) != len(axes.state)):
             return forward(*args, **kwargs)  # a handler takes one input; with more the operations inside are followed
-        # Every call is a stream of its own.
         if axes is None or axes.plain:
             _calls.append(Leaf(module, stream))
             return torch.ops.torchstreamer.leaf(args[0], len(_calls) - 1)
@@ -291,22 +313,28 @@ def _structured(gives: Any, outputs: Iterator[Any]) -> Any:
     return next(outputs) if isinstance(gives, str) else tuple(_structured(each, outputs) for each in gives)
 
 
-def _stream(module: nn.Module) -> BaseStream:
-    # Made from the module as it is, without the replacement.
-    replaced = module.__dict__.pop("forward")
+def _prepared(module: nn.Module) -> Prepared:
+    """A stream that says what a module gives, or the error that is raised if the module is called."""
     try:
-        with unset_fake_temporarily():  # a stream of real tensors, made while the exporter makes fake ones
-            stream = create_stream(module)
+        stream = create_stream(module)
+        if not isinstance(stream, PortedGraphStream):  # of which `line_up` asks more
             stream.output_length(1, True)
         return stream
-    except UnsupportedModuleError:
-        raise
+    except UnsupportedModuleError as error:
+        return error
     except StreamError as error:
-        raise UnsupportedModuleError(
+        return UnsupportedModuleError(
             "no_output_length",
             module,
             f"the length of what its handler gives is not known: {error}",
             "define output_length(n, final) in the handler",
-        ) from error
-    finally:
-        module.__dict__["forward"] = replaced
+        )
+    except Warning:
+        raise
+    except Exception as error:
+        return UnsupportedModuleError(
+            "handler_fails",
+            module,
+            f"its handler raised {first_line(error)}",
+            f"mend the factory that was registered for {type(module).__name__} with register_streamer",
+        )

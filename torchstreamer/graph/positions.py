@@ -10,12 +10,19 @@ from .clocks import Clocks
 from .ops.running import LookedUp, PositionStream
 from .reasons import REASONS, reason_for
 from .refusals import Refusals, operation_name
+from .samplewise import is_pointwise, is_samplewise
 from .values import Clock, Replay, Rows, Span, Spread, Static, StreamCall, Value, substituted, things_in
+from .weights import Weights
 
 __all__ = ["Positions"]
 
 # What makes tensors out of nothing but sizes.
 _CONSTRUCTORS = frozenset(["expand", "repeat", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty"])
+
+# What only moves axes, or repeats them.
+_LAYOUTS = frozenset(
+    ["view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "transpose", "permute", "expand", "repeat", "_to_copy"]
+)
 
 
 class Positions:
@@ -26,6 +33,7 @@ class Positions:
         alignment: takes the streams that count
         refuse: makes refusals
         operation: lowers an operation whose arguments have become values
+        weights: knows weights and constants
     """
 
     def __init__(
@@ -34,7 +42,9 @@ class Positions:
         alignment: Alignment,
         refuse: Refusals,
         operation: Callable[[fx.Node, Sequence[Any], Dict[str, Any]], Value],
+        weights: Weights,
     ) -> None:
+        self.weights = weights
         self.clocks = clocks
         self.sizes = clocks.sizes
         self.alignment = alignment
@@ -90,7 +100,25 @@ class Positions:
         """What an operation makes of nothing but such tensors."""
         if len(self._axes(node.meta["val"])) != 1:
             raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
-        return self._spread(node, Replay(node.target, tuple(args), dict(kwargs)))
+        made = self._spread(node, Replay(node.target, tuple(args), dict(kwargs)))
+        spreads = [thing for thing in things_in([args, kwargs]) if isinstance(thing, Spread)]
+        if not all(self.clocks.same_length(made.length, each.length) for each in spreads):
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
+        if not is_pointwise(node) and operation_name(node) not in _LAYOUTS and not self._samplewise(made, spreads):
+            raise self.refuse(node, "time_mixing", *reason_for(operation_name(node)))
+        return made
+
+    def _samplewise(self, made: Spread, spreads: Sequence[Spread]) -> bool:
+        assert made.recipe is not None
+        tried: Dict[Spread, Value] = {}
+        for each in spreads:
+            value = self.clocks.value(each.node, each.node.meta["val"], None, 0, shared=True)
+            if value is None or value.merged:
+                return True  # that is tried when it is bound
+            tried[each] = value
+        args, kwargs = substituted(made.recipe.args, tried), substituted(made.recipe.kwargs, tried)
+        recipe = Replay(made.recipe.target, args, kwargs)
+        return is_samplewise(self.weights, recipe, list(tried.values()), [made.time])
 
     def _axes(self, meta: Any) -> List[int]:
         return [axis for axis, size in enumerate(meta.shape) if self.sizes.varies(size)]

@@ -9,7 +9,8 @@ from torch import fx
 
 from ..core.context import Pattern
 from .distances import Distances, Shifted
-from .masks import Board, Masks
+from .first_keys import FirstKeys
+from .masks import Board, MaskError, Masks
 from .ops.relating import Banded, Biased, ByDistance, Placed
 from .refusals import Refusals
 from .segment import Body
@@ -17,6 +18,8 @@ from .values import Relation, Replay, Skew, Static, Value, things_in
 from .weights import Weights
 
 __all__ = ["GIVEN", "Attended", "Bias", "MetBody", "Softened", "Zeroed"]
+
+_LARGEST = 1 << 12  # queries of a bias that is made to look at its values
 
 
 @dataclass(eq=False)
@@ -85,6 +88,7 @@ class MetBody(Body):
         self._tables: Dict[Tuple[Board, int], Tuple[Static, int, int, int]] = {}
         self._distances: Dict[Skew, Tuple[Static, int]] = {}
         self._masks: Dict[Tuple[int, int, int], fx.Node] = {}
+        self._first_keys: Optional[FirstKeys] = None
 
     def _replay(self, recipe: Optional[Replay]) -> fx.Node:
         assert recipe is not None
@@ -116,7 +120,22 @@ class MetBody(Body):
         offset = torch.arange(-left, right + 1).unsqueeze(0)
         start = (left + self.pattern.prefix + 1) * period  # far from the start of the signal
         seen = self.pattern.visible(start + place, start + place + offset)
-        return bool((table[..., seen] == wanted).all())
+        return bool((table[..., seen] == wanted).all()) and self._same_at_first_keys(bias.board, wanted)
+
+    def _same_at_first_keys(self, board: Board, wanted: float) -> bool:
+        """The same for the first keys, which are seen from afar too."""
+        proved, pattern = self.masks.proved(board), self.pattern
+        if pattern.prefix == 0 or proved.limit is not None:
+            return True
+        if proved.early.left != wanted:
+            return False
+        size = self.length.shape[self.length.time]
+        far = pattern.prefix + max(proved.early.reach, pattern.lookback, 0) + 2 * proved.period + 1
+        if far > _LARGEST:
+            return False
+        values = self.masks.values(board, self.masks.signal(size, far, None)).cpu()
+        near = pattern.mask(values.shape[-1])[:, : pattern.prefix]
+        return bool((values[..., : pattern.prefix][..., near] == wanted).all())
 
     def _learned(self, static: Static) -> bool:
         # A parameter may change, a buffer of a mask does not.
@@ -154,17 +173,31 @@ class MetBody(Body):
         return self._tables[board, rank]
 
     def _bias(self, bias: Bias) -> fx.Node:
-        if self.pattern.prefix > 0 and self.masks.proved(bias.board).limit is None:
-            raise self.refuse(
-                bias.board.node,
-                "attention_layout",
-                "a bias is added where the first keys are seen for ever",
-                "use a mask alone, or a bias from a table of the model, which ends",
-            )
         static, _, left, _ = self._banded(bias)
         rows: Any = self._rows(1) if bias.rows >= 0 else 1
-        args = (self.use(static), self.use(_I), self.use(_J), rows)
-        return self.module(Biased(bias.rows, bias.fold, left), args)
+        args = [self.use(static), self.use(_I), self.use(_J), rows]
+        prefix = self.pattern.prefix if self.masks.proved(bias.board).limit is None else 0
+        if prefix > 0:
+            args.append(self._of_first_keys(bias))
+        return self.module(Biased(bias.rows, bias.fold, left, prefix), args)
+
+    def _of_first_keys(self, bias: Bias) -> fx.Node:
+        """The bias of the keys that are seen however far they are behind, for which no table is long enough."""
+        if self._first_keys is None:
+            self._first_keys = FirstKeys(self, self.masks, self.use(_I), self.pattern.prefix)
+        try:
+            found = self._first_keys.of(bias.board)
+        except MaskError as error:
+            raise self.refuse(
+                error.node or bias.board.node,
+                "attention_layout",
+                f"a bias is added where the first keys are seen for ever, and of it {error.reason}",
+                "make it of torch.arange by operations on single entries, or cut it from a table of the model, which "
+                "ends",
+            ) from None
+        for _ in range(bias.rank - len(bias.board.node.meta["val"].shape)):
+            found = self.call(torch.unsqueeze, (found, 0))
+        return found
 
     def _shifted(self, shifted: Shifted) -> fx.Node:
         skew = shifted.skew

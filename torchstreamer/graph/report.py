@@ -1,14 +1,15 @@
 """Every operation of a model, and what becomes of it."""
 
-from typing import List
+from typing import List, Optional, Sequence
 
 from torch import nn
 
-from ..core.example import Example, TimeDim, ensure_works, inputs_of
+from ..core.example import Example, Select, TimeDim, ensure_works, inputs_of
 from ..core.reports import ModuleReport, OperationReport
 from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
+from .answers import Answer
 from .capture import capture, module_of, source_line
 from .creation import assembled, recurrent_refusal
 from .lowering import Lowering, Operation
@@ -16,8 +17,17 @@ from .refusals import operation_name
 
 __all__ = ["operation_reports"]
 
+_CHECK = "left out: it checks values and has no effect on results"
 
-def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, length_multiple: int) -> List[ModuleReport]:
+
+def operation_reports(
+    net: nn.Module,
+    example: Example,
+    time_dim: TimeDim,
+    length_multiple: int,
+    select: Optional[Select] = None,
+    taps: Sequence[str] = (),
+) -> List[ModuleReport]:
     """The operations of a model in order, each with the stream that takes it or the reason why none does."""
     examples, times = inputs_of(example, time_dim, length_multiple)
     found: List[ModuleReport] = []
@@ -26,16 +36,22 @@ def operation_reports(net: nn.Module, example: Example, time_dim: TimeDim, lengt
         refuse_opaque(net)
     except UnsupportedModuleError as error:
         return [_whole(net, error)]
-    ensure_works(net, examples)
+    answer = Answer(net, select, taps)
+    try:
+        with answer.flat():
+            ensure_works(net, examples)
+    except UnsupportedModuleError as error:
+        return [_whole(net, error)]
     for dynamic_rows in (True, False):
         try:
-            captured = capture(net, examples, times, length_multiple, dynamic_rows)
+            captured = capture(net, examples, times, length_multiple, dynamic_rows, answer)
         except UnsupportedModuleError as error:
             found = found or [_whole(net, recurrent_refusal(net, error) or error)]
             continue
         low = Lowering(captured, collect=True)
         outputs = low.run()
         found = [_operation(net, operation) for operation in low.operations]
+        found += [OperationReport("", type(net).__name__, _CHECK, "", "check", line) for line in captured.checks]
         if all(report.handler is not None for report in found):
             try:
                 assembled(captured, low, outputs)

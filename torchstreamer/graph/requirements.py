@@ -29,12 +29,12 @@ def require_broadcast(low: Any, node: fx.Node, value: Value, things: Iterable[An
 
 def require_samplewise(low: Any, node: fx.Node, recipe: Replay, values: Sequence[Value], metas: Sequence[Any]) -> None:
     """Refuse an operation that does not treat every sample alone."""
-    axes = []
+    axes, shared = [], all(value.rows is None for value in values)
     for meta in metas:
         if any(value.lifted for value in values) and all(value.lifted for value in values):
             found: Optional[Value] = low.positions.value(node, meta, None, 0, recipe)
         else:
-            found = low.value(node, meta, None, 0) if isinstance(meta, Tensor) else None
+            found = low.value(node, meta, None, 0, None, shared) if isinstance(meta, Tensor) else None
         axes.append(None if found is None else found.time + found.lifted)
     if all(axis is None for axis in axes) or not is_samplewise(low.weights, recipe, values, axes):
         raise low.refuse(node, "time_mixing", *reason_for(operation_name(node)))

@@ -16,9 +16,9 @@ from .ops.running import CumulativeStream
 from .ops.windows import WindowedStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import EndSamples, Replay, Span, Spread, Value
+from .values import AtEnd, EndSamples, Replay, Span, Spread, Value
 
-__all__ = ["constant", "length_table", "other_axes", "rational_size", "settle"]
+__all__ = ["constant", "held", "length_table", "other_axes", "position", "rational_size", "settle"]
 
 _FAR = 1 << 62
 
@@ -36,8 +36,8 @@ def slice_(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     start, end, step = a.get("start"), a.get("end"), a.get("step", 1)
     if "length" in a:
         start, end, step = a["start"], None, 1
-    begin = _position(low, 0 if start is None else start, x.length)
-    stop = _position(low, _FAR if end is None else end, x.length)
+    begin = position(low, 0 if start is None else start, x.length)
+    stop = position(low, _FAR if end is None else end, x.length)
     if "length" in a:
         amount = low.sizes.function(a["length"])
         stop_of = begin
@@ -86,11 +86,11 @@ def _crop(low: Lowering, node: fx.Node, x: Value, left: int, stop: LengthFunctio
     if right is not None:
         if left == right == 0:
             return x
-        return low.derived(node, x, CropStream(left, right, _held(low, x, left, right, cropped)), cropped)
+        return low.derived(node, x, CropStream(left, right, held(low, x, left, right, cropped)), cropped)
     return settle(low, node, x, left, cropped)
 
 
-def _held(low: Lowering, x: Value, left: int, right: int, length: LengthFunction) -> int:
+def held(low: Lowering, x: Value, left: int, right: int, length: LengthFunction) -> int:
     """Samples of a value, of those that have come, that an end could still crop."""
     assert x.clock is not None
     unit = low.sizes.scale * low.capture.multiple
@@ -131,7 +131,7 @@ def length_table(low: Lowering, node: fx.Node, length: LengthFunction, hop: int)
     return table
 
 
-def _position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
+def position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
     """A position in a slice, as torch reads it: counted from the end if negative, and clamped."""
     place = low.sizes.function(position) if isinstance(position, torch.SymInt) else (lambda n: int(position))
 
@@ -152,16 +152,17 @@ def _end_samples(low: Lowering, x: Value, begin: LengthFunction, stop: LengthFun
     """The first or last samples of a value, if they are what a slice takes."""
     count = low.constant_difference(stop, begin)
     if count is not None and count > 0:
-        if constant(low, begin) == 0:
-            return EndSamples(x, False, samples=count)
-        if low.constant_difference(x.length, stop) == 0:
-            return EndSamples(x, True, samples=count)
+        before, after = constant(low, begin), low.constant_difference(x.length, stop)
+        if before is not None:
+            return EndSamples(x, False, samples=count, beyond=before)
+        if after is not None:
+            return EndSamples(x, True, samples=count, beyond=after)
     return None
 
 
 @rule("select", along="dim")
 def select(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
-    raise low.refuse(node, "single_sample", *REASONS["select"])
+    return AtEnd(low.refuse(node, "single_sample", *REASONS["select"]))  # unless it is only written
 
 
 # ---------------------------------------------------------------------- interpolation

@@ -10,7 +10,7 @@ from ..core.lengths import LengthFunction
 from ..layers.padding import Pad1dStream
 from .lengths import Lengthened
 from .lowering import Lowering, rule
-from .ops.edges import FramesStream
+from .ops.edges import FilledMirrorStream, FramesStream
 from .reasons import REASONS
 from .refusals import operation_name
 from .rules_length import constant, length_table, settle
@@ -62,6 +62,11 @@ def pad(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
         right = fixed
     if left == right == 0:
         return x
+    if mode == "reflect" and min(left, right) >= 0:
+        low.mirrors.append((length, left, lambda n: right))
+        if low.fills:
+            stream = FilledMirrorStream(left, right, [right] * (max(left, right) + 1))
+            return low.derived(node, x, stream, Lengthened(length, left + right))
     return low.derived(node, x, Pad1dStream(left, right, mode, value), Lengthened(length, left + right))
 
 
@@ -70,9 +75,13 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
     assert x.clock is not None
     length, mirrored = x.length, mode == "reflect"
 
+    if mirrored:
+        low.mirrors.append((length, left, amount))
+
     def padded(n: int) -> int:
         # What is mirrored must be there.
-        return length(n) + left + amount(n) if not mirrored or length(n) > max(left, amount(n)) else 0
+        here = not mirrored or length(n) > (0 if low.fills else max(left, amount(n)))
+        return length(n) + left + amount(n) if here else 0
 
     table = length_table(low, node, padded, x.clock.hop)
     first = low.lengths[0]
@@ -81,9 +90,22 @@ def _varying_pad(low: Lowering, node: fx.Node, x: Value, left: int, amount: Leng
     if min(amounts) < 0:
         raise low.refuse(node, "varying_pad", "it pads or crops on the right, as the length says", "pad by constants")
     most = max(amounts)
-    stream = Pad1dStream(left, most, mode, shortest=left + 1 if mirrored else None)
+    stream: Any = Pad1dStream(left, most, mode, shortest=left + 1 if mirrored else None)
+    if mirrored and low.fills:
+        stream = FilledMirrorStream(left, most, _amounts(low, node, length, amount, max(left, most)))
     whole = low.derived(node, x, stream, Lengthened(length, left + most))
     return low.alignment.settled(node, whole, 0, table, padded, 0.0)
+
+
+def _amounts(low: Lowering, node: fx.Node, length: LengthFunction, amount: LengthFunction, most: int) -> List[int]:
+    """By how much signals of up to ``most`` samples are padded on the right."""
+    found: Dict[int, int] = {}
+    for n in range(1, low.lengths[0]):
+        if low.capture.valid(n) and 0 < length(n) <= most and found.setdefault(length(n), amount(n)) != amount(n):
+            raise low.refuse(
+                node, "varying_pad", "it pads short signals of one length differently", "pad by what the length says"
+            )
+    return [found.get(n, 0) for n in range(most + 1)]
 
 
 # ---------------------------------------------------------------------- constants in front and after
@@ -104,14 +126,20 @@ def cat(low: Lowering, node: fx.Node, parts: List[Any], a: Dict[str, Any]) -> An
     # From the signal outward, so that an end repeats what stands there.
     for side in (reversed(range(at)), range(at + 1, len(parts))):
         for i in side:
-            y = _beside(low, node, x, y, parts[i], i < at)
+            y = _beside(low, node, x, y, parts[i], i < at, abs(i - at) == 1)
     return y
 
 
-def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool) -> Value:
+def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: bool, next_to: bool) -> Value:
     length = y.length
     if isinstance(part, EndSamples):
-        if part.last == front or part.samples > 1:
+        if part.last != front and part.mirrored and part.beyond == 1 and part.value is x and next_to:
+            # As reflection does.
+            amounts = (part.samples, 0) if front else (0, part.samples)
+            before = low.constant_difference(length, x.length) or 0
+            mirror = Pad1dStream(*amounts, "reflect", shortest=before + part.samples + 1)
+            return low.derived(node, y, mirror, Lengthened(length, part.samples))
+        if part.last == front or part.samples > 1 or part.beyond:
             raise low.refuse(node, "one_behind_other", *REASONS["cat"])
         if part.value is not x:
             return low.alignment.edged(node, y, part)

@@ -1,6 +1,6 @@
 """Rules for operations on positions, which have an axis of rows in front: tables, products and other dtypes of them."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import fx
@@ -9,7 +9,7 @@ from .lowering import Lowering, rule
 from .mask_numbers import Number
 from .masks import MaskError
 from .reasons import REASONS
-from .values import Replay, Static, Value
+from .values import Replay, Spread, Static, Value
 
 __all__: List[str] = []
 
@@ -87,3 +87,38 @@ def turned(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
         order[one], order[other] = order[other], order[one]
     recipe = Replay(torch.ops.aten.permute.default, (x, [0, *(axis + 1 for axis in order)]))
     return low.record(low.positions.value(node, node.meta["val"], x.clock, x.level, recipe))
+
+
+@rule("expand", "repeat", takes=Spread)
+def repeated(low: Lowering, node: fx.Node, x: Spread, a: Dict[str, Any]) -> Any:
+    size, axis = _repeats(node, a, len(x.shape), x.time)
+    meta = node.meta["val"]
+    once = low.same_length(low.sizes.function(meta.shape[axis], 1), x.length)
+    if not once or isinstance(size[axis], torch.SymInt):
+        return NotImplemented
+    return low.positions.of_spreads(node, [x, size], {})
+
+
+@rule("expand", "repeat", lifted=True)
+def repeated_rows(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
+    size, axis = _repeats(node, a, len(x.shape), x.time)
+    meta, front = node.meta["val"], not any(low.sizes.has_rows(n) for n in node.meta["val"].shape)
+    if not low.same_length(low.sizes.function(meta.shape[axis], 1), x.length):
+        return NotImplemented
+    once = -1 if "size" in a else 1
+    at = [i for i, n in enumerate(meta.shape) if low.sizes.has_rows(n)]
+    size = [once if i in at else item for i, item in enumerate(size)]  # positions are made for every row
+    recipe = low.positions.ranked(node, Replay(node.target, (x, [once, *size] if front else size)), [x], front)
+    if front:
+        return low.record(low.positions.value(node, meta, x.clock, x.level, recipe))
+    value = low.value(node, meta, x.clock, x.level, recipe)
+    return NotImplemented if value is None or value.rows != 0 or value.inner != 1 else low.record(value)
+
+
+def _repeats(node: fx.Node, a: Dict[str, Any], rank: int, time: int) -> Tuple[List[Any], int]:
+    """Sizes or numbers of copies, with time left as it is where it is not repeated, and the axis of time."""
+    axis = time + len(node.meta["val"].shape) - rank
+    given = list(a["size"] if "size" in a else a["repeats"])
+    if "size" in a:
+        given[axis] = -1
+    return given, axis

@@ -11,10 +11,12 @@ from ..core.axes import Axes
 from ..core.stream import BaseStream
 from ..layers.rnn import GRUStream, LSTMStream, RNNStream
 from ..layers.rnn_weights import RecurrentWeights, refuse_bidirectional
+from .inlined import inlined
 from .lowering import Lowering, remade, rule
 from .ops.recurrences import outputs_of_rows, states_and_outputs
 from .recurrent_calls import RECURRENCES
 from .refusals import operation_name
+from .several import PortedGraphStream
 from .values import AtEnd, Replay, Rows, Spread, StartedCall, Static, StreamCall, Value
 
 __all__: List[str] = []
@@ -198,6 +200,8 @@ for _mode in RECURRENCES:
 @rule("leaf", takes=None)
 def leaf(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     call = low.capture.leaves[a["call"]]
+    if isinstance(call.stream, PortedGraphStream):
+        return inlined(low, node, x, call.module, call.stream)
     if call.stream.axes is not None and not call.stream.axes.plain:
         return _turned(low, node, x, call.stream, call.stream.axes, a["state"])
     name = type(call.module).__name__

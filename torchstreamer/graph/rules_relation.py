@@ -178,12 +178,17 @@ def _filled(
 ) -> Relation:
     hidden: Tuple[Any, ...] = ()
     gone = None
-    if value <= _LOW and x.gone in (None, -math.inf):
-        hidden, gone = (*x.hidden, Hidden(board, sense, math.isfinite(value))), -math.inf
-    elif value == 0 and x.gone in (None, 0):
-        hidden, gone = (*x.hidden, Hidden(board, sense)), 0.0
+    if value <= _LOW:
+        hidden, gone = (*_kept(x, -math.inf), Hidden(board, sense, math.isfinite(value))), -math.inf
+    elif value == 0:
+        hidden, gone = (*_kept(x, 0.0), Hidden(board, sense)), 0.0
     bias = Bias(board, x.rank, x.fold, x.rows)
     return low.relating.like(node, x, recipe(bias), hidden, gone)
+
+
+def _kept(x: Relation, value: float) -> Tuple[Any, ...]:
+    """What hides keys by this value already; another value is overwritten, or counts."""
+    return x.hidden if x.gone == value else ()
 
 
 def _number(low: Lowering, thing: Any) -> Optional[float]:
@@ -208,12 +213,9 @@ def added(low: Lowering, node: fx.Node, target: Any, pair: Sequence[Any], kwargs
     for x, other in (pair, tuple(reversed(pair))):
         if isinstance(x, Relation) and isinstance(other, (Board, Spread)):
             board = board_of(other)
-            hidden: Tuple[Any, ...] = ()
-            gone = None
-            if x.gone in (None, -math.inf):
-                hidden, gone = (*x.hidden, Hidden(board, "add")), -math.inf
+            hidden = (*_kept(x, -math.inf), Hidden(board, "add"))
             bias = Bias(board, x.rank, x.fold, x.rows)
-            return low.relating.like(node, x, Replay(target, (x, bias), kwargs), hidden, gone)
+            return low.relating.like(node, x, Replay(target, (x, bias), kwargs), hidden, -math.inf)
     return NotImplemented
 
 

@@ -1,6 +1,7 @@
 """Rules for operations that move axes: time stays whole, or a constant factor goes into it or out of it."""
 
 import math
+from dataclasses import replace
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -123,16 +124,23 @@ def expand_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -
     size = node.meta["val"].shape[x.value.time]
     if low.sizes.varies(size):
         raise low.refuse(node, "single_sample", *REASONS["select"])
-    return x if x.samples > 1 else EndSamples(x.value, x.last, int(size))
+    return x if x.samples > 1 or x.beyond else EndSamples(x.value, x.last, int(size))
 
 
 @rule("repeat", takes=EndSamples)
 def repeat_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> EndSamples:
     count = a["repeats"][x.value.time]
     others = [item for axis, item in enumerate(a["repeats"]) if axis != x.value.time]
-    if x.samples > 1 or not isinstance(count, int) or any(item != 1 for item in others):
+    if x.samples > 1 or x.beyond or not isinstance(count, int) or any(item != 1 for item in others):
         raise low.refuse(node, "single_sample", *REASONS["select"])
     return EndSamples(x.value, x.last, count)
+
+
+@rule("flip", takes=EndSamples)
+def flip_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> Any:
+    if [dim % len(x.value.shape) for dim in a["dims"]] != [x.value.time] or x.count > 1:
+        return NotImplemented
+    return replace(x, mirrored=not x.mirrored)
 
 
 @rule("zeros_like", "ones_like", "full_like", takes=EndSamples)
@@ -141,12 +149,12 @@ def like_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> 
     return constructor(low, node, x, {**a, "size": low.resolve(list(node.meta["val"].shape))})
 
 
-@rule("new_zeros", "new_ones", "new_full", takes=None)
+@rule("new_zeros", "new_ones", "new_full", "new_empty", takes=None)
 def constructor(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     # The tensor only says dtype and device.
     meta = node.meta["val"]
     name = operation_name(node)
-    value = 0.0 if "zeros" in name else 1.0 if "ones" in name else a.get("fill_value")
+    value = 0.0 if "zeros" in name or "empty" in name else 1.0 if "ones" in name else a.get("fill_value")
     if any(low.sizes.varies(size) for size in meta.shape):
         axis = next(i for i, size in enumerate(meta.shape) if low.sizes.varies(size))
         size = [None if i == axis else item for i, item in enumerate(a["size"])]

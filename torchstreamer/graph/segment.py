@@ -147,6 +147,14 @@ class Body:
         """A call of a module."""
         return self.graph.call_module(self.source.module(module, id(module)), tuple(args))
 
+    def call(self, target: Any, args: Sequence[Any], kwargs: Optional[Dict[str, Any]] = None) -> fx.Node:
+        """A call of an operation, or of a method by its name, with nodes, values and constants as its arguments."""
+        given = tuple(self._argument(value) for value in args)
+        named = {name: self._argument(value) for name, value in (kwargs or {}).items()}
+        if isinstance(target, str):
+            return self.graph.call_method(target, given, named)
+        return self.graph.call_function(scriptable_target(target), given, named)
+
     def finish(self, outputs: Sequence[Any], single: bool = False) -> fx.GraphModule:
         """The module; it gives the list of ``outputs``, or with ``single`` the only one."""
         nodes = [self.use(thing) for thing in outputs]
@@ -176,13 +184,10 @@ class Body:
 
     def _replay(self, recipe: Optional[Replay]) -> fx.Node:
         assert recipe is not None
-        args = tuple(self._argument(value) for value in recipe.args)
-        kwargs = {name: self._argument(value) for name, value in recipe.kwargs.items()}
-        if recipe.target == "reshape":
-            return self.graph.call_function(torch.reshape, args, kwargs)
         if isinstance(recipe.target, nn.Module):
-            return self.module(recipe.target, args)
-        return self.graph.call_function(scriptable_target(recipe.target), args, kwargs)
+            return self.module(recipe.target, [self._argument(value) for value in recipe.args])
+        target = torch.reshape if recipe.target == "reshape" else recipe.target
+        return self.call(target, recipe.args, recipe.kwargs)
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, (Value, Static, Group)):

@@ -45,10 +45,13 @@ class PortedGraphStream(GraphStream):
         length_multiple: what the length of the first streamed input must be a multiple of
     """
 
+    __jit_ignored_attributes__ = [*GraphStream.__jit_ignored_attributes__, "gives"]
+
     like: Tensor
     outputs: List[int]
     time_axes: List[int]
     row_axes: List[int]
+    gives: List[Tuple[List[int], torch.dtype]]
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class PortedGraphStream(GraphStream):
         self.time_axes = [time for time, _ in axes]
         self.row_axes = [rows for _, rows in axes]
         self.structure = Structure(structure)
+        # Of each output its sizes, entries per row where rows stand, and its dtype.
+        self.gives = []
         self.first = next(i for i, port in enumerate(ports) if not port.static)
 
     # ------------------------------------------------------------------ the interface
@@ -92,6 +97,11 @@ class PortedGraphStream(GraphStream):
         given: List[Any] = list(chunks)
         if len(given) > 0 and isinstance(given[-1], bool):
             final = given.pop()
+        return self.structure.filled(self.leaves(given, final))
+
+    def leaves(self, chunks: Sequence[Optional[Tensor]], final: bool) -> List[Optional[Tensor]]:
+        """What a call gives, in a list, without the structure."""
+        given: List[Any] = list(chunks)
         if len(given) > len(self.ports):
             raise StreamInputError(
                 f"invalid_chunk: {len(given)} chunks came; the model takes {len(self.ports)} inputs; leave out the "
@@ -105,14 +115,18 @@ class PortedGraphStream(GraphStream):
                     "torch.as_tensor"
                 )
         if torch.compiler.is_compiling():
-            return self.structure.filled(self._advance(given, final))  # a lock cannot be traced
+            return self._advance(given, final)  # a lock cannot be traced
         lock = self._turn.lock
         if not lock.acquire(False):
             raise in_use()
         try:
-            return self.structure.filled(self._advance(given, final))
+            return self._advance(given, final)
         finally:
             lock.release()
+
+    def lengths(self, n: int, final: bool) -> List[int]:
+        """The length of each output, in a list, without the structure."""
+        return self._lengths(n, final)
 
     def flush(self) -> Any:
         """End the signal: the same as a call with ``None`` for every input and ``final=True``."""
@@ -152,6 +166,8 @@ class PortedGraphStream(GraphStream):
             elif x is not None:
                 port.came.value += x.size(port.time)
                 inner[i] = x
+                if i == self.first and self.min_length > 1:
+                    self.early.value = min(self.early.value + x.size(port.time), self.min_length)
         came = self._units() - units
         for node in self.nodes:
             node.run(inner, came, final)
@@ -267,9 +283,14 @@ class PortedGraphStream(GraphStream):
         first = totals[self.first]
         if first % self.length_multiple != 0:  # wound back by multiples
             raise StreamInputError(self._odd_length(first))
+        early = self.early.value + first - self.ports[self.first].came.value
+        if self.min_length > 1 and 0 < early < self.min_length:
+            raise StreamInputError(self._short_length(early))
         for i, port in enumerate(self.ports):
             total = totals[i]
-            fits = port.static or ((first * port.p + port.c) % port.q == 0 and port.length(first) == total)
+            # Counts that were wound back may be below 0.
+            units = first * port.p + port.c
+            fits = port.static or (units % port.q == 0 and (port.length(first) == total or units // port.q == total))
             if not fits and (first > 0 or total > 0):
                 raise StreamInputError(
                     f"unequal_lengths: the signal ends with {total} samples of '{port.name}' (counted from a common "

@@ -3,11 +3,14 @@
 import itertools
 import keyword
 import linecache
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
+from collections import OrderedDict
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from .fields import keys_of
 
 __all__ = ["Structure", "scripted_class"]
 
@@ -41,16 +44,15 @@ def scripted_class(base: Type[Any], names: Sequence[str], structure: pytree.Tree
     Args:
         base: a `PortedGraphStream`
         names: of the inputs
-        structure: of the outputs: a tensor, or tuples, lists and dicts with names of them
-
-    Raises:
-        TypeError: another structure
+        structure: of the outputs. What is no tensor, tuple, list or dict with names, such as a dataclass, comes as a
+            named tuple of its fields; lists and dicts of unequal parts as tuples
     """
     names = [name if name.isidentifier() and not keyword.iskeyword(name) else f"x{i}" for i, name in enumerate(names)]
     places = itertools.count()
-    value, kind = _expression(structure, places, "ys", "Optional[Tensor]")
+    kinds: Dict[str, Any] = {}
+    value, kind = _expression(structure, places, "ys", "Optional[Tensor]", kinds)
     places = itertools.count()
-    number, counts = _expression(structure, places, "found", "int")
+    number, counts = _expression(structure, places, "found", "int", kinds)
     arguments = ", ".join(f"{name}: Optional[Tensor] = None" for name in names)
     source = (
         f"def forward(self, {arguments}, final: bool = False) -> {kind}:\n"
@@ -76,6 +78,7 @@ def scripted_class(base: Type[Any], names: Sequence[str], structure: pytree.Tree
         "List": List,
         "Dict": Dict,
         "Tuple": Tuple,
+        **kinds,
     }
     exec(compile(source, file, "exec"), scope)
     methods = {name: scope[name] for name in ("forward", "flush", "output_length")}
@@ -84,22 +87,28 @@ def scripted_class(base: Type[Any], names: Sequence[str], structure: pytree.Tree
     return type(base.__name__, (base,), {**methods, "step": base.step, "__module__": base.__module__})
 
 
-def _expression(structure: pytree.TreeSpec, places: Any, source: str, leaf: str) -> Tuple[str, str]:
-    """The expression that makes a structure of the items of a list, and its type."""
+_TYPES = {"Tensor": Tensor, "int": int, "List": List, "Dict": Dict, "Optional": Optional, "Tuple": Tuple}
+
+
+def _expression(
+    structure: pytree.TreeSpec, places: Any, source: str, leaf: str, named: Dict[str, Any]
+) -> Tuple[str, str]:
+    """The expression that makes a structure of the items of a list, and its type; adds named tuples to ``named``."""
     if structure.is_leaf():
         return f"{source}[{next(places)}]", leaf
-    parts = [_expression(child, places, source, leaf) for child in structure.children()]
+    parts = [_expression(child, places, source, leaf, named) for child in structure.children()]
     values, kinds = [part[0] for part in parts], [part[1] for part in parts]
-    if structure.type is tuple:
-        return f"({', '.join(values)},)", f"Tuple[{', '.join(kinds)}]"
-    if len(set(kinds)) == 1:
+    keys = keys_of(structure)
+    if structure.type is not tuple and len(set(kinds)) == 1:
         if structure.type is list:
             return f"torch.jit.annotate(List[{kinds[0]}], [{', '.join(values)}])", f"List[{kinds[0]}]"
-        if structure.type is dict and all(isinstance(key, str) for key in structure.context):
-            items = ", ".join(f"{key!r}: {value}" for key, value in zip(structure.context, values, strict=True))
+        if structure.type in (dict, OrderedDict) and keys:
+            items = ", ".join(f"{key!r}: {value}" for key, value in zip(keys, values, strict=True))
             kind = f"Dict[str, {kinds[0]}]"
             return f"torch.jit.annotate({kind}, {{{items}}})", kind
-    raise TypeError(
-        f"a script cannot give outputs in the structure {structure}; tuples, and lists and dicts with names of equal "
-        "parts, can be given; wrap the model"
-    )
+    if keys and all(key.isidentifier() and not keyword.iskeyword(key) and key[0] != "_" for key in keys):
+        name = f"Answer{next(_count)}"
+        fields = [(key, eval(kind, {**_TYPES, **named})) for key, kind in zip(keys, kinds, strict=True)]
+        named[name] = NamedTuple(name, fields)
+        return f"{name}({', '.join(values)})", name
+    return f"({', '.join(values)},)", f"Tuple[{', '.join(kinds)}]"

@@ -18,6 +18,7 @@ __all__ = [
     "EndSamples",
     "EdgeCall",
     "Group",
+    "PortedCall",
     "Refused",
     "Relation",
     "RelationCall",
@@ -173,7 +174,7 @@ class Spread:
     step: Any = None
     bound: Dict[Tuple[Clock, bool], Value] = field(default_factory=dict)
 
-    def on(self, clock: Clock, level: int, rows: Optional[int] = None, **details: Any) -> Value:
+    def on(self, clock: Optional[Clock], level: int, rows: Optional[int] = None, **details: Any) -> Value:
         """The value that it is on a clock."""
         return Value(self.node, self.shape, self.dtype, self.time, rows, 1, self.length, clock, level, **details)
 
@@ -187,12 +188,16 @@ class EndSamples:
         last: whether they are the last
         count: how often they are repeated
         samples: how many they are
+        beyond: how many stand between them and the end, and
+        mirrored: whether their order is reversed
     """
 
     value: Value
     last: bool
     count: int = 1
     samples: int = 1
+    beyond: int = 0
+    mirrored: bool = False
 
 
 @dataclass(eq=False)
@@ -315,6 +320,13 @@ class StreamCall(Call):
 
 
 @dataclass(eq=False)
+class PortedCall(Call):
+    """A captured stream, whose parts become parts of this graph."""
+
+    stream: Any
+
+
+@dataclass(eq=False)
 class StartedCall(StreamCall):
     """A recurrence whose initial state, ``[layers, rows, H]`` each, is computed by a module from static inputs."""
 
@@ -372,4 +384,5 @@ def substituted(argument: Any, by: Mapping[Any, Any]) -> Any:
         return type(argument)(substituted(item, by) for item in argument)
     if isinstance(argument, dict):
         return {key: substituted(item, by) for key, item in argument.items()}
-    return by.get(argument, argument) if isinstance(argument, (Value, Spread)) else argument
+    symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)  # which have no hash
+    return argument if isinstance(argument, symbolic) else by.get(argument, argument)

@@ -105,6 +105,9 @@ class AttentionMemory(nn.Module):
         # No row that has had so many has a slot that was never filled, whatever the phase.
         enough = max(self.back) + self.period + max(pattern.hi[-1], 0) + pattern.prefix
         self.clock = RowClock(enough, self.clocked)
+        # What `_begin` puts there, and then a first chunk is one like any other.
+        self.keys.opening = (self.back[0], 0.0)
+        self.queries.opening = self.sinks.opening = self.clock.opening = (0, 0.0)
         # Length of the last chunk, if chunks like it change nothing but the keys; and whether `seen` is their mask.
         self.steady = -1
         self.steady_mask = False

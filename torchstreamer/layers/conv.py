@@ -134,6 +134,10 @@ class Conv1dStream(WindowStream):
                 self.tap_columns, self.batch_columns = TAP_COLUMNS, BATCH_VALUES // kernel_size
         register_tensor(self, "bias", bias)
         self.pad = pad
+        if pad is None:
+            self.ring.opening = (0, 0.0)
+        elif pad.opens_at_once():
+            self.ring.opening = (pad.left, pad.value)
 
     def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
         if self.pad is not None:

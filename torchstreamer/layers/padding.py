@@ -150,6 +150,13 @@ class Pad1dStream(BaseStream):
             return x
         return end if x is None else torch.cat([x, end], 2)
 
+    def opens_at_once(self) -> bool:
+        """Whether a signal may begin in one step, with the left part held by who looks at it; then it is said here."""
+        alike = self.mode == "constant" and self.left >= 0 and self.wait == 1 and self.tail == 0
+        if alike:
+            self.open.opening, self.ring.opening = (1, 0.0), (0, 0.0)
+        return alike
+
     def taps(self, n: int, m: int) -> Iterator[Tensor]:
         """Which inputs the outputs are computed from; see `BaseStream.taps`."""
         for tap in super().taps(n, m):
@@ -166,14 +173,19 @@ class Pad1dStream(BaseStream):
         return f"left={self.left}, right={self.right}, mode={self.mode!r}"
 
 
-def edge_source(place: Tensor, last: Tensor, mode: str) -> Tensor:
-    """The samples of a signal that stand at places before and beyond its ends.
+def edge_source(place: Tensor, last: Tensor, mode: str, filled: Optional[Tensor] = None) -> Tensor:
+    """The samples of a signal that stand at places before and beyond its ends; beyond the last one for a 0.
 
     Args:
         place: counted from the first sample
         last: the place of the last sample
         mode: ``"reflect"``, ``"symmetric"`` or ``"replicate"``
+        filled: to how many samples zeros fill a shorter signal before it is mirrored, if they do
     """
+    if filled is not None:
+        end = torch.maximum(last, filled - 1)
+        place = place.abs()
+        return torch.where(place > end, 2 * end - place, place)
     if mode == "reflect":
         place = place.abs()
         return torch.where(place > last, 2 * last - place, place)

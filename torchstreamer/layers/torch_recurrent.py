@@ -69,6 +69,8 @@ class TorchRecurrentStream(RecurrentStream):
         self.bias = weights.bias
         self.sizes = [weights.output_size, weights.hidden_size][: len(names)]
         self.starts = nn.ModuleList(_starts(net, initial, self.sizes, self.layers))
+        if len(self.starts) == 0:
+            self.memory.opening = (0, 0.0)  # a first chunk is one like any other, after zeros
         self.projected = weights.proj_size > 0
         self.longest = 0  # samples of a chunk up to which cells pay
         self.narrows = len(names) == 2  # under autocast the operator of sequences gives another dtype than the cell's

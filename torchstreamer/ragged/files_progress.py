@@ -1,8 +1,9 @@
 """How far a folder of files is: for a line in the terminal, or for a function of the caller's."""
 
-import sys
 import time
 from typing import Any, Callable, NamedTuple, Union
+
+from ..core.status_line import StatusLine, bar
 
 __all__ = ["FilesProgress", "Teller"]
 
@@ -39,12 +40,11 @@ class FilesProgress(NamedTuple):
 
     def __str__(self) -> str:
         done = self.audio_s / self.of_audio_s if self.of_audio_s else 1.0
-        bar = "█" * int(20 * min(done, 1)) if self.of_audio_s else "█" * 20
         failed = f", {self.failed} failed" if self.failed else ""
         left = "" if self.left_s == float("inf") else f", {_clock(self.left_s)} left"
         sound = f"{_clock(self.audio_s)} of {_clock(self.of_audio_s)}"
         speed = f"{self.real_time_factor:.0f} times real time{left}"
-        return f"{bar:<20}  {self.files}/{self.of_files} files{failed}, {sound}, {speed}"
+        return f"{bar(done, 20)}  {self.files}/{self.of_files} files{failed}, {sound}, {speed}"
 
 
 class Teller:
@@ -57,10 +57,8 @@ class Teller:
 
     def __init__(self, progress: Union[bool, Callable[[FilesProgress], Any]]) -> None:
         self._call = progress if callable(progress) else self._print if progress else None
-        self._terminal = sys.stderr.isatty()
-        self._every_s = 0.2 if callable(progress) or self._terminal else 10.0
+        self._line = StatusLine(0.2 if callable(progress) else 10.0)
         self._start = time.perf_counter()
-        self._told = 0.0
 
     def wall_s(self) -> float:
         """Seconds since it began."""
@@ -68,20 +66,17 @@ class Teller:
 
     def tell(self, now: bool, *numbers: Any) -> None:
         """Tell it, if that is due or wanted ``now``: all but the times, and the failed ones."""
-        wall_s = self.wall_s()
-        if self._call is not None and (now or wall_s - self._told > self._every_s):
-            self._told = wall_s
+        if self._call is not None and (self._line.due() or now):
             files, of_files, audio_s, of_audio_s, failed = numbers
-            self._call(FilesProgress(files, of_files, audio_s, of_audio_s, wall_s, failed))
+            self._call(FilesProgress(files, of_files, audio_s, of_audio_s, self.wall_s(), failed))
 
     def end(self) -> None:
         """Leave the line in the terminal."""
-        if self._call == self._print and self._terminal:
-            sys.stderr.write("\n")
+        if self._call == self._print:
+            self._line.leave()
 
     def _print(self, progress: FilesProgress) -> None:
-        sys.stderr.write(f"\r{progress}\x1b[K" if self._terminal else f"{progress}\n")
-        sys.stderr.flush()
+        self._line.show(str(progress))
 
 
 def _clock(seconds: float) -> str:

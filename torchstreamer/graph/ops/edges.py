@@ -3,6 +3,7 @@
 from typing import List, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.counter import Counter
@@ -10,9 +11,10 @@ from ...core.lengths import LinearLength
 from ...core.reach import Reach, offline_length
 from ...core.ring import RingBuffer
 from ...core.stream import BaseStream
+from ...layers.padding import Pad1dStream
 from ..layout import Layout
 
-__all__ = ["CropStream", "FramesStream"]
+__all__ = ["CropStream", "FilledMirrorStream", "FramesStream"]
 
 
 class CropStream(BaseStream):
@@ -67,6 +69,74 @@ class CropStream(BaseStream):
 
     def extra_repr(self) -> str:
         return f"left={self.left}, right={self.right}, hold={self.hold}"
+
+
+class FilledMirrorStream(BaseStream):
+    """Reflect padding that zeros precede where a signal is too short for it, and that is cropped by as many again.
+
+    So do networks pad that are to take signals of any length: one of no more samples than are mirrored is filled with
+    zeros to one sample more.
+
+    Args:
+        left: samples before the first
+        right: samples after the last, at most
+        amounts: samples after the last for a signal of 0, 1, 2 … samples; what is missing up to ``right`` is 0
+    """
+
+    amounts: List[int]
+
+    def __init__(self, left: int, right: int, amounts: List[int]) -> None:
+        reach, self.wait = Reach.shift(left, right), max(left, right) + 1
+        super().__init__(reach)
+        early = Reach.shift(left, 0, self.wait)
+        self._early = early.numbers  # before the end
+        self._lines = early.lines()[1], reach.lines()[1]
+        self.inner = Pad1dStream(left, right, "reflect")
+        self.amounts = amounts
+        self.keeps_dtype = True
+        self.ring = RingBuffer()
+        self.open = Counter()
+
+    def step(self, x: Optional[Tensor], final: bool) -> Optional[Tensor]:
+        if self.open.value > 0:
+            return self.inner.step(x, final)
+        n = self.ring.held + (0 if x is None else x.size(2))
+        if n < self.wait and not (final and n > 0):
+            if x is not None:
+                self.ring.push(x)
+            return None
+        if x is None:
+            data = self.ring.data
+            x = data.new_empty([data.size(0), data.size(2), 0])
+        x = self.ring.join(x)
+        self.ring.fill(x, 0, 0.0)
+        if n < self.wait:
+            left, right = self.inner.left, self.amounts[n]
+            missing = max(max(left, right) + 1 - n, 0)
+            y = F.pad(F.pad(x, [0, missing]), [left, right], "reflect")
+            return F.pad(y, [0, self.inner.right - right - missing])
+        self.open.value = 1
+        return self.inner.step(x, final)
+
+    @torch.jit.export
+    def output_length(self, n: int, final: bool = True) -> int:
+        """Number of samples out after ``n`` samples in."""
+        return offline_length(self._reach_numbers if final else self._early, n)
+
+    def lines(self) -> Tuple[LinearLength, LinearLength]:
+        """`output_length` before the end and at the end."""
+        return self._lines
+
+    def output_channels(self, channels: int) -> int:
+        return channels
+
+    @torch.jit.unused
+    def filled(self) -> Tuple[int, ...]:
+        """To how many samples a signal of 0, 1, 2 … is filled."""
+        return tuple(max(self.inner.left, amount) + 1 for amount in self.amounts)
+
+    def extra_repr(self) -> str:
+        return f"left={self.inner.left}, right={self.inner.right}"
 
 
 class FramesStream(BaseStream):

@@ -1,9 +1,11 @@
 """Masks and biases of queries and keys, where these are the few of a step. TorchScript compiles this file."""
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Banded", "Biased", "ByDistance", "Placed"]
+__all__ = ["Banded", "Biased", "ByDistance", "FirstPlaces", "Placed"]
 
 
 class Banded(nn.Module):
@@ -45,25 +47,30 @@ class Biased(nn.Module):
         rows: the axis of the scores for rows, -1 if there is none
         fold: entries of that axis for each row
         left: the offset of the table's first column is ``-left``
+        prefix: first keys that have biases of their own
 
     Shape:
         - table: what `Banded` gives, with as many axes as the scores
         - i, j: positions of queries and keys, ``[b, m]`` and ``[b, K]``, for all rows or for one
+        - first: biases of the first keys, ``[…, b · m, prefix]``
         - output: ``[…, rows · fold, …, m, K]``, or with 1 for the rows
     """
 
-    def __init__(self, rows: int, fold: int, left: int) -> None:
+    def __init__(self, rows: int, fold: int, left: int, prefix: int = 0) -> None:
         super().__init__()
         self.rows = rows
         self.fold = fold
         self.left = left
+        self.prefix = prefix
 
-    def forward(self, table: Tensor, i: Tensor, j: Tensor, rows: int) -> Tensor:
+    def forward(self, table: Tensor, i: Tensor, j: Tensor, rows: int, first: Optional[Tensor] = None) -> Tensor:
         period, width = table.size(-2), table.size(-1)
         column = (j.unsqueeze(1) - i.unsqueeze(2) + self.left).clamp(0, width - 1)
         index = torch.remainder(i, period).unsqueeze(2) * width + column
         found = table.flatten(-2).index_select(-1, index.flatten())
         found = found.reshape(list(table.size())[:-2] + list(index.size())).movedim(-3, 0)  # [b, …, m, K]
+        if first is not None:
+            found = self._beside(found, first, i, j)
         if self.rows < 0:
             return found[0]
         if self.fold > 1 and found.size(1) > 1:
@@ -72,6 +79,26 @@ class Biased(nn.Module):
             found = found.squeeze(1 + self.rows)
         found = found.repeat_interleave(self.fold, 0) if self.fold > 1 and found.size(0) > 1 else found
         return found.movedim(0, self.rows)
+
+    def _beside(self, found: Tensor, first: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        # Those of the first keys are taken from where they stand by themselves.
+        first = first.reshape(list(first.size())[:-2] + list(i.size()) + [self.prefix]).movedim(-3, 0)
+        others = [1 for _ in range(found.dim() - 2)]
+        place = j.clamp(0, self.prefix - 1).reshape([j.size(0)] + others + [j.size(1)])
+        size = list(found.size())
+        first = first.expand(size[:-1] + [self.prefix]).gather(-1, place.expand(size))
+        return torch.where((j < self.prefix).reshape([j.size(0)] + others + [j.size(1)]), first, found)
+
+
+class FirstPlaces(nn.Module):
+    """Positions of the first keys of a signal, on the device of other positions."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, i: Tensor) -> Tensor:
+        return torch.arange(self.count, device=i.device)
 
 
 class Placed(nn.Module):

@@ -1,0 +1,191 @@
+"""Published models as they are: installed, built with random weights, streamed unmodified, compared with themselves.
+
+python benchmarks/published.py                      # all of them, about an hour; goes on where it was stopped
+python benchmarks/published.py --only encodec moshi # packages or models whose names hold one of these
+python benchmarks/published.py --again              # anew, whatever is known
+python benchmarks/published.py --page               # writes the page of the docs from the results alone
+
+Each package is installed from PyPI into a folder of its own under ``.benchmarks/published/``, with nothing that it
+depends on but what the list in ``published/`` names. Each model runs in a process of its own, which is ended when it
+takes too long or too much memory. Times are of the processor.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+FOLDERS = HERE.parent / ".benchmarks" / "published"
+RESULTS = HERE / "results" / "published.json"
+# Seconds of processor time and bytes that one model may take.
+LIMIT_S, LIMIT_BYTES = 60, 6 * 2**30
+
+sys.path[:] = [str(HERE), *(path for path in sys.path if Path(path or ".").resolve() != HERE.resolve())]
+import published  # noqa: E402
+from published import Model, Package, trial  # noqa: E402
+from published.page import PAGE, page  # noqa: E402
+
+
+def install(package: Package) -> str:
+    """Put a package into its folder, once; what went wrong, or nothing."""
+    folder = FOLDERS / package.name
+    marker, wanted = folder / "requirements.txt", "\n".join(package.requirements)
+    if marker.is_file() and marker.read_text() == wanted:
+        return ""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+    told = subprocess.run([*command, "--target", str(folder), *package.requirements], capture_output=True, text=True)
+    if told.returncode:
+        return told.stderr.strip()[-300:]
+    marker.write_text(wanted)
+    return ""
+
+
+def fingerprint(package: Package, model: Model) -> str:
+    """What a result depends on in the list."""
+    text = repr((package.requirements, package.setup, package.bare, package.stand_ins, model.build, model.call()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _used(pid: int) -> tuple[float, int]:
+    # Seconds of processor time, and bytes.
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
+        return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0.0, 0
+
+
+def run(package: Package, model: Model, quick: bool) -> dict[str, Any]:
+    """Try a model in a process of its own, a copy of this one that has loaded torch already, under a watchdog."""
+    told = FOLDERS / "told.json"
+    told.unlink(missing_ok=True)
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        _work(package, model, told, quick)
+    begin, over = time.monotonic(), ""
+    while not over:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+        seconds, resident = _used(child)
+        if seconds > LIMIT_S or time.monotonic() - begin > 10 * LIMIT_S:
+            over = f"more than {LIMIT_S} s"
+        elif resident > LIMIT_BYTES:
+            over = f"more than {LIMIT_BYTES // 2**30} GiB"
+    if over:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return {"result": "timeout", "code": over, "reason": over}
+    if status or not told.is_file():
+        log = (FOLDERS / "log.txt").read_text(errors="replace").strip().splitlines()
+        return {"result": "not built", "code": "not built", "reason": (log or [f"status {status}"])[-1][:300]}
+    return json.loads(told.read_text())
+
+
+def try_package(package: Package, models: list[Model], count: int, quick: bool) -> None:
+    """Load a package, try its models one after the other; the process ends here."""
+    os.chdir(FOLDERS)
+    sys.path.remove(str(HERE))
+    trial.load(package, models, FOLDERS / package.name)
+    for model in models:
+        result = run(package, model, quick)
+        results = json.loads(RESULTS.read_text())
+        name = f"{package.name}: {model.name}"
+        if quick:
+            result["quick"] = True
+        results[name] = {"mark": fingerprint(package, model), "forbidden": model.forbidden, **result}
+        save(results)
+        seconds, told = result.get("creation_s", 0), result.get("reason", "")
+        print(f"{len(results)}/{count} {name}: {result['result']} {seconds:.1f} s {told[:150]}", flush=True)
+    os._exit(0)
+
+
+def _work(package: Package, model: Model, told: Path, quick: bool) -> None:
+    # What the process of one model does; it never comes back.
+    code = 1
+    try:
+        log = os.open(FOLDERS / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        told.write_text(json.dumps(trial.try_model(package, model, quick)))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def save(results: dict[str, dict[str, Any]]) -> None:
+    """Write the results, one model to a line."""
+    body = ",\n".join(f"{json.dumps(name)}: {json.dumps(result)}" for name, result in sorted(results.items()))
+    RESULTS.write_text("{\n" + body + "\n}\n")
+
+
+def walls(results: dict[str, dict[str, Any]]) -> str:
+    """Results and reasons of those that should stream, with counts."""
+    due = {name: result for name, result in results.items() if not result["forbidden"]}
+    lines = [f"{count:4}  {kind}" for kind, count in Counter(r["result"] for r in due.values()).most_common()]
+    codes = Counter(f"{r['result']}: {r['code']}" for r in due.values() if r["result"] != "exact")
+    return "\n".join([*lines, "", *(f"{count:4}  {code}" for code, count in codes.most_common())])
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], help="names of packages or models, or parts of them")
+    parser.add_argument("--again", action="store_true", help="also those whose result is known")
+    parser.add_argument("--failed", action="store_true", help="also those that are not exact and should be")
+    parser.add_argument("--quick", action="store_true", help="two lengths, one chunking, no scripts and static rows")
+    parser.add_argument("--page", action="store_true", help="write the page alone")
+    args = parser.parse_args()
+    results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    FOLDERS.mkdir(parents=True, exist_ok=True)
+    listed = [(package, model) for package in published.PACKAGES for model in package.models]
+    names = {f"{package.name}: {model.name}" for package, model in listed}
+    results = {name: result for name, result in results.items() if name in names}
+    due: dict[str, tuple[Package, list[Model]]] = {}
+    # Those that should stream come first.
+    for package, model in sorted(listed, key=lambda entry: bool(entry[1].forbidden)):
+        name = f"{package.name}: {model.name}"
+        if args.page or (args.only and not any(part in name for part in args.only)):
+            continue
+        known = results.get(name)
+        fine = known is not None and known["mark"] == fingerprint(package, model) and not args.again
+        fine = fine and (args.quick or not known.get("quick"))
+        if known is not None and args.failed and known["result"] != "exact" and not model.forbidden:
+            fine = False
+        if not fine:
+            due.setdefault(f"{bool(model.forbidden)} {id(package)}", (package, []))[1].append(model)
+    if due:
+        trial.warm_up()
+    save(results)
+    for package, models in due.values():
+        wrong = install(package)
+        if wrong:
+            print(f"{package.name} could not be installed: {wrong}", flush=True)
+            continue
+        # The package is loaded once, in a process of its own, of which that of each model is a copy.
+        child = os.fork()
+        if child == 0:
+            try_package(package, models, len(listed), args.quick)
+        os.waitpid(child, 0)
+    results = json.loads(RESULTS.read_text())
+    print(walls(results))
+    PAGE.write_text(page(published.PACKAGES, results))
+
+
+if __name__ == "__main__":
+    main()

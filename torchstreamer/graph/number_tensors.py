@@ -1,0 +1,260 @@
+"""Numbers that a model keeps in tensors: lengths, strides in buffers, and what is computed of them.
+
+An exporter loses the number in ``torch.ceil(torch.tensor(x.shape[-1]) / 2).long()``, and fixes it in ``int(n * 2.5)``.
+While a model is exported, every tensor that is made of sizes and of whole constants alone is followed as a number
+beside; where a number is asked of it, that is given.
+"""
+
+import math
+import operator
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .symbolic_numbers import as_float, as_whole, is_symbolic, python_type
+
+__all__ = ["NumberTensors"]
+
+_greatest: Any = torch.sym_max  # without types
+_least: Any = torch.sym_min
+
+_LONGEST = 8  # entries of a tensor that is followed
+
+_MAKERS = frozenset(["tensor", "as_tensor", "scalar_tensor", "new_tensor"])
+_SAME = frozenset(
+    ["clone", "detach", "contiguous", "cpu", "cuda", "squeeze", "unsqueeze", "view", "reshape", "flatten"]
+)
+_CASTS = frozenset(["to", "type", "type_as", "long", "int", "short", "float", "double", "half"])
+_ASKED = frozenset(["item", "__int__", "__index__", "__float__", "__bool__", "tolist", "__trunc__"])
+# What takes whole numbers besides tensors.
+_COUNTING = frozenset(
+    [
+        "narrow", "arange", "zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full", "rand",
+        "randn", "split", "chunk", "unfold", "repeat_interleave", "linspace", "range", "interpolate", "repeat",
+        "expand",
+    ]
+)  # fmt: skip
+
+
+def _quotient(x: Any, y: Any, rounding_mode: Optional[str] = None) -> Any:
+    if rounding_mode is None:
+        return as_float(x) / y
+    return x // y if rounding_mode == "floor" else NotImplemented
+
+
+def _rounded(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    return lambda x: function(x) if isinstance(x, (float, torch.SymFloat)) else x
+
+
+def _clamped(x: Any, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else _greatest(x, min)
+    return x if max is None else _least(x, max)
+
+
+_COMPUTED: Dict[str, Callable[..., Any]] = {
+    "add": lambda x, y, alpha=1: x + alpha * y,
+    "sub": lambda x, y, alpha=1: x - alpha * y,
+    "subtract": lambda x, y: x - y,
+    "rsub": lambda x, y: y - x,
+    "mul": operator.mul,
+    "multiply": operator.mul,
+    "div": _quotient,
+    "divide": _quotient,
+    "true_divide": _quotient,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "fmod": lambda x, y: NotImplemented,
+    "neg": operator.neg,
+    "abs": lambda x: _greatest(x, -x),
+    "ceil": _rounded(math.ceil),
+    "floor": _rounded(math.floor),
+    "trunc": _rounded(math.trunc),
+    "round": _rounded(round),
+    "maximum": _greatest,
+    "minimum": _least,
+    "clamp": _clamped,
+    "clip": _clamped,
+    "clamp_min": lambda x, y: _greatest(x, y),
+    "clamp_max": lambda x, y: _least(x, y),
+    "square": lambda x: x * x,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+for _name in ("add", "sub", "mul"):
+    _COMPUTED[f"__{_name}__"] = _COMPUTED[f"__i{_name}__"] = _COMPUTED[_name]
+_COMPUTED.update(
+    {
+        "__radd__": lambda x, y: y + x,
+        "__rsub__": lambda x, y: y - x,
+        "__rmul__": lambda x, y: y * x,
+        "__truediv__": _quotient,
+        "__div__": _quotient,
+        "__rtruediv__": lambda x, y: as_float(y) / x,
+        "__rdiv__": lambda x, y: as_float(y) / x,
+        "__floordiv__": operator.floordiv,
+        "__rfloordiv__": lambda x, y: y // x,
+        "__mod__": operator.mod,
+        "__rmod__": lambda x, y: y % x,
+        "__neg__": operator.neg,
+        **{f"__{name}__": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    }
+)
+
+
+class NumberTensors(TorchFunctionMode):
+    """While a model is exported, follows the numbers in its small tensors.
+
+    Args:
+        net: the model, whose buffers of a few whole numbers are such
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.buffers: Dict[str, Any] = {
+            name: buffer.tolist()
+            for name, buffer in net.named_buffers()
+            if not buffer.dtype.is_floating_point
+            and not buffer.dtype.is_complex
+            and buffer.dtype is not torch.bool
+            and buffer.numel() <= _LONGEST
+            and not buffer.is_meta
+        }
+        self.known: Dict[int, Tuple[Tensor, Any]] = {}
+
+    def number(self, thing: Any) -> Any:
+        """The number or numbers that a thing is; ``None`` if that is not known."""
+        if not isinstance(thing, Tensor):
+            return thing if isinstance(thing, (int, float, torch.SymInt, torch.SymFloat)) else None
+        if id(thing) in self.known:
+            return self.known[id(thing)][1]
+        if self.buffers and thing.numel() <= _LONGEST and not thing.dtype.is_floating_point:
+            for name, buffer in self.net.named_buffers():
+                if buffer is thing and name in self.buffers:
+                    return self.buffers[name]
+        constant = getattr(thing, "constant", None)
+        if isinstance(constant, Tensor) and constant.dim() == 0:
+            return constant.item()
+        return None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {key: python_type(value) for key, value in (kwargs or {}).items()}
+        args = [python_type(arg) for arg in args]
+        name = getattr(func, "__name__", "")
+        if name in _MAKERS:
+            return self._made(func, name, args, kwargs)
+        if name in _ASKED and args:
+            found = self.number(args[0])
+            if found is not None and not (name == "__bool__" and is_symbolic(found)):
+                return self._asked(name, found)
+            if found is not None:
+                return bool(found != 0) if not isinstance(found, torch.SymBool) else bool(found)
+            return func(*args, **kwargs)
+        if self.known or self.buffers:
+            value = self._computed(name, args, kwargs)
+            if value is not None and value is not NotImplemented:
+                return self._kept(func(*args, **kwargs), value)
+            args, kwargs = self._with_numbers(name, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _made(self, func: Any, name: str, args: Any, kwargs: Dict[str, Any]) -> Any:
+        data = args[1] if name == "new_tensor" else (args[0] if args else kwargs.get("data"))
+        numbers = self._numbers(data)
+        if numbers is None or isinstance(numbers, list) and (len(numbers) > _LONGEST or not numbers):
+            return func(*args, **kwargs)
+        dtype = kwargs.get("dtype", args[1] if name == "as_tensor" and len(args) > 1 else None)
+        items = numbers if isinstance(numbers, list) else [numbers]
+        if not any(is_symbolic(item) for item in items):
+            return self._kept(func(*args, **kwargs), numbers)
+        if dtype is None:
+            whole = all(isinstance(item, (int, torch.SymInt)) for item in items)
+            dtype = torch.int64 if whole else torch.get_default_dtype()
+        parts = [torch.full((), item, dtype=dtype) for item in items]
+        return self._kept(torch.stack(parts) if isinstance(numbers, list) else parts[0], numbers)
+
+    def _numbers(self, data: Any) -> Any:
+        if isinstance(data, (list, tuple, torch.Size)):
+            found = [self.number(item) for item in data]
+            return None if any(item is None or isinstance(item, list) for item in found) else found
+        return self.number(data)
+
+    def _kept(self, tensor: Any, number: Any) -> Any:
+        if not isinstance(tensor, Tensor):
+            return tensor
+        if not tensor.dtype.is_floating_point:
+            number = [as_whole(each) for each in number] if isinstance(number, list) else as_whole(number)
+        self.known[id(tensor)] = tensor, number
+        return tensor
+
+    def _asked(self, name: str, found: Any) -> Any:
+        if name == "tolist" or name == "item":
+            return found
+        if name == "__bool__":
+            return bool(found)
+        return float(found) if name == "__float__" else int(found)
+
+    def _computed(self, name: str, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """The number that an operation gives; ``None`` if it is not known."""
+        if name == "stack" and len(args) == 1 and isinstance(args[0], (list, tuple)):
+            return self._numbers(args[0])
+        if not args or not any(isinstance(arg, Tensor) for arg in args):
+            return None
+        first = self.number(args[0])
+        if first is None:
+            return None
+        if name in _SAME or name in _CASTS:
+            return first
+        if name == "__getitem__" and isinstance(first, list) and isinstance(args[1], (int, slice)):
+            return first[args[1]]
+        if name in ("select", "select.int") and isinstance(first, list) and len(args) == 3:
+            return first[args[2]] if isinstance(args[2], int) else None  # as the exporter writes [i]
+        if name in ("max", "min", "sum", "prod", "amax", "amin") and len(args) == 1 and not kwargs:
+            return _gathered(name, first if isinstance(first, list) else [first])
+        function = _COMPUTED.get(name)
+        if function is None or isinstance(first, list):
+            return None
+        others = [self.number(arg) for arg in args[1:]]
+        named = {key: value if isinstance(value, str) else self.number(value) for key, value in kwargs.items()}
+        if any(each is None or isinstance(each, list) for each in [*others, *named.values()]):
+            return None
+        return function(first, *others, **named)
+
+    def _with_numbers(self, name: str, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """Arguments with numbers in the place of tensors where these count something."""
+
+        def within(thing: Any, counts: bool) -> Any:
+            if isinstance(thing, Tensor):
+                found = self.number(thing) if counts and thing.dim() == 0 and not thing.is_floating_point() else None
+                return thing if found is None else found
+            if isinstance(thing, slice):
+                return slice(*(within(each, True) for each in (thing.start, thing.stop, thing.step)))
+            if isinstance(thing, (list, tuple)) and not isinstance(thing, torch.Size) and type(thing) in (list, tuple):
+                tensors = any(isinstance(each, Tensor) and each.dim() > 0 for each in thing)
+                return type(thing)(within(each, not tensors) for each in thing)
+            return thing
+
+        if name in ("stack", "cat", "concat", "hstack", "vstack"):
+            return args, kwargs
+        counts = name in _COUNTING
+        new = [
+            within(arg, counts and not (i == 0 and isinstance(arg, Tensor) and arg.dim() > 0))
+            for i, arg in enumerate(args)
+        ]
+        return new, {key: within(value, counts) for key, value in kwargs.items()}
+
+
+def _gathered(name: str, numbers: List[Any]) -> Any:
+    if name in ("max", "amax", "min", "amin"):
+        function = _greatest if "max" in name else _least
+    else:
+        function = operator.add if name == "sum" else operator.mul
+    found = numbers[0]
+    for each in numbers[1:]:
+        found = function(found, each)
+    return found
