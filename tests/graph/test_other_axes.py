@@ -30,7 +30,7 @@ def overlap_added(m, x):
     y = x.new_zeros(b, 3 * (t - 1) + 10)
     y = y.index_add(1, (torch.arange(4)[:, None] + 3 * torch.arange(t)).reshape(-1), x.reshape(b, -1))
     places = (2 * torch.arange(4) + 3 * torch.arange(t)[:, None]).flatten() + 1
-    return y, torch.zeros(b, 3 * (t - 1) + 8).to(x).index_add_(1, places, x.transpose(1, 2).flatten(1))
+    return y, x.new_zeros(b, 3 * (t - 1) + 8).index_add_(1, places, x.transpose(1, 2).flatten(1))
 
 
 def patches(m, x):  # [B, C, T, F]

@@ -148,3 +148,14 @@ def _frames(low: Lowering, node: fx.Node, source: Value, found: Lattice, count: 
     split = source.like(shape=(*source.shape, count))
     y = low.derived(node, source, SplitTimeStream(count, 1), lambda n: whole(n) // count, split)
     return low.step(node, y, Replay(_aten.transpose.int, (y, -1, -2)), shape=shape, time=source.time + 1)
+
+
+@rule("view", "_unsafe_view", "reshape", "flatten", takes=Spread)
+def flattened(low: Lowering, node: fx.Node, x: Spread, a: Dict[str, Any]) -> Any:
+    meta = node.meta["val"]
+    if x.dtype.is_floating_point or len(x.shape) != 2 or len(meta.shape) != 1:
+        return NotImplemented
+    length = low.sizes.function(meta.shape[0], 1)
+    made = Spread(node, tuple(meta.shape), x.dtype, 0, length, Replay(node.target, tuple(a.values())))
+    found = lattice(low, made)
+    return NotImplemented if found is None or found.outer is None else made
