@@ -4,8 +4,6 @@ import math
 from collections import Counter
 from typing import Any, Dict, Optional, Union
 
-from ..analysis import receptive_field
-from ..analysis.geometry import has_rule
 from ..core.stream import BaseStream
 from ..errors import StreamError
 
@@ -25,6 +23,10 @@ def told_of(stream: BaseStream) -> Dict[str, Any]:
 
 def past_of(stream: BaseStream) -> Optional[Union[int, str]]:
     """Samples that an output looks back, ``"unbounded"``, or ``None`` where the geometry does not say it."""
+    # Nobody needs the analysis who exports nothing.
+    from ..analysis.field import receptive_field
+    from ..analysis.geometry import has_rule
+
     if not all(has_rule(part) for part in stream.modules() if isinstance(part, BaseStream)):
         return None
     try:
