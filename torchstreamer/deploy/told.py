@@ -23,7 +23,8 @@ def told_of(stream: BaseStream) -> Dict[str, Any]:
 
 def past_of(stream: BaseStream) -> Optional[Union[int, str]]:
     """Samples that an output looks back, ``"unbounded"``, or ``None`` where the geometry does not say it."""
-    from ..analysis import receptive_field  # imported late: `import torchstreamer` loads no analysis
+    # Nobody needs the analysis who exports nothing.
+    from ..analysis.field import receptive_field
     from ..analysis.geometry import has_rule
 
     if not all(has_rule(part) for part in stream.modules() if isinstance(part, BaseStream)):
