@@ -24,6 +24,9 @@ TOLERANCE, SINGLE = 1e-9, 2e-5
 # Calls that one chunking may take; the rest of the signal comes in one piece.
 CALLS = 160
 
+# What the setup of a package left, which is run once.
+_set_up: dict[Package, dict[str, Any]] = {}
+
 
 def leaves(value: Any) -> list[Tensor | None]:
     """Tensors of an output, whatever structure they come in."""
@@ -274,6 +277,7 @@ def load(package: Package, models: Sequence[Model], folder: Path) -> None:
     scope: dict[str, Any] = {"__name__": "published_model"}
     with contextlib.suppress(Exception):
         exec(package.setup, scope)
+        _set_up[package] = dict(scope)
     for entry in models:
         for line in entry.build.splitlines():
             if line.startswith(("import ", "from ")) and not line.endswith("("):
@@ -284,8 +288,10 @@ def load(package: Package, models: Sequence[Model], folder: Path) -> None:
 def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, Any]:
     """Build a model, make its stream, compare; what is told of it in the table. Quickly, no more than that."""
     torch.manual_seed(0)
-    scope: dict[str, Any] = {"__name__": "published_model"}
-    exec(package.setup, scope)
+    scope = _set_up.get(package)
+    if scope is None:
+        scope = {"__name__": "published_model"}
+        exec(package.setup, scope)
     exec(entry.build, scope)
     scope |= {"torch": torch, "pts": pts, "model": scope["model"].double()}
     model = scope["model"].requires_grad_(False)
