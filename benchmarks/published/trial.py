@@ -133,7 +133,9 @@ def compare(model: Any, stream: Any, signals: Signals, entry: Model, quick: bool
     for n in dict.fromkeys(tried):
         whole = signals.of(n)
         try:
-            expected = leaves(model(*whole))
+            expected = leaves(
+                model(*(x.clone() if isinstance(x, Tensor) else x for x in whole))
+            )  # which may write into its input
         except Exception:
             continue  # the model itself takes no such length
         lengths += 1
@@ -298,7 +300,7 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
     signals = Signals(eval(entry.example, scope), entry.time_dim)
     told: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     with torch.no_grad():
-        model(*signals.example)
+        model(*(x.clone() if isinstance(x, Tensor) else x for x in signals.example))
         begin = time.process_time()
         try:
             exec(entry.call(), scope)
