@@ -164,6 +164,7 @@ def main() -> None:
             continue
         known = results.get(name)
         fine = known is not None and known["mark"] == fingerprint(package, model) and not args.again
+        fine = fine and known["result"] != "not built"
         fine = fine and (args.quick or not known.get("quick"))
         if known is not None and args.failed and known["result"] != "exact" and not model.forbidden:
             fine = False

@@ -169,6 +169,7 @@ _VQ = Package(
         ),
     ),
     bare=("vector_quantize_pytorch",),
+    stand_ins=("loguru",),
 )
 
 _MAMBAPY = Package(

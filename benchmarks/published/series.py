@@ -88,7 +88,18 @@ _TSAI = Package(
     ),
     setup=_TSAI_SETUP,
     bare=("tsai", "tsai.models"),
-    stand_ins=("fastai", "pandas", "IPython", "sklearn", "psutil", "imblearn", "pyts", "fastai.tabular", "spacy"),
+    stand_ins=(
+        "fastai",
+        "tqdm",
+        "pandas",
+        "IPython",
+        "sklearn",
+        "psutil",
+        "imblearn",
+        "pyts",
+        "fastai.tabular",
+        "spacy",
+    ),
 )
 
 _BRAIN = Package(

@@ -24,6 +24,9 @@ TOLERANCE, SINGLE = 1e-9, 2e-5
 # Calls that one chunking may take; the rest of the signal comes in one piece.
 CALLS = 160
 
+# What the setup of a package left, which is run once.
+_set_up: dict[Package, dict[str, Any]] = {}
+
 
 def leaves(value: Any) -> list[Tensor | None]:
     """Tensors of an output, whatever structure they come in."""
@@ -130,7 +133,9 @@ def compare(model: Any, stream: Any, signals: Signals, entry: Model, quick: bool
     for n in dict.fromkeys(tried):
         whole = signals.of(n)
         try:
-            expected = leaves(model(*whole))
+            expected = leaves(
+                model(*(x.clone() if isinstance(x, Tensor) else x for x in whole))
+            )  # which may write into its input
         except Exception:
             continue  # the model itself takes no such length
         lengths += 1
@@ -274,6 +279,7 @@ def load(package: Package, models: Sequence[Model], folder: Path) -> None:
     scope: dict[str, Any] = {"__name__": "published_model"}
     with contextlib.suppress(Exception):
         exec(package.setup, scope)
+        _set_up[package] = dict(scope)
     for entry in models:
         for line in entry.build.splitlines():
             if line.startswith(("import ", "from ")) and not line.endswith("("):
@@ -284,15 +290,17 @@ def load(package: Package, models: Sequence[Model], folder: Path) -> None:
 def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, Any]:
     """Build a model, make its stream, compare; what is told of it in the table. Quickly, no more than that."""
     torch.manual_seed(0)
-    scope: dict[str, Any] = {"__name__": "published_model"}
-    exec(package.setup, scope)
+    scope = _set_up.get(package)
+    if scope is None:
+        scope = {"__name__": "published_model"}
+        exec(package.setup, scope)
     exec(entry.build, scope)
     scope |= {"torch": torch, "pts": pts, "model": scope["model"].double()}
     model = scope["model"].requires_grad_(False)
     signals = Signals(eval(entry.example, scope), entry.time_dim)
     told: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     with torch.no_grad():
-        model(*signals.example)
+        model(*(x.clone() if isinstance(x, Tensor) else x for x in signals.example))
         begin = time.process_time()
         try:
             exec(entry.call(), scope)
