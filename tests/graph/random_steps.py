@@ -4,6 +4,7 @@ import math
 from typing import Any, List, Optional, Tuple
 
 from steps_attention import attention
+from steps_axes import AXES, LAYOUTS
 from steps_layout import as_bct, as_btc, from_bcft, to_bcft, to_bct, to_btc
 from steps_length import (
     cat_constants,
@@ -189,4 +190,11 @@ STEPS = [
 ]
 
 # Every graph of a kind holds one of its steps.
-KINDS = {"numbers": NUMBERS, "checks": CHECKS, "values": VALUES, "writes": WRITES}
+KINDS = {
+    "numbers": NUMBERS,
+    "checks": CHECKS,
+    "values": VALUES,
+    "writes": WRITES,
+    "layouts": LAYOUTS,
+    "axes": AXES,
+}

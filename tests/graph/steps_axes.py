@@ -4,12 +4,6 @@ from typing import Any
 
 from steps_window import with_bands
 
-# What the source of at least one statement of a model of the kind has in it.
-MARKS = {
-    "layouts": ("view_as_complex", "complex128", "as_strided", "torch.arange(", "index_add"),
-    "axes": ("F.unfold", "MultiheadAttention", "Conv3d", "Transpose3d", "pool3d", "bicubic", "nearest"),
-}
-
 
 def complex_pairs(g: Any) -> None:
     value = g.pick("bct")
