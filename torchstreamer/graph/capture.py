@@ -18,6 +18,7 @@ from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from .answers import Answer
 from .chance import draws_whole
+from .exporter_patches import exporting_alone
 from .exporting import exported
 from .float_lengths import unsure_rounding
 from .inplace_views import read_back
@@ -194,7 +195,7 @@ def capture(
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
     fixed = {*lengths} - _other_sizes(values, times, shapes)
-    with leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
+    with exporting_alone(), leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
         with fixing_refused(net, fixed, fixed_length):
             program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
     found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)

@@ -17,6 +17,7 @@ from torch.nn.modules import transformer
 
 from ..core.telling import Telling
 from ..errors import StreamError
+from .exporter_patches import replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
 from .number_tensors import NumberTensors
@@ -127,22 +128,18 @@ def _unsolved() -> Iterator[None]:
         with contextlib.suppress(NotImplementedError, AssertionError):
             solve(self)
 
-    setattr(DimConstraints, "solve", attempt)  # noqa: B010  (a plain assignment to a method is refused by mypy)
-    try:
+    with replaced(DimConstraints, "solve", attempt):
         yield
-    finally:
-        setattr(DimConstraints, "solve", solve)  # noqa: B010
 
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
     # Without gradients torch's attention takes a fused operation, which tells nothing; and its encoder looks at the
     # values of a mask, only to say then that it is causal.
-    fast, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
+    fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    setattr(transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: is_causal is True)  # noqa: B010
     try:
-        yield
+        with replaced(transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: is_causal is True):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        setattr(transformer, "_detect_is_causal_mask", detect)  # noqa: B010

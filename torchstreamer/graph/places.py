@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from .exporter_patches import replaced
+
 __all__ = ["Place", "fixing_refused", "loop_over", "place_of", "statement_at", "steps_of", "steps_to"]
 
 _OTHERS = tuple(os.path.dirname(os.path.dirname(file)) + os.sep for file in (__file__,)) + (
@@ -112,11 +114,8 @@ def fixing_refused(
             raise refusal(place_of(steps[::-1], net), int(target))
         return replace(env, symbol, target, *args)
 
-    setattr(ShapeEnv, "_set_replacement", refusing)  # noqa: B010  (a plain assignment to a method is refused by mypy)
-    try:
+    with replaced(ShapeEnv, "_set_replacement", refusing):
         yield
-    finally:
-        setattr(ShapeEnv, "_set_replacement", replace)  # noqa: B010
 
 
 # ---------------------------------------------------------------------- what stands there

@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModuleError
+from .exporter_patches import replaced
 from .places import place_of, steps_to
 
 __all__ = ["ValueChecks", "undecided_conditions", "user_frame"]
@@ -102,11 +103,8 @@ def undecided_conditions(checks: ValueChecks) -> Iterator[None]:
         except GuardOnDataDependentSymNode:
             return checks.decide(user_frame(sys._getframe(1)))
 
-    setattr(torch.SymBool, "__bool__", decided)  # noqa: B010
-    try:
+    with replaced(torch.SymBool, "__bool__", decided):
         yield
-    finally:
-        setattr(torch.SymBool, "__bool__", plain)  # noqa: B010
 
 
 def user_frame(frame: Optional[FrameType]) -> FrameType:
