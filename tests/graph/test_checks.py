@@ -80,6 +80,19 @@ def test_a_branch_below_a_length_is_a_least_length(given):
         torch.testing.assert_close(y, net(x))
 
 
+def test_rows_and_files_say_that_a_signal_is_too_short(tmp_path):
+    stream = pts.create_stream(Detour(), example=signal(30))
+    step = pts.StaticStream(stream, chunk=4, batch=1)
+    flag, x = torch.tensor([True]), signal(4)
+    with pytest.raises(pts.StreamInputError, match=r"invalid_row: .*a signal of at least 11 samples \(min_length\)"):
+        step(x, torch.tensor([4]), flag, flag)
+    runner = pts.load(pts.export(stream, tmp_path / "step.onnx", chunk=4))
+    with pytest.raises(pts.StreamInputError, match="min_length: the signal ends after 4 samples; 11 at least"):
+        runner(x, final=True)
+    whole = signal(15)
+    torch.testing.assert_close(runner(whole, final=True), Detour()(whole))
+
+
 def test_what_is_too_short_to_be_mirrored_is_filled():
     net = Mirrored().double()
     stream = pts.create_stream(net, example=signal(50))

@@ -106,6 +106,7 @@ def check_call(
     dtype: torch.dtype,
     length_multiple: int,
     longest: int = -1,
+    shortest: int = 1,
 ) -> None:
     """Refuse a call of a static step that does not fit.
 
@@ -114,6 +115,7 @@ def check_call(
         age, left: of each row, the steps since its signal began and those until it is free, -1 while it goes on
         channels, chunk, dtype, length_multiple: what the step takes
         longest: samples of the longest signal, -1 for any
+        shortest: samples of the shortest signal that is not empty
 
     Raises:
         StreamInputError: a shape, a dtype or a device is another, or a row's flags do not fit its state
@@ -156,6 +158,8 @@ def check_call(
     }
     if longest >= 0:
         wrong[f"a signal of up to {longest} samples (signal_too_long)"] = live & (total > longest)
+    if shortest > 1:
+        wrong[f"a signal of at least {shortest} samples (min_length)"] = live & last & (total > 0) & (total < shortest)
     for expected, rows in wrong.items():
         if bool(rows.any()):
             b = int(rows.nonzero()[0])

@@ -68,6 +68,7 @@ def geometry(static: StaticStream, stream: BaseStream) -> Dict[str, Any]:
         "device": str(state["row.age"].device),
         "flush_steps": static.flush_steps,
         "length_multiple": static.length_multiple,
+        "min_length": static.min_length,
         "hop": stream.hop,
         "ratio": list(stream.ratio),
         "states": {name: [list(value.shape), _name(value.dtype)] for name, value in state.items()},

@@ -21,6 +21,7 @@ __all__ = [
     "read_sealed",
     "refusal",
     "sampling_rate",
+    "shortest_signal",
     "signals_of",
     "told",
 ]
@@ -135,6 +136,7 @@ def parse_geometry(text: str) -> Dict[str, Any]:
         if name not in found or not good(found[name]):
             raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
     sampling_rate(found)
+    shortest_signal(found)
     told(found)
     inputs, results = signals_of(found)
     if not _belong(found, inputs, results):
@@ -157,6 +159,18 @@ def sampling_rate(about: Dict[str, Any]) -> Optional[int]:
     if rate is not None and not _whole(rate, 1):
         raise ValueError(f"its geometry has 'sampling_fs' as {str(rate)[:80]}")
     return rate
+
+
+def shortest_signal(about: Dict[str, Any]) -> int:
+    """Samples of the shortest signal, besides the empty one, for which a program is exact.
+
+    Raises:
+        ValueError: it says what is none
+    """
+    least: int = about.get("min_length", 1)
+    if not _whole(least, 1):
+        raise ValueError(f"its geometry has 'min_length' as {str(least)[:80]}")
+    return least
 
 
 def told(about: Dict[str, Any]) -> Dict[str, Any]:

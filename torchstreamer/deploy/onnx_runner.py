@@ -24,6 +24,7 @@ try:
         read_sealed,
         refusal,
         sampling_rate,
+        shortest_signal,
         signals_of,
         told,
     )
@@ -39,6 +40,7 @@ except ImportError:  # copied to where this package is not
         read_sealed,
         refusal,
         sampling_rate,
+        shortest_signal,
         signals_of,
         told,
     )
@@ -87,6 +89,7 @@ class StepRunner:
         self.lag = self._filled([int(each["lag"]) for each in self.results], 0)
         self.flush_steps = int(geometry["flush_steps"])
         self.length_multiple = int(geometry["length_multiple"])
+        self.min_length = shortest_signal(geometry)
         self.dtype = str(self.signals[self._first]["dtype"])
         self.hop = self.chunk
         self.ratio = (int(geometry["ratio"][0]), int(geometry["ratio"][1]))
@@ -191,6 +194,11 @@ class StepRunner:
             raise self.input_error(
                 f"length_multiple: the signal ends after {total} samples; a multiple of {self.length_multiple} was "
                 "expected; go on to the next multiple, or call reset()"
+            )
+        if 0 < total < self.min_length:
+            raise self.input_error(
+                f"min_length: the signal ends after {total} samples; {self.min_length} at least were expected; go on, "
+                "or call reset(), and give the model itself short signals"
             )
         for n, signal in zip(came, self.signals, strict=True):
             p, q = signal["rate"]

@@ -121,6 +121,7 @@ class StaticStream(nn.Module):
                 f"invalid_dtype: dtype={dtype} came; {anchor.dtype}, that of the weights, was expected; leave dtype out"
             )
         self.length_multiple = int(getattr(stream, "length_multiple", 1))
+        self.min_length = int(getattr(stream, "min_length", 1))
         self.channels = -1
         self._structure: Optional[Structure] = None
         if isinstance(stream, PortedGraphStream):
@@ -232,7 +233,7 @@ class StaticStream(nn.Module):
             if several:
                 x = check_inputs(x, self.sources, age.device)
             one = None if several else x
-            expected = self.channels, self.chunk, self.dtype, self.length_multiple, self._limit
+            expected = self.channels, self.chunk, self.dtype, self.length_multiple, self._limit, self.min_length
             check_call(one, lengths, first, last, age, left, *expected)
         inputs = list(x) if isinstance(x, (tuple, list)) else [x]
         if self._captured is not None:
