@@ -273,6 +273,7 @@ class PortedGraphStream(GraphStream):
         if not final:
             return
         totals: List[int] = []
+        new = 0
         for i, port in enumerate(self.ports):
             x = chunks[i]
             total = port.came.value
@@ -280,10 +281,12 @@ class PortedGraphStream(GraphStream):
                 before = 1 if port.unbatched(x) and port.rows < port.time else 0
                 total += x.size(port.time - before)
             totals.append(total)
+            if i == self.first:
+                new = total - port.came.value
         first = totals[self.first]
         if first % self.length_multiple != 0:  # wound back by multiples
             raise StreamInputError(self._odd_length(first))
-        early = self.early.value + first - self.ports[self.first].came.value
+        early = self.early.value + new
         if self.min_length > 1 and 0 < early < self.min_length:
             raise StreamInputError(self._short_length(early))
         for i, port in enumerate(self.ports):
