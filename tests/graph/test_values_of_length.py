@@ -1,5 +1,6 @@
 """What is made of the length alone, and what is written into parts along time: streamed as on the whole."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ def counts(m, x):
         total / torch.ones(length).cumsum(0), total / step, F.avg_pool1d(x, 3, 1, 1) / covered,
         F.interpolate(x, scale_factor=2) * ramp * torch.ones(2 * length).cumsum(0),
         torch.cat([x, (torch.arange(length) % 3).to(x.dtype).view(1, 1, -1).expand(x.shape[0], 1, -1)], 1),
+        total / torch.from_numpy(np.arange(3, 3 * (length + 1), 3)).type(x.type()),
+        x * torch.tensor(np.arange(length), dtype=x.dtype), x + torch.as_tensor(np.arange(0.5, length)),
         F.pad(x, (2, 1)) + torch.arange(length + 4).unfold(0, 2, 1).sum(1), x + torch.zeros(length).add(0.5),
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from .exporter_patches import replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
 from .number_tensors import NumberTensors
+from .numpy_ranges import numpy_ranges
 from .symbolic_numbers import symbolic_numbers
 from .unexportable import not_exportable
 from .value_checks import ValueChecks, undecided_conditions
@@ -62,6 +63,7 @@ def exported(
         undecided_conditions(checks),
         NumberTensors(net),
         symbolic_numbers(net),
+        numpy_ranges(),
     ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
         _leave_out_checks(program)
