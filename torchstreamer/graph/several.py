@@ -282,7 +282,7 @@ class PortedGraphStream(GraphStream):
                 total += x.size(port.time - before)
             totals.append(total)
             if i == self.first:
-                new = total - port.came.value
+                new = int(total - port.came.value)
         first = totals[self.first]
         if first % self.length_multiple != 0:  # wound back by multiples
             raise StreamInputError(self._odd_length(first))
