@@ -54,7 +54,8 @@ def test_metadata_of_scripts_is_there_without_this_package(stream: Any, tmp_path
     path = pts.export(stream, tmp_path / "net.pt", metadata=GIVEN)
     found = {"torchstreamer": ""}
     script = torch.jit.load(str(path), _extra_files=found)
-    assert json.loads(found["torchstreamer"]) == {"version": 1, "metadata": GIVEN}
+    told = {"past": 1, "streams": {"Conv1dStream": 2, "ActivationStream": 1, "Pad1dStream": 1}, "parameters": 15}
+    assert json.loads(found["torchstreamer"]) == {"version": 1, "metadata": GIVEN, "told": told}
     x = torch.randn(1, 1, 20)
     with torch.no_grad():
         torch.testing.assert_close(script(x, True), small_net()(x))

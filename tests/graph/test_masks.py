@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchstreamer.core.context import Pattern
+from torchstreamer.graph.answers import Answer
 from torchstreamer.graph.capture import capture
 from torchstreamer.graph.masks import Board, Hidden, MaskError, Masks
 from torchstreamer.graph.values import Static
@@ -42,7 +43,8 @@ class Boards:
     """The masks of a captured model, by name."""
 
     def __init__(self, makes: Dict[str, Make]) -> None:
-        found = capture(Masked(list(makes.values())).eval(), [torch.randn(2, 24, 8)], [1], 1, True)
+        net = Masked(list(makes.values())).eval()
+        found = capture(net, [torch.randn(2, 24, 8)], [1], 1, True, Answer(net))
         nodes = found.graph.nodes
         calls = [node for node in nodes if "scaled_dot" in str(node.target)]
         self.boards = {name: Board(call.args[3], None) for name, call in zip(makes, calls, strict=True)}
