@@ -6,7 +6,7 @@ from typing import Any, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 from torch.utils import _pytree as pytree
 
-__all__ = ["Fields", "keys_of", "leaf_names", "opened"]
+__all__ = ["Fields", "children_of", "keys_of", "leaf_names", "opened"]
 
 
 class Fields:
@@ -40,9 +40,16 @@ def leaf_names(structure: pytree.TreeSpec, path: str = "") -> Iterator[str]:
     if structure.is_leaf():
         yield path
         return
-    keys = keys_of(structure) or [str(i) for i in range(len(structure.children()))]
-    for key, child in zip(keys, structure.children(), strict=True):
+    parts = children_of(structure)
+    keys = keys_of(structure) or [str(i) for i in range(len(parts))]
+    for key, child in zip(keys, parts, strict=True):
         yield from leaf_names(child, f"{path}.{key}" if path else key)
+
+
+def children_of(structure: pytree.TreeSpec) -> List[pytree.TreeSpec]:
+    """The structures of its parts."""
+    found: Any = getattr(structure, "children", None)
+    return found() if found is not None else structure.children_specs  # the latter in torch 2.9
 
 
 def keys_of(structure: pytree.TreeSpec) -> Sequence[str]:
@@ -52,7 +59,7 @@ def keys_of(structure: pytree.TreeSpec) -> Sequence[str]:
         return list(context[1])
     if isinstance(context, type) and issubclass(context, tuple):  # of a named tuple
         return list(getattr(context, "_fields", ()))
-    count = len(structure.children())
+    count = len(children_of(structure))
     for keys in (context, *(context if isinstance(context, (tuple, list)) else ())):
         # A registered dataclass tells its fields first.
         if isinstance(keys, (tuple, list)) and len(keys) == count and all(isinstance(key, str) for key in keys):

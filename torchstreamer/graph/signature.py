@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .fields import keys_of
+from .fields import children_of, keys_of
 
 __all__ = ["Structure", "scripted_class"]
 
@@ -96,7 +96,7 @@ def _expression(
     """The expression that makes a structure of the items of a list, and its type; adds named tuples to ``named``."""
     if structure.is_leaf():
         return f"{source}[{next(places)}]", leaf
-    parts = [_expression(child, places, source, leaf, named) for child in structure.children()]
+    parts = [_expression(child, places, source, leaf, named) for child in children_of(structure)]
     values, kinds = [part[0] for part in parts], [part[1] for part in parts]
     keys = keys_of(structure)
     if structure.type is not tuple and len(set(kinds)) == 1:
