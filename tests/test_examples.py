@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def run(*arguments, cwd):
     command = [sys.executable, "-W", "error", *map(str, arguments)]
     paths = {**os.environ, "PYTHONPATH": str(Path(pts.__file__).parents[1])}  # this package, installed or not
-    return subprocess.run(command, cwd=cwd, env=paths, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cwd, env=paths, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_files_go_through_a_pool_of_actors(tmp_path):
     pytest.importorskip("ray")
     command = [sys.executable, EXAMPLES / "files_with_ray.py", tmp_path / "outputs"]
     paths = {**os.environ, "PYTHONPATH": str(Path(pts.__file__).parents[1])}
-    done = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "files               12 done, 1 failed\nfailed              missing.flac: stream_failed\n" in done.stdout
     assert len(list((tmp_path / "outputs").glob("*.npy"))) == 12

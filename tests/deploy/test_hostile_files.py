@@ -294,6 +294,14 @@ def test_a_sampling_rate_is_checked(geometry: Any) -> None:
             exported_file.parse_geometry(json.dumps({**geometry, "sampling_fs": value}))
 
 
+def test_a_shortest_signal_is_checked(geometry: Any) -> None:
+    for value in [0, -1, True, 1.5, "1", None, 2**50]:
+        with pytest.raises(ValueError, match="its geometry has 'min_length' as"):
+            exported_file.parse_geometry(json.dumps({**geometry, "min_length": value}))
+    older = {name: value for name, value in geometry.items() if name != "min_length"}
+    assert exported_file.parse_geometry(json.dumps(older)) == older
+
+
 def test_what_is_told_is_checked(geometry: Any) -> None:
     given = geometry["told"]
     assert set(given) == {"past", "streams", "parameters"}
@@ -307,7 +315,7 @@ def test_what_is_told_is_checked(geometry: Any) -> None:
 
 @pytest.mark.parametrize("name", exported_file._EXPECTED)
 def test_every_entry_of_a_geometry_is_checked(geometry: Any, name: str) -> None:
-    assert {*exported_file._EXPECTED, "told"} == set(geometry)
+    assert {*exported_file._EXPECTED, "told", "min_length"} == set(geometry)
     assert exported_file.parse_geometry(json.dumps(geometry)) == geometry
     wrong = [value for value in WRONG if not any(value is right or value == right for right in RIGHT.get(name, []))]
     for value in wrong:
