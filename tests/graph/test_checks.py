@@ -97,6 +97,7 @@ def test_what_is_too_short_to_be_mirrored_is_filled():
     net = Mirrored().double()
     stream = pts.create_stream(net, example=signal(50))
     assert stream.min_length == 1
+    assert all(report.handler is not None for report in pts.is_streamable(net, example=signal(50)))
     step = pts.StaticStream(stream, chunk=6, batch=1)
     with torch.no_grad():
         for n in (*range(1, 12), 50):

@@ -46,7 +46,7 @@ from .several import PortedGraphStream
 from .unexportable import PlacedError
 from .values import RelationCall, Value
 
-__all__ = ["assembled", "graph_stream", "recurrent_refusal"]
+__all__ = ["finished", "graph_stream", "recurrent_refusal"]
 
 # How a loop takes samples one by one.
 _PARTED = frozenset(["select", "unbind", "split", "split_with_sizes", "squeeze", "slice"])
@@ -139,6 +139,27 @@ def _made(
             "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
         )
     found.altered = low.relating.altered
+    return finished(found, low, outputs, telling, least, context)
+
+
+def finished(
+    found: Capture,
+    low: Lowering,
+    outputs: List[Any],
+    telling: Telling,
+    least: int = 1,
+    context: Optional[Context] = None,
+) -> GraphStream:
+    """The stream of a lowered capture, with zeros before what is too short to be mirrored, where the model adds them.
+
+    Args:
+        found: the capture
+        low: what it was lowered to
+        outputs: of the model
+        telling: is told what is at work
+        least: the shortest signal that will come
+        context: what attention sees, if the model does not say it
+    """
     refusal: Optional[UnsupportedModuleError] = None
     stream: Optional[GraphStream] = None
     try:
@@ -148,7 +169,6 @@ def _made(
             raise
         refusal = error
     if low.mirrors and (stream is None or stream.min_length > least):
-        # What is too short to be mirrored may be filled with zeros before.
         filled = Lowering(found, context=context, fills=True)
         with suppress(UnsupportedModuleError):
             return assembled(found, filled, filled.run(), telling, least, _short_mirrors(filled))

@@ -6,12 +6,13 @@ from torch import nn
 
 from ..core.example import Example, Select, TimeDim, ensure_works, inputs_of
 from ..core.reports import ModuleReport, OperationReport
+from ..core.telling import Telling
 from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
 from .answers import Answer
 from .capture import capture, module_of, source_line
-from .creation import assembled, recurrent_refusal
+from .creation import finished, recurrent_refusal
 from .lowering import Lowering, Operation
 from .refusals import operation_name
 
@@ -54,7 +55,7 @@ def operation_reports(
         found += [OperationReport("", type(net).__name__, _CHECK, "", "check", line) for line in captured.checks]
         if all(report.handler is not None for report in found):
             try:
-                assembled(captured, low, outputs)
+                finished(captured, low, outputs, Telling())
             except UnsupportedModuleError as error:
                 found.append(_whole(net, error))
             return found
