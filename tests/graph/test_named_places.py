@@ -4,6 +4,7 @@ stands there."""
 import re
 from typing import Any, Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -90,12 +91,17 @@ def through_numpy(m: Any, x: Tensor) -> Tensor:
     return torch.from_numpy(x.numpy() * 2)
 
 
+def inside_numpy(m: Any, x: Tensor) -> Tensor:
+    return x * torch.from_numpy(np.ones(x.shape[-1]))
+
+
 CASES = {
     "a recurrence": (recurrence, "", "for t in range(x.shape[-1]):", "a recurrence"),
     "a recurrence over steps": (recurrence_of_steps, "", "for step in steps:", "a recurrence"),
     "a loop": (loop, "", "ys = [m.cell(x[..., t]) for t in range(length)]", "it loops over time in Python, which"),
     "a table": (table, "", "return x + torch.ones(2, 40)", "exactly 40 samples"),
     "a layer made for one length": (linear, ".wide", "x = part(x)", "exactly 40 samples"),
+    "a call of numpy": (inside_numpy, "", "return x * torch.from_numpy(np.ones(x.shape[-1]))", "exactly 40 samples"),
     "a branch": (branch, "", "if x.abs().max() > 1:", "takes a branch that depends on values"),
     "a choice": (choice, "", "return x * 2 if bool(x.sum() > 0) else x", "takes a branch that depends on values"),
     "a loop by values": (until, "", "while x.abs().max() > 1:", "depends on values"),
@@ -111,7 +117,7 @@ def test_place(name: str) -> None:
         pts.create_stream(model, example=0.1 * torch.randn(1, 2, 40))
     error = caught.value
     decides = "data_dependent" if name in ("a branch", "a choice", "a loop by values") else "not_exportable"
-    assert error.code == ("fixed_length" if name in list(CASES)[:5] else decides)
+    assert error.code == ("fixed_length" if name in list(CASES)[:6] else decides)
     assert error.path == f"layers.1{inside}", str(error)
     assert re.search(rf"at test_named_places.py, line \d+: {re.escape(line)}", error.reason), str(error)
     assert reason in error.reason and "register a handler for" in error.remedy, str(error)

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import FrameType, TracebackType
 from typing import Any, Callable, Collection, Iterator, List, Optional, Set, Tuple
 
@@ -18,8 +19,11 @@ from .exporter_patches import replaced
 
 __all__ = ["Place", "fixing_refused", "loop_over", "place_of", "statement_at", "steps_of", "steps_to"]
 
-_OTHERS = tuple(os.path.dirname(os.path.dirname(file)) + os.sep for file in (__file__,)) + (
-    os.path.dirname(torch.__file__) + os.sep,
+_numpy = find_spec("numpy")  # not imported
+_OTHERS = tuple(
+    os.path.dirname(file) + os.sep
+    for file in (os.path.dirname(__file__), torch.__file__, _numpy.origin if _numpy is not None else None)
+    if file is not None
 )
 
 
