@@ -5,11 +5,13 @@
 Row b of every batch continues row b of the batch before, so the state of the GRU goes on from batch to batch, and
 begins anew where another text begins. The same network is trained a second time with its state reset at every batch:
 it sees the same characters in the same order, and remembers nothing that lies further back than a chunk. The texts are
-the sections of this project's documentation; those of two pages are kept back, to test the networks on.
+the sections of this project's documentation, without its code and tables; those of two pages are kept back, to test
+the networks on.
 """
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -31,9 +33,15 @@ HIDDEN = 64
 CHARACTERS = 128  # ASCII; all others count as one
 
 
+def prose_of(page: Path) -> str:
+    """A page without its code, tables and marks, which read otherwise than sentences do."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return "\n".join(line for line in text.splitlines() if not re.match(r" *(\||!|:::|<|\w+: )", line))
+
+
 def sections_of(pages: list[Path]) -> list[str]:
     """The sections of some pages, each a text."""
-    return [section for page in pages for section in page.read_text().split("\n## ") if len(section) > 1]
+    return [section for page in pages for section in prose_of(page).split("\n## ") if len(section.strip()) > 1]
 
 
 def open_text(text: str) -> Iterator[tuple[Tensor, Tensor]]:
