@@ -66,6 +66,8 @@ def exported(
         numpy_ranges(),
     ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
+        if checks.refused is not None:
+            raise checks.refused
         _leave_out_checks(program)
         whole = made_functional(program)
     if whole:

@@ -2,12 +2,14 @@
 
 An exporter cannot decide what depends on values. While a model is exported, a check is taken as passed; what it was
 stays in a list, for reports. It is one exactly if the source says so: the statement is an assert, or an ``if`` whose
-body ends in a raise, or only tells. What else depends on values is refused, with its line.
+body ends in a raise, or only tells, and nothing in the model catches what it raises. What else depends on values is
+refused, with its line.
 """
 
 import ast
 import dis
 import linecache
+import os
 import sys
 from contextlib import contextmanager
 from types import FrameType
@@ -32,6 +34,9 @@ _CHECKING = frozenset(["_assert", "_check", "_check_value", "_check_with"])
 # Instructions between one that gives a value and one that asks whether it is true.
 _BETWEEN = frozenset(["CACHE", "COPY", "TO_BOOL", "NOP", "EXTENDED_ARG"])
 
+_EXPORTING = os.path.join(os.path.dirname(__file__), "exporting.py")
+_OTHERS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
+
 _trees: Dict[str, Optional[ast.Module]] = {}
 
 
@@ -43,12 +48,14 @@ class ValueChecks(TorchFunctionMode):
 
     Attributes:
         passed: the lines of those that came
+        refused: the error of the first condition that is no check, which the model may have caught
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
         self.passed: List[str] = []
+        self.refused: Optional[UnsupportedModuleError] = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -64,7 +71,7 @@ class ValueChecks(TorchFunctionMode):
 
     def answer(self, frame: FrameType) -> Optional[bool]:
         """What a condition must be for a check to pass, if it is a check that asks for it."""
-        wanted = _wanted(frame)
+        wanted = None if _caught(frame) else _wanted(frame)
         if wanted is not None:
             line = _line(frame)
             if line not in self.passed:
@@ -88,6 +95,7 @@ class ValueChecks(TorchFunctionMode):
                 f"{type(place.module).__name__}",
             )
             error.path = place.path
+            self.refused = self.refused or error
             raise error
         return answer
 
@@ -148,6 +156,54 @@ def _wanted(frame: FrameType) -> Optional[bool]:
         elif not isinstance(outer, ast.BoolOp):
             return None
     return wanted
+
+
+def _caught(frame: FrameType) -> bool:
+    """Whether the model goes on after an error at a frame, so that it is no mere check that raises it."""
+    outer: Optional[FrameType] = frame
+    while outer is not None and outer.f_code.co_filename != _EXPORTING:
+        name = outer.f_code.co_filename
+        tree = None if name.startswith(_OTHERS) else _tree(name)
+        if tree is not None and _within_try(tree, outer.f_lineno, False):
+            return True
+        outer = outer.f_back
+    return False
+
+
+def _within_try(node: ast.AST, line: int, caught: bool) -> bool:
+    for child in ast.iter_child_nodes(node):
+        extent = _extent(child)
+        if extent is not None and not extent[0] <= line <= extent[2]:
+            continue
+        inside = caught
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            inside = False  # what stands around a function does not stand around its calls
+        elif isinstance(child, ast.stmt) and child in getattr(node, "body", []):
+            inside = inside or _goes_on(node)
+        if extent is not None and isinstance(child, ast.stmt) and not _has_statement_at(child, line):
+            return inside
+        if _within_try(child, line, inside):
+            return True
+    return False
+
+
+def _has_statement_at(statement: ast.stmt, line: int) -> bool:
+    # Whether a smaller statement is at a line.
+    return any(
+        isinstance(node, ast.stmt) and node is not statement and node.lineno <= line <= (node.end_lineno or node.lineno)
+        for node in ast.walk(statement)
+    )
+
+
+def _goes_on(node: ast.AST) -> bool:
+    """Whether a statement goes on after an error in its body."""
+    if isinstance(node, ast.Try):
+        return any(not isinstance(handler.body[-1], ast.Raise) for handler in node.handlers)
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        return any(
+            isinstance(item.context_expr, ast.Call) and _name(item.context_expr) == "suppress" for item in node.items
+        )
+    return type(node).__name__ == "TryStar"
 
 
 def _outcome(statement: ast.AST, inner: ast.AST) -> Optional[bool]:
