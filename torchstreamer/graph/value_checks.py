@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModuleError
 from .exporter_patches import replaced
-from .places import place_of, steps_to
+from .places import around, is_foreign, place_of, steps_to
 
 __all__ = ["ValueChecks", "undecided_conditions", "user_frame"]
 
@@ -35,7 +35,6 @@ _CHECKING = frozenset(["_assert", "_check", "_check_value", "_check_with"])
 _BETWEEN = frozenset(["CACHE", "COPY", "TO_BOOL", "NOP", "EXTENDED_ARG"])
 
 _EXPORTING = os.path.join(os.path.dirname(__file__), "exporting.py")
-_OTHERS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
 
 _trees: Dict[str, Optional[ast.Module]] = {}
 
@@ -162,48 +161,23 @@ def _caught(frame: FrameType) -> bool:
     """Whether the model goes on after an error at a frame, so that it is no mere check that raises it."""
     outer: Optional[FrameType] = frame
     while outer is not None and outer.f_code.co_filename != _EXPORTING:
-        name = outer.f_code.co_filename
-        tree = None if name.startswith(_OTHERS) else _tree(name)
-        if tree is not None and _within_try(tree, outer.f_lineno, False):
+        name, line = outer.f_code.co_filename, outer.f_lineno
+        if not is_foreign(name) and any(_goes_on(node, line) for node in around(name, line)):
             return True
         outer = outer.f_back
     return False
 
 
-def _within_try(node: ast.AST, line: int, caught: bool) -> bool:
-    for child in ast.iter_child_nodes(node):
-        extent = _extent(child)
-        if extent is not None and not extent[0] <= line <= extent[2]:
-            continue
-        inside = caught
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            inside = False  # what stands around a function does not stand around its calls
-        elif isinstance(child, ast.stmt) and child in getattr(node, "body", []):
-            inside = inside or _goes_on(node)
-        if extent is not None and isinstance(child, ast.stmt) and not _has_statement_at(child, line):
-            return inside
-        if _within_try(child, line, inside):
-            return True
-    return False
-
-
-def _has_statement_at(statement: ast.stmt, line: int) -> bool:
-    # Whether a smaller statement is at a line.
-    return any(
-        isinstance(node, ast.stmt) and node is not statement and node.lineno <= line <= (node.end_lineno or node.lineno)
-        for node in ast.walk(statement)
-    )
-
-
-def _goes_on(node: ast.AST) -> bool:
-    """Whether a statement goes on after an error in its body."""
-    if isinstance(node, ast.Try):
-        return any(not isinstance(handler.body[-1], ast.Raise) for handler in node.handlers)
+def _goes_on(node: Any, line: int) -> bool:
+    """Whether a statement goes on after an error at a line of its body."""
+    body = getattr(node, "body", None)
+    if not isinstance(body, list) or not body[0].lineno <= line <= body[-1].end_lineno:
+        return False
     if isinstance(node, (ast.With, ast.AsyncWith)):
         return any(
-            isinstance(item.context_expr, ast.Call) and _name(item.context_expr) == "suppress" for item in node.items
+            isinstance(each.context_expr, ast.Call) and _name(each.context_expr) == "suppress" for each in node.items
         )
-    return type(node).__name__ == "TryStar"
+    return any(not isinstance(handler.body[-1], ast.Raise) for handler in getattr(node, "handlers", ()))
 
 
 def _outcome(statement: ast.AST, inner: ast.AST) -> Optional[bool]:
