@@ -20,7 +20,8 @@ from ..core.tracing import recorded_form
 
 __all__ = ["parts_of_few", "products_pay"]
 
-# Up to so many multiplications in the products of all frames: at twice as many torch's transform is nearly as quick. Measured on frames of 512 and 1024 samples, 1 to 40 of them.
+# Up to so many multiplications in the products of all frames; at twice as many torch's transform is nearly as quick.
+# Measured on frames of 512 and 1024 samples, 1 to 40 of them.
 _MOST = 1_000_000
 
 
