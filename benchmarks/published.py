@@ -12,6 +12,7 @@ commit of the library that it is of.
 """
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -23,7 +24,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,27 @@ from published import Model, Package, trial  # noqa: E402
 from published.page import PAGE, page  # noqa: E402
 
 
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Alone among all runs of this benchmark."""
+    with open(FOLDERS / name, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def install(package: Package) -> str:
     """Put a package into its folder, once; what went wrong, or nothing."""
     folder = FOLDERS / package.name
     marker, wanted = folder / "requirements.txt", "\n".join(package.requirements)
-    if marker.is_file() and marker.read_text() == wanted:
-        return ""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-    told = subprocess.run([*command, "--target", str(folder), *package.requirements], capture_output=True, text=True)
-    if told.returncode:
-        return told.stderr.strip()[-300:]
-    marker.write_text(wanted)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--upgrade"]
+    with locked(f"{package.name}.lock"):
+        if marker.is_file() and marker.read_text() == wanted:
+            return ""
+        command += ["--target", str(folder), *package.requirements]
+        told = subprocess.run(command, capture_output=True, text=True)
+        if told.returncode:
+            return told.stderr.strip()[-300:]
+        marker.write_text(wanted)
     return ""
 
 
@@ -144,8 +155,7 @@ def _work(package: Package, model: Model, folder: Path, quick: bool) -> None:
 
 def save(new: dict[str, dict[str, Any]], listed: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Add to the results, one model to a line, and keep those that are listed; all of them come back."""
-    with open(FOLDERS / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked("results.lock"):
         results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
         results = {name: result for name, result in (results | new).items() if not listed or name in listed}
         body = ",\n".join(f"{json.dumps(name)}: {json.dumps(result)}" for name, result in sorted(results.items()))
@@ -169,7 +179,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of packages or models, or parts of them")
     parser.add_argument("--again", action="store_true", help="also those whose result is known")
     parser.add_argument("--failed", action="store_true", help="also those that are not exact and should be")
-    parser.add_argument("--quick", action="store_true", help="two lengths, one chunking, no scripts and static rows")
+    parser.add_argument("--quick", action="store_true", help="two lengths, one chunking, no exports")
     parser.add_argument("--page", action="store_true", help="write the page alone")
     args = parser.parse_args()
     FOLDERS.mkdir(parents=True, exist_ok=True)
