@@ -240,7 +240,8 @@ _NAM = Package(
             "from nam.models.recurrent import LSTM\nmodel = LSTM(8, num_layers=1).eval()._core",
             "torch.randn(1, 200, 1)",
             time_dim=1,
-            read="recurrent.py: nn.LSTM along time; its last state is an output too",
+            select=0,
+            read="recurrent.py: nn.LSTM along time; its last state, an output too, is left out",
         ),
         Model(
             "Neural Amp Modeler, convolutional network",

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +39,20 @@ def leaves(value: Any) -> list[Tensor | None]:
     if dataclasses.is_dataclass(value):
         return [leaf for field in dataclasses.fields(value) for leaf in leaves(getattr(value, field.name))]
     return [None]
+
+
+def reference(model: Any, select: int | tuple[int, ...] | None) -> Callable[..., list[Tensor]]:
+    """The model on a whole signal, which it may write into: the tensors of the outputs that are selected."""
+
+    def run(*xs: Any) -> list[Tensor]:
+        answer = model(*(x.clone() if isinstance(x, Tensor) else x for x in xs))
+        if isinstance(select, int):
+            answer = answer[select]
+        elif select is not None:
+            answer = [answer[k] for k in select]
+        return [leaf for leaf in leaves(answer) if leaf is not None]
+
+    return run
 
 
 class Signals:
@@ -133,7 +147,9 @@ def difference(pieces: list[Tensor], expected: Tensor) -> float:
     return float("inf")
 
 
-def compare(model: Any, stream: Any, signals: Signals, entry: Model, quick: bool) -> dict[str, Any]:
+def compare(
+    whole_model: Callable[..., list[Tensor]], stream: Any, signals: Signals, entry: Model, quick: bool
+) -> dict[str, Any]:
     """The worst difference over lengths and chunkings."""
     least = max(entry.minimum or signals.base // 2, entry.step)
     tried = [signals.base, least // entry.step * entry.step, signals.base + entry.step, signals.base + 3 * entry.step]
@@ -145,19 +161,16 @@ def compare(model: Any, stream: Any, signals: Signals, entry: Model, quick: bool
     for n in dict.fromkeys(tried):
         whole = signals.of(n)
         try:
-            expected = leaves(
-                model(*(x.clone() if isinstance(x, Tensor) else x for x in whole))
-            )  # which may write into its input
+            expected = whole_model(*whole)
         except Exception:
             continue  # the model itself takes no such length
         lengths += 1
         for sizes in chunkings(n, min(hop, n), n == signals.base and not quick):
             stream.reset()
             found = streamed(stream, signals, whole, n, sizes)
-            kept = [leaf for leaf in expected if leaf is not None]
-            if len(found) != len(kept):
-                return {"difference": float("inf"), "where": f"{len(found)} outputs instead of {len(kept)}"}
-            for pieces, leaf in zip(found, kept, strict=True):
+            if len(found) != len(expected):
+                return {"difference": float("inf"), "where": f"{len(found)} outputs instead of {len(expected)}"}
+            for pieces, leaf in zip(found, expected, strict=True):
                 apart = difference(pieces, leaf)
                 if not apart <= worst:
                     worst = apart
@@ -209,7 +222,7 @@ def scripted(stream: Any, signals: Signals) -> str:
     return "yes"
 
 
-def static_rows(model: Any, stream: Any, signals: Signals) -> str:
+def static_rows(whole_model: Callable[..., list[Tensor]], stream: Any, signals: Signals) -> str:
     """Whether two rows, one of which begins a step later, equal the whole signals."""
     multiple = int(getattr(stream, "length_multiple", 1))
     chunk = stream.hop * max(1, -(-8 // stream.hop))
@@ -240,9 +253,7 @@ def static_rows(model: Any, stream: Any, signals: Signals) -> str:
                 pieces.append(own.narrow(time_dim, int(start[row]), int(stop[row] - start[row])).clone())
             outs[row].append(pieces)
     for row in range(2):
-        whole = [x.clone() if isinstance(x, Tensor) else x for x in wholes[row]]  # models may write into their input
-        expected = [leaf for leaf in leaves(model(*whole)) if leaf is not None]
-        for k, leaf in enumerate(expected):
+        for k, leaf in enumerate(whole_model(*wholes[row])):
             apart = difference([pieces[k] for pieces in outs[row]], leaf)
             if not apart <= TOLERANCE:
                 raise AssertionError(f"rows differ by {apart:.1e}")
@@ -315,9 +326,10 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
     scope |= {"torch": torch, "pts": pts, "model": scope["model"].double()}
     model = scope["model"].requires_grad_(False)
     signals = Signals(eval(entry.example, scope), entry.time_dim)
+    whole_model = reference(model, entry.select)
     told: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     with torch.no_grad():
-        model(*(x.clone() if isinstance(x, Tensor) else x for x in signals.example))
+        whole_model(*signals.example)
         begin = time.process_time()
         try:
             exec(entry.call(), scope)
@@ -332,7 +344,7 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
         stream = scope["stream"]
         told["hop"] = stream.hop if isinstance(stream.hop, int) else None
         try:
-            told |= compare(model, stream, signals, entry, quick)
+            told |= compare(whole_model, stream, signals, entry, quick)
         except Exception as error:
             known = isinstance(error, pts.StreamError)
             code = error.code if isinstance(error, pts.StreamError) else "raw " + type(error).__name__
@@ -351,7 +363,7 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
         stream.reset()
         told["latency"] = latency_of(stream, signals)
         told["script"] = _asked(scripted, stream, signals)
-        told["static_rows"] = _asked(static_rows, model, stream, signals)
+        told["static_rows"] = _asked(static_rows, whole_model, stream, signals)
         if quick:
             return told
         told["export"] = _asked(exported, stream) if told["script"] == "yes" else "no: it does not script"
