@@ -43,7 +43,7 @@ class Model(nn.Module):
 def recurrence(m: Any, x: Tensor) -> Tensor:
     h, ys = torch.zeros(x.shape[0], 2), []
     for t in range(x.shape[-1]):
-        h = torch.tanh(m.cell(x[..., t - 1]) + h)
+        h = torch.tanh(m.cell(x[..., t]) + h)
         ys.append(h)
     return torch.stack(ys, -1)
 
@@ -59,7 +59,7 @@ def recurrence_of_steps(m: Any, x: Tensor) -> Tensor:
 
 def loop(m: Any, x: Tensor) -> Tensor:
     length = int(x.shape[-1])
-    ys = [m.cell(x[..., t - 1]) for t in range(length)]
+    ys = [m.cell(x[..., t]) for t in range(length)]
     return torch.stack(ys, -1)
 
 
@@ -100,7 +100,7 @@ def inside_numpy(m: Any, x: Tensor) -> Tensor:
 CASES = {
     "a recurrence": (recurrence, "", "for t in range(x.shape[-1]):", "a recurrence"),
     "a recurrence over steps": (recurrence_of_steps, "", "for step in steps:", "a recurrence"),
-    "a loop": (loop, "", "ys = [m.cell(x[..., t - 1]) for t in range(length)]", "it loops over time in Python, which"),
+    "a loop": (loop, "", "ys = [m.cell(x[..., t]) for t in range(length)]", "it loops over time in Python, which"),
     "a table": (table, "", "return x + torch.ones(2, 40)", "exactly 40 samples"),
     "a layer made for one length": (linear, ".wide", "x = part(x)", "exactly 40 samples"),
     "a call of numpy": (inside_numpy, "", "return x * torch.from_numpy(np.ones(x.shape[-1]))", "exactly 40 samples"),

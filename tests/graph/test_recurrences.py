@@ -388,8 +388,8 @@ def packed(rnn: Any, x: Tensor) -> Tensor:
 
 def looped(cell: Any, x: Tensor) -> Tensor:
     h, ys = x.new_zeros(x.shape[0], 3), []
-    for sample in x.unbind(2):
-        h = cell(sample, h)
+    for i in range(x.shape[2]):
+        h = cell(x[..., i], h)
         ys.append(h)
     return torch.stack(ys, 2)
 

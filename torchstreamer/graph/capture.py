@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,13 +23,12 @@ from .exporting import exported
 from .float_lengths import unsure_rounding
 from .inplace_views import read_back
 from .lengths import Sizes
-from .loops import roll_loops
 from .opaque import Leaf, leaves_whole
-from .places import Place, fixing_refused, module_of, source_line
+from .places import Place, fixing_refused
 from .turned_scores import turn_scores
 from .unexportable import fixed_length
 
-__all__ = ["Capture", "ModelInput", "capture"]
+__all__ = ["Capture", "ModelInput", "capture", "module_of", "source_line"]
 
 
 @dataclass(frozen=True)
@@ -195,10 +194,10 @@ def capture(
             axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
-    others = _other_sizes(values, times, shapes)
+    fixed = {*lengths} - _other_sizes(values, times, shapes)
     with exporting_alone(), leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
-        with fixing_refused(net, {*lengths} - others, fixed_length):
-            program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling(), others)
+        with fixing_refused(net, fixed, fixed_length):
+            program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
     found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
     found.checks = checks
     return found
@@ -243,7 +242,6 @@ def _read(
             tensors[name] = _tensor(net, program, spec.target)
             paths[name] = spec.target
     sizes, ports = _ports(net, user, values, times, dynamic_rows)
-    roll_loops(graph, tensors, sizes, net, leaves)
     turn_scores(graph, sizes)
     unsure = unsure_rounding(graph, sizes)
     if unsure is not None:
@@ -346,3 +344,30 @@ def _ports(
         axis = _rows_axis(x, time) if dynamic_rows else None
         ports.append(ModelInput(node.name, time, axis, x, None if time is None else shape[time]))
     return sizes, ports
+
+
+def module_of(node: fx.Node, net: nn.Module) -> Tuple[str, nn.Module]:
+    """Path and module in whose ``forward`` an operation stands."""
+    stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
+    path = ""
+    for where, _ in stack.values():
+        path = where
+    path = path.split("@")[0]
+    try:
+        return path, net.get_submodule(path)
+    except AttributeError:
+        return "", net
+
+
+def source_line(node: fx.Node) -> str:
+    """File, line and text of the model's source that made an operation; the innermost line outside of torch."""
+    trace = (node.meta.get("stack_trace") or "").splitlines()
+    found = ""
+    for i, line in enumerate(trace):
+        line = line.strip()
+        if line.startswith("File ") and "/torch/" not in line.replace("\\", "/"):
+            file, number = line.split(",")[:2]
+            name = file.split('"')[1].replace("\\", "/").rsplit("/", 1)[-1]
+            text = trace[i + 1].strip() if i + 1 < len(trace) else ""
+            found = f"{name}, {number.strip()}: {text}"
+    return found

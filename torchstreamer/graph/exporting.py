@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from contextlib import contextmanager
-from typing import Any, Collection, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
 from .places import lines_recorded
 from .symbolic_numbers import symbolic_numbers
-from .turns import LoopTurns
 from .unexportable import not_exportable
 from .value_checks import ValueChecks, undecided_conditions
 
@@ -40,11 +39,7 @@ _LOUD = (
 
 
 def exported(
-    net: nn.Module,
-    values: Tuple[Tensor, ...],
-    shapes: Tuple[Dict[int, Any], ...],
-    telling: Telling,
-    rows: Collection[int] = (),
+    net: nn.Module, values: Tuple[Tensor, ...], shapes: Tuple[Dict[int, Any], ...], telling: Telling
 ) -> Tuple[ExportedProgram, List[str]]:
     """A model as `torch.export` records it, without what it does in place; and the checks of values that it leaves out.
 
@@ -53,7 +48,6 @@ def exported(
         values: its inputs
         shapes: of each, the axes that vary
         telling: is told what is at work
-        rows: sizes of the axes that vary and are not time
 
     Raises:
         UnsupportedModuleError: the exporter cannot record it
@@ -62,7 +56,7 @@ def exported(
     several = bool(names) and names[0].kind is inspect.Parameter.VAR_POSITIONAL
     dynamic: Any = (shapes,) if several else shapes
     telling.begin("exporting it with torch.export")
-    checks, loops = ValueChecks(net), LoopTurns(net, rows)
+    checks = ValueChecks(net)
     with (
         _exporting(net),
         HintedMasks(),
@@ -72,12 +66,10 @@ def exported(
         symbolic_numbers(net),
         numpy_ranges(),
         lines_recorded(net),
-        loops.following(),
     ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
-        for refused in (checks.refused, loops.refused):
-            if refused is not None:
-                raise refused
+        if checks.refused is not None:
+            raise checks.refused
         _leave_out_checks(program)
         whole = made_functional(program)
     if whole:

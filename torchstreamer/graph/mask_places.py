@@ -77,7 +77,7 @@ def looked_up(proof: Any, node: fx.Node, a: Dict[str, Any]) -> Optional[Number]:
     """
     source = a.get("self")
     table = proof.of(source) if isinstance(source, fx.Node) else None
-    if not isinstance(source, fx.Node) or not isinstance(table, Number) or not _is_range(table):
+    if not isinstance(table, Number) or not _is_range(table):
         return None
     if table.value() is not None:
         return table

@@ -5,7 +5,7 @@ from typing import Dict, Iterable, List, Sequence, Set
 
 from torch import fx, nn
 
-from .places import module_of
+from .capture import module_of
 from .refusals import operation_name
 
 __all__ = ["names_of"]

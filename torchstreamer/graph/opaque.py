@@ -32,7 +32,6 @@ from .inverse_calls import WholeInverses, define_inverses
 from .patch_calls import patches_of_all_time
 from .recurrent_calls import WholeRecurrences, define_recurrences
 from .several import PortedGraphStream
-from .turns import define_looped
 
 __all__ = ["Leaf", "leaves_whole"]
 
@@ -63,7 +62,6 @@ def _define() -> None:
     library.define("leaf.ported(Tensor[] xs, int call) -> Tensor[]")
     define_recurrences(library)
     define_inverses(library)
-    define_looped(library)
     library.define(
         "max_pool1d(Tensor self, int kernel_size, int stride, int padding, int dilation, bool ceil_mode) -> Tensor"
     )

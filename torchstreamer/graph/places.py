@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from traceback import StackSummary
 from types import FrameType, TracebackType
-from typing import Any, Callable, Collection, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Collection, Iterator, List, Optional, Set, Tuple
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.proxy import TracerBase
 
@@ -26,9 +26,7 @@ __all__ = [
     "is_foreign",
     "loop_over",
     "lines_recorded",
-    "module_of",
     "place_of",
-    "source_line",
     "statement_at",
     "steps_of",
     "steps_to",
@@ -184,36 +182,6 @@ def fixing_refused(
 
     with replaced(ShapeEnv, "_set_replacement", refusing):
         yield
-
-
-# ---------------------------------------------------------------------- of recorded operations
-
-
-def module_of(node: fx.Node, net: nn.Module) -> Tuple[str, nn.Module]:
-    """Path and module in whose ``forward`` an operation stands."""
-    stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
-    path = ""
-    for where, _ in stack.values():
-        path = where
-    path = path.split("@")[0]
-    try:
-        return path, net.get_submodule(path)
-    except AttributeError:
-        return "", net
-
-
-def source_line(node: fx.Node) -> str:
-    """File, line and text of the model's source that made an operation; the innermost line outside of torch."""
-    trace = (node.meta.get("stack_trace") or "").splitlines()
-    found = ""
-    for i, line in enumerate(trace):
-        line = line.strip()
-        if line.startswith("File ") and "/torch/" not in line.replace("\\", "/"):
-            file, number = line.split(",")[:2]
-            name = file.split('"')[1].replace("\\", "/").rsplit("/", 1)[-1]
-            text = trace[i + 1].strip() if i + 1 < len(trace) else ""
-            found = f"{name}, {number.strip()}: {text}"
-    return found
 
 
 # ---------------------------------------------------------------------- what stands there

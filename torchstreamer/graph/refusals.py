@@ -4,7 +4,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import UnsupportedModuleError
-from .places import module_of, source_line
+from .capture import module_of, source_line
 
 __all__ = ["OperationError", "Refusals", "operation_name"]
 

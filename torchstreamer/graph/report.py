@@ -11,10 +11,9 @@ from ..errors import UnsupportedModuleError, path_of
 from ..layers.elementwise import refuse_training
 from ..layers.unknown_module import refuse_opaque
 from .answers import Answer
-from .capture import capture
+from .capture import capture, module_of, source_line
 from .creation import finished, recurrent_refusal
 from .lowering import Lowering, Operation
-from .places import module_of, source_line
 from .refusals import operation_name
 
 __all__ = ["operation_reports"]

@@ -7,8 +7,8 @@ from torch import fx
 
 from ..core.frozen import in_training
 from ..layers.dropout import ChannelDropoutStream, FrameDropout, RandomSlopes, SampleDropout
+from .capture import module_of
 from .lowering import Lowering, rule
-from .places import module_of
 from .values import Replay, Value
 
 __all__ = ["chance"]

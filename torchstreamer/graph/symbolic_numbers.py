@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from .turns import turns_of
-
 __all__ = ["as_float", "as_whole", "is_symbolic", "python_type", "symbolic_numbers"]
 
 
@@ -91,11 +89,7 @@ class _Float(type):
 class _Range(type):
     # Of symbols, wherever it is known how many numbers they are for every length.
     def __call__(cls, *args: Any) -> Any:
-        if not any(is_symbolic(each) for each in args):
-            return range(*args)
-        counted: Any = _counted(*args)
-        if counted is None and (len(args) == 1 or args[0] == 0) and args[2:] in ((), (1,)):
-            counted = turns_of(args[min(len(args) - 1, 1)])
+        counted = _counted(*args) if any(is_symbolic(each) for each in args) else None
         return range(*args) if counted is None else counted
 
     def __instancecheck__(cls, thing: Any) -> bool:
