@@ -56,10 +56,17 @@ _LOCAL = Package(
     (
         Model(
             "Local attention",
+            "import torch\n"
             "from local_attention.local_attention import LocalAttention\n"
-            "model = LocalAttention(dim=16, window_size=8, causal=True, look_backward=1, autopad=True).eval()",
-            "(torch.randn(1, 2, 64, 16), torch.randn(1, 2, 64, 16), torch.randn(1, 2, 64, 16))",
-            time_dim=(2, 2, 2),
+            "class ToItself(torch.nn.Module):\n"
+            "    def __init__(self):\n"
+            "        super().__init__()\n"
+            "        self.attn = LocalAttention(dim=16, window_size=8, causal=True, look_backward=1, autopad=True)\n\n"
+            "    def forward(self, x):\n"
+            "        return self.attn(x, x, x)\n\n"
+            "model = ToItself().eval()",
+            "torch.randn(1, 2, 64, 16)",
+            time_dim=2,
             read="local_attention.py: buckets of 8, the one before; padded to whole buckets",
         ),
         Model(
