@@ -66,7 +66,9 @@ _SPEECHBRAIN = Package(
         ),
         Model(
             "Conv-TasNet of SpeechBrain, encoder",
-            "from speechbrain.lobes.models.conv_tasnet import Encoder\nmodel = Encoder(16, 32).eval()",
+            "import speechbrain.nnet.CNN\n"
+            "from speechbrain.lobes.models.conv_tasnet import Encoder\n"
+            "model = Encoder(16, 32).eval()",
             "torch.randn(1, 800)",
             read="conv_tasnet.py, Encoder: a strided convolution",
         ),
@@ -97,13 +99,15 @@ _SPEECHBRAIN = Package(
             "from speechbrain.nnet.RNN import GRU\nmodel = GRU(16, input_size=8).eval()",
             "torch.randn(1, 60, 8)",
             time_dim=1,
-            read="RNN.py, GRU: nn.GRU; its last state is an output too",
+            select=0,
+            read="RNN.py, GRU: nn.GRU; its last state, an output too, is left out",
         ),
         Model(
             "LiGRU of SpeechBrain",
             "from speechbrain.nnet.RNN import LiGRU\nmodel = LiGRU(16, (1, 60, 8)).eval()",
             "torch.randn(1, 60, 8)",
             time_dim=1,
+            select=0,
             read="RNN.py, LiGRU_Layer: a loop over time, which is a recurrence, scripted by torch",
         ),
         Model(

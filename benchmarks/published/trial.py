@@ -217,12 +217,14 @@ def scripted(stream: Any, signals: Signals) -> str:
     with torch.jit.optimized_execution(False):  # which would take its time, for a single call
         mine, its = leaves(stream(*whole)), leaves(script(*whole))
     for a, b in zip(mine, its, strict=True):
-        if (a is None) != (b is None) or (a is not None and b is not None and difference([b], a) > 1e-9):
+        if (a is None) != (b is None) or (a is not None and b is not None and difference([b], a) > TOLERANCE):
             raise AssertionError("the script says something else")
     return "yes"
 
 
-def static_rows(whole_model: Callable[..., list[Tensor | None]], stream: Any, signals: Signals) -> str:
+def static_rows(
+    whole_model: Callable[..., list[Tensor | None]], stream: Any, signals: Signals, tolerance: float
+) -> str:
     """Whether two rows, one of which begins a step later, equal the whole signals."""
     multiple = int(getattr(stream, "length_multiple", 1))
     chunk = stream.hop * max(1, -(-8 // stream.hop))
@@ -258,7 +260,7 @@ def static_rows(whole_model: Callable[..., list[Tensor | None]], stream: Any, si
     for row in range(2):
         for k, leaf in enumerate(leaf for leaf in whole_model(*wholes[row]) if leaf is not None):
             apart = difference([pieces[k] for pieces in outs[row]], leaf)
-            if not apart <= TOLERANCE:
+            if not apart <= tolerance:
                 raise AssertionError(f"rows differ by {apart:.1e}")
     return "yes"
 
@@ -366,7 +368,7 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
         stream.reset()
         told["latency"] = latency_of(stream, signals)
         told["script"] = _asked(scripted, stream, signals)
-        told["static_rows"] = _asked(static_rows, whole_model, stream, signals)
+        told["static_rows"] = _asked(static_rows, whole_model, stream, signals, SINGLE if entry.single else TOLERANCE)
         if quick:
             return told
         told["export"] = _asked(exported, stream) if told["script"] == "yes" else "no: it does not script"
