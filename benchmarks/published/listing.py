@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Model", "Package"]
+__all__ = ["Model", "Package", "wrapper"]
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,18 @@ class Package:
     setup: str = ""
     bare: tuple[str, ...] = ()
     stand_ins: tuple[str, ...] = ()
+
+
+def wrapper(name: str, own: str, *body: str, given: str = "", takes: str = "x") -> str:
+    """Statements that define a module around a call that is no ``forward``.
+
+    Args:
+        name: of its class
+        own: what its ``__init__`` sets
+        body: statements of its ``forward``
+        given: what its ``__init__`` takes
+        takes: what its ``forward`` takes
+    """
+    lines = [f"class {name}(torch.nn.Module):", f"    def __init__(self{', ' if given else ''}{given}):"]
+    lines += ["        super().__init__()", f"        {own}", "", f"    def forward(self, {takes}):"]
+    return "\n".join([*lines, *(f"        {line}" for line in body)]) + "\n\n"

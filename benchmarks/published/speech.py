@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -83,12 +83,11 @@ _SPEECHBRAIN = Package(
             "Convolution module of SpeechBrain's Conformer, in chunks",
             "import torch\n"
             + _CONFORMER
-            + "class Chunked(torch.nn.Module):\n"
-            + "    def __init__(self):\n"
-            + "        super().__init__()\n"
-            + "        self.module = ConvolutionModule(32, 15)\n\n"
-            + "    def forward(self, x):\n"
-            + "        return self.module(x, dynchunktrain_config=DynChunkTrainConfig(8, 2))\n\n"
+            + wrapper(
+                "Chunked",
+                "self.module = ConvolutionModule(32, 15)",
+                "return self.module(x, dynchunktrain_config=DynChunkTrainConfig(8, 2))",
+            )
             + "model = Chunked().eval()",
             "torch.randn(1, 64, 32)",
             time_dim=1,

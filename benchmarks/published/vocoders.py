@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -160,13 +160,8 @@ _COQUI = Package(
             "PQMF of Coqui TTS, synthesis",
             "import torch\n"
             "from TTS.vocoder.layers.pqmf import PQMF\n"
-            "class Synthesis(torch.nn.Module):\n"
-            "    def __init__(self):\n"
-            "        super().__init__()\n"
-            "        self.pqmf = PQMF()\n\n"
-            "    def forward(self, x):\n"
-            "        return self.pqmf.synthesis(x)\n\n"
-            "model = Synthesis().eval()",
+            + wrapper("Synthesis", "self.pqmf = PQMF()", "return self.pqmf.synthesis(x)")
+            + "model = Synthesis().eval()",
             "torch.randn(1, 4, 200)",
             read="pqmf.py: transposed convolution by an identity, then a convolution",
         ),
