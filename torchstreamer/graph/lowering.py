@@ -451,7 +451,7 @@ class Lowering:
 
     def _item(self, node: fx.Node) -> Any:
         source, index = self._env[node.args[0]], node.args[1]  # type: ignore[index]
-        if isinstance(source, AtEnd):
+        if isinstance(source, (AtEnd, Unusable)):
             return source
         if isinstance(source, Refused):
             return Refused(source.error)
