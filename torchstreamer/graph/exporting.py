@@ -20,6 +20,7 @@ from ..errors import StreamError
 from .exporter_patches import replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
+from .loops import Loops
 from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
 from .symbolic_numbers import symbolic_numbers
@@ -64,6 +65,7 @@ def exported(
         NumberTensors(net),
         symbolic_numbers(net),
         numpy_ranges(),
+        Loops(net),
     ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
         _leave_out_checks(program)

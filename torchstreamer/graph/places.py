@@ -17,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .exporter_patches import replaced
 
-__all__ = ["Place", "fixing_refused", "loop_over", "place_of", "statement_at", "steps_of", "steps_to"]
+__all__ = ["Place", "fixing_refused", "loop_at", "loop_over", "place_of", "statement_at", "steps_of", "steps_to"]
 
 _numpy = find_spec("numpy")  # not imported
 _OTHERS = tuple(
@@ -164,6 +164,13 @@ def statement_at(place: Place) -> Optional[ast.AST]:
             asks = last is not None and node.lineno <= place.line <= last
         found = node if asks else found
     return found
+
+
+def loop_at(place: Place) -> Optional[ast.For]:
+    """The innermost loop whose head stands at a place."""
+    heads = [node for node in (_around(place.file, place.line) if place.file else []) if isinstance(node, ast.For)]
+    heads = [node for node in heads if node.lineno <= place.line <= (node.iter.end_lineno or node.lineno)]
+    return heads[-1] if heads else None
 
 
 def loop_over(place: Place) -> Optional[Tuple[Place, bool]]:
