@@ -62,6 +62,11 @@ _VOCOS = Package(
 )
 
 _BIGVGAN_SETUP = (
+    "import huggingface_hub\n"
+    "class Hub:\n"
+    "    def __init_subclass__(cls, **options):\n"
+    "        pass\n\n"
+    "huggingface_hub.PyTorchModelHubMixin = Hub\n"
     "from bigvgan.bigvgan import BigVGAN\n"
     "from bigvgan.env import AttrDict\n"
     "options = AttrDict(num_mels=100, upsample_rates=[4, 4, 2, 2], upsample_kernel_sizes=[8, 8, 4, 4],\n"
