@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -92,13 +92,8 @@ _MOSHI = Package(
         Model(
             "Mimi of moshi, audio to codes",
             "import torch\n"
-            "class Encode(torch.nn.Module):\n"
-            "    def __init__(self, mimi):\n"
-            "        super().__init__()\n"
-            "        self.mimi = mimi\n\n"
-            "    def forward(self, x):\n"
-            "        return self.mimi.encode(x)\n\n"
-            "model = Encode(mimi).eval()",
+            + wrapper("Encode", "self.mimi = mimi", "return self.mimi.encode(x)", given="mimi")
+            + "model = Encode(mimi).eval()",
             "torch.randn(1, 1, 19200)",
             read="models/compression.py, MimiModel.encode: pads to whole frames; codes frame by frame",
             single=True,
@@ -195,13 +190,8 @@ _DAC = Package(
             "DAC, audio to codes",
             "import torch\n"
             "from dac.model.dac import DAC\n"
-            "class Encode(torch.nn.Module):\n"
-            "    def __init__(self, dac):\n"
-            "        super().__init__()\n"
-            "        self.dac = dac\n\n"
-            "    def forward(self, x):\n"
-            "        return self.dac.encode(x)[1]\n\n"
-            "model = Encode(DAC(encoder_dim=8, decoder_dim=64).eval()).eval()",
+            + wrapper("Encode", "self.dac = dac", "return self.dac.encode(x)[1]", given="dac")
+            + "model = Encode(DAC(encoder_dim=8, decoder_dim=64).eval()).eval()",
             "torch.randn(1, 1, 10240)",
             read="model/dac.py, DAC.encode; nn/quantize.py: nearest entries, frame by frame",
         ),
@@ -313,13 +303,8 @@ _RAVE = Package(
         Model(
             "RAVE, PQMF analysis",
             "import torch\n"
-            "class Analysis(torch.nn.Module):\n"
-            "    def __init__(self, pqmf):\n"
-            "        super().__init__()\n"
-            "        self.pqmf = pqmf\n\n"
-            "    def forward(self, x):\n"
-            "        return self.pqmf(x)\n\n"
-            "model = Analysis(pqmf.PQMF(100, 16)).eval()",
+            + wrapper("Analysis", "self.pqmf = pqmf", "return self.pqmf(x)", given="pqmf")
+            + "model = Analysis(pqmf.PQMF(100, 16)).eval()",
             "torch.randn(1, 1, 4096)",
             options="length_multiple=16",
             step=16,
@@ -328,13 +313,8 @@ _RAVE = Package(
         Model(
             "RAVE, PQMF synthesis",
             "import torch\n"
-            "class Synthesis(torch.nn.Module):\n"
-            "    def __init__(self, pqmf):\n"
-            "        super().__init__()\n"
-            "        self.pqmf = pqmf\n\n"
-            "    def forward(self, x):\n"
-            "        return self.pqmf.inverse(x)\n\n"
-            "model = Synthesis(pqmf.PQMF(100, 16)).eval()",
+            + wrapper("Synthesis", "self.pqmf = pqmf", "return self.pqmf.inverse(x)", given="pqmf")
+            + "model = Synthesis(pqmf.PQMF(100, 16)).eval()",
             "torch.randn(1, 16, 256)",
             read="pqmf.py, polyphase_inverse: every second sample is negated, a convolution, flips of channels, interleaving",
         ),

@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -104,13 +104,13 @@ _TORCHLIBROSA = Package(
             "Inverse STFT of torchlibrosa",
             "import torch\n"
             "from torchlibrosa.stft import ISTFT\n"
-            "class Inverse(torch.nn.Module):\n"
-            "    def __init__(self):\n"
-            "        super().__init__()\n"
-            "        self.istft = ISTFT(n_fft=256, hop_length=64)\n\n"
-            "    def forward(self, real, imag):\n"
-            "        return self.istft(real, imag, None)\n\n"
-            "model = Inverse().eval()",
+            + wrapper(
+                "Inverse",
+                "self.istft = ISTFT(n_fft=256, hop_length=64)",
+                "return self.istft(real, imag, None)",
+                takes="real, imag",
+            )
+            + "model = Inverse().eval()",
             "(torch.randn(1, 1, 40, 129), torch.randn(1, 1, 40, 129))",
             time_dim=(2, 2),
             read="stft.py, ISTFT: convolutions, overlap-add by fold, divided by the window's sums of the length",
@@ -188,13 +188,12 @@ _TORCHAUDIO = Package(
             "Spectrogram of torchaudio",
             "import torch\n"
             "from torchaudio.functional import functional as F\n"
-            "class Spectrogram(torch.nn.Module):\n"
-            "    def __init__(self):\n"
-            "        super().__init__()\n"
-            "        self.register_buffer('window', torch.hann_window(400))\n\n"
-            "    def forward(self, x):\n"
-            "        return F.spectrogram(x, 0, self.window, 400, 160, 400, 2.0, False)\n\n"
-            "model = Spectrogram().eval()",
+            + wrapper(
+                "Spectrogram",
+                "self.register_buffer('window', torch.hann_window(400))",
+                "return F.spectrogram(x, 0, self.window, 400, 160, 400, 2.0, False)",
+            )
+            + "model = Spectrogram().eval()",
             "torch.randn(1, 8000)",
             read="functional.py, spectrogram: torch.stft, centred",
         ),

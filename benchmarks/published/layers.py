@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -56,10 +56,16 @@ _LOCAL = Package(
     (
         Model(
             "Local attention",
+            "import torch\n"
             "from local_attention.local_attention import LocalAttention\n"
-            "model = LocalAttention(dim=16, window_size=8, causal=True, look_backward=1, autopad=True).eval()",
-            "(torch.randn(1, 2, 64, 16), torch.randn(1, 2, 64, 16), torch.randn(1, 2, 64, 16))",
-            time_dim=(2, 2, 2),
+            + wrapper(
+                "ToItself",
+                "self.attn = LocalAttention(dim=16, window_size=8, causal=True, look_backward=1, autopad=True)",
+                "return self.attn(x, x, x)",
+            )
+            + "model = ToItself().eval()",
+            "torch.randn(1, 2, 64, 16)",
+            time_dim=2,
             read="local_attention.py: buckets of 8, the one before; padded to whole buckets",
         ),
         Model(
@@ -123,14 +129,13 @@ _VQ = Package(
             "Vector quantizer, codes",
             "from vector_quantize_pytorch.vector_quantize_pytorch import VectorQuantize\n"
             "import torch\n"
-            "class Codes(torch.nn.Module):\n"
-            "    def __init__(self):\n"
-            "        super().__init__()\n"
-            "        self.vq = VectorQuantize(dim=16, codebook_size=32)\n\n"
-            "    def forward(self, x):\n"
-            "        quantized, indices, _ = self.vq(x)\n"
-            "        return quantized, indices\n\n"
-            "model = Codes().eval()",
+            + wrapper(
+                "Codes",
+                "self.vq = VectorQuantize(dim=16, codebook_size=32)",
+                "quantized, indices, _ = self.vq(x)",
+                "return quantized, indices",
+            )
+            + "model = Codes().eval()",
             "torch.randn(1, 40, 16)",
             time_dim=1,
             read="vector_quantize_pytorch.py: the nearest entry, frame by frame",
@@ -139,14 +144,13 @@ _VQ = Package(
             "Residual vector quantizer, codes",
             "from vector_quantize_pytorch.residual_vq import ResidualVQ\n"
             "import torch\n"
-            "class Codes(torch.nn.Module):\n"
-            "    def __init__(self):\n"
-            "        super().__init__()\n"
-            "        self.vq = ResidualVQ(dim=16, codebook_size=32, num_quantizers=3)\n\n"
-            "    def forward(self, x):\n"
-            "        quantized, indices, _ = self.vq(x)\n"
-            "        return quantized, indices\n\n"
-            "model = Codes().eval()",
+            + wrapper(
+                "Codes",
+                "self.vq = ResidualVQ(dim=16, codebook_size=32, num_quantizers=3)",
+                "quantized, indices, _ = self.vq(x)",
+                "return quantized, indices",
+            )
+            + "model = Codes().eval()",
             "torch.randn(1, 40, 16)",
             time_dim=1,
             read="residual_vq.py: quantizers one after the other",

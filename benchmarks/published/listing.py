@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Model", "Package"]
+__all__ = ["Model", "Package", "wrapper"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Model:
         step: whole signals that are tried have lengths that differ by multiples of it
         single: whether it computes in float32 whatever comes, so that no more than that can be exact
         minimum: the shortest whole signal that is tried; by default half of the example
-        select: which of its outputs, by number; by default all
+        select: which of its outputs, by name or number; by default all
     """
 
     name: str
@@ -34,13 +34,13 @@ class Model:
     step: int = 1
     single: bool = False
     minimum: int = 0
-    select: int | tuple[int, ...] | None = None
+    select: str | int | tuple[int, ...] | None = None
 
     def call(self) -> str:
         """The call of `create_stream`, to copy."""
         time_dim = "" if self.time_dim == -1 else f", time_dim={self.time_dim}"
         options = f", {self.options}" if self.options else ""
-        options += "" if self.select is None else f", select={self.select}"
+        options += "" if self.select is None else f", select={self.select!r}"
         return f"stream = pts.create_stream(model, example={self.example}{time_dim}{options})"
 
 
@@ -63,3 +63,18 @@ class Package:
     setup: str = ""
     bare: tuple[str, ...] = ()
     stand_ins: tuple[str, ...] = ()
+
+
+def wrapper(name: str, own: str, *body: str, given: str = "", takes: str = "x") -> str:
+    """Statements that define a module around a call that is no ``forward``.
+
+    Args:
+        name: of its class
+        own: what its ``__init__`` sets
+        body: statements of its ``forward``
+        given: what its ``__init__`` takes
+        takes: what its ``forward`` takes
+    """
+    lines = [f"class {name}(torch.nn.Module):", f"    def __init__(self{', ' if given else ''}{given}):"]
+    lines += ["        super().__init__()", f"        {own}", "", f"    def forward(self, {takes}):"]
+    return "\n".join([*lines, *(f"        {line}" for line in body)]) + "\n\n"

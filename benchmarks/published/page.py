@@ -77,16 +77,26 @@ def page(packages: Sequence[Package], results: dict[str, dict[str, Any]]) -> str
         for model in package.models
         if not model.forbidden and f"{package.name}: {model.name}" in results
     ]
+    others = [result for result in results.values() if result["forbidden"]]
+    expected = sum(not model.forbidden for package in packages for model in package.models)
     counts = Counter(result["result"] for result in due)
+    told_others = ", ".join(f"{n} {kind}" for kind, n in Counter(r["result"] for r in others).most_common())
     exact = [result for result in due if result["result"] == "exact"]
     scripts = sum(result.get("script") == "yes" for result in exact)
     static = sum(result.get("static_rows") == "yes" for result in exact)
     count = sum(len(package.models) for package in packages)
     told = ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
+    known = [result for result in results.values() if result.get("commit")]
+    commits = ", ".join(f"{of} ({n})" for of, n in Counter(result["commit"] for result in known).most_common())
+    quick = sum(bool(result.get("quick")) for result in known)
     lines = [
         _HEAD,
-        f"{count} configurations of {len({package.name for package in packages})} packages. Of those that should "
-        f"stream, {len(due)} were run: {told}. Of the exact ones, {scripts} script and {static} have static rows.",
+        f"{count} configurations of {len({package.name for package in packages})} packages. Of the {expected} that "
+        f"should stream, {len(due)} were run: {told}. Of the exact ones, {scripts} script and {static} have static "
+        f"rows. Of the {count - expected} that cannot be streamed, {len(others)} were run: {told_others}.",
+        "",
+        f"They ran on these commits of the library: {commits}. {quick} ran quickly, that is on two lengths in one "
+        "chunking each, and without an export.",
         "",
     ]
     sections: dict[str, list[tuple[Package, Model]]] = {}

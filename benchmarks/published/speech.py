@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -66,7 +66,9 @@ _SPEECHBRAIN = Package(
         ),
         Model(
             "Conv-TasNet of SpeechBrain, encoder",
-            "from speechbrain.lobes.models.conv_tasnet import Encoder\nmodel = Encoder(16, 32).eval()",
+            "import speechbrain.nnet.CNN\n"
+            "from speechbrain.lobes.models.conv_tasnet import Encoder\n"
+            "model = Encoder(16, 32).eval()",
             "torch.randn(1, 800)",
             read="conv_tasnet.py, Encoder: a strided convolution",
         ),
@@ -81,12 +83,11 @@ _SPEECHBRAIN = Package(
             "Convolution module of SpeechBrain's Conformer, in chunks",
             "import torch\n"
             + _CONFORMER
-            + "class Chunked(torch.nn.Module):\n"
-            + "    def __init__(self):\n"
-            + "        super().__init__()\n"
-            + "        self.module = ConvolutionModule(32, 15)\n\n"
-            + "    def forward(self, x):\n"
-            + "        return self.module(x, dynchunktrain_config=DynChunkTrainConfig(8, 2))\n\n"
+            + wrapper(
+                "Chunked",
+                "self.module = ConvolutionModule(32, 15)",
+                "return self.module(x, dynchunktrain_config=DynChunkTrainConfig(8, 2))",
+            )
             + "model = Chunked().eval()",
             "torch.randn(1, 64, 32)",
             time_dim=1,
@@ -97,13 +98,15 @@ _SPEECHBRAIN = Package(
             "from speechbrain.nnet.RNN import GRU\nmodel = GRU(16, input_size=8).eval()",
             "torch.randn(1, 60, 8)",
             time_dim=1,
-            read="RNN.py, GRU: nn.GRU; its last state is an output too",
+            select=0,
+            read="RNN.py, GRU: nn.GRU; its last state, an output too, is left out",
         ),
         Model(
             "LiGRU of SpeechBrain",
             "from speechbrain.nnet.RNN import LiGRU\nmodel = LiGRU(16, (1, 60, 8)).eval()",
             "torch.randn(1, 60, 8)",
             time_dim=1,
+            select=0,
             read="RNN.py, LiGRU_Layer: a loop over time, which is a recurrence, scripted by torch",
         ),
         Model(
@@ -139,8 +142,7 @@ _SPEECHBRAIN = Package(
             "from speechbrain.nnet.normalization import InstanceNorm1d\nmodel = InstanceNorm1d(input_size=20).eval()",
             "torch.randn(1, 60, 20)",
             time_dim=1,
-            forbidden="instance norm over the whole signal",
-            read="nnet/normalization.py, InstanceNorm1d",
+            read="nnet/normalization.py, InstanceNorm1d: track_running_stats=True, so that in eval its statistics are known",
         ),
         Model(
             "PCEN of SpeechBrain",

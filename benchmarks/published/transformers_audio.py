@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGE", "REQUIREMENTS", "STAND_INS"]
 
@@ -116,12 +116,12 @@ _CODECS = (
         "Mimi, quantizer",
         _MIMI
         + "import torch\n"
-        + "class Codes(torch.nn.Module):\n"
-        + "    def __init__(self, quantizer):\n"
-        + "        super().__init__()\n"
-        + "        self.quantizer = quantizer\n\n"
-        + "    def forward(self, x):\n"
-        + "        return self.quantizer.encode(x, 8).transpose(0, 1)\n\n"
+        + wrapper(
+            "Codes",
+            "self.quantizer = quantizer",
+            "return self.quantizer.encode(x, 8).transpose(0, 1)",
+            given="quantizer",
+        )
         + "model = Codes(MimiModel(MimiConfig(num_filters=8, num_hidden_layers=2)).eval().quantizer).eval()",
         "torch.randn(1, 512, 12)",
         read="MimiSplitResidualVectorQuantizer.encode: the nearest entry, frame by frame",

@@ -2,19 +2,16 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 from .transformers_audio import REQUIREMENTS, STAND_INS
 
 __all__ = ["PACKAGE"]
 
-_EMBEDDED = (
-    "import torch\n"
-    "class Embedded(torch.nn.Module):\n"
-    "    def __init__(self, model):\n"
-    "        super().__init__()\n"
-    "        self.model = model\n\n"
-    "    def forward(self, x):\n"
-    "        return self.model(inputs_embeds=x, use_cache=False).last_hidden_state\n\n"
+_EMBEDDED = "import torch\n" + wrapper(
+    "Embedded",
+    "self.model = model",
+    "return self.model(inputs_embeds=x, use_cache=False).last_hidden_state",
+    given="model",
 )
 _MAMBA = (
     "from transformers import MambaConfig, MambaModel\n"

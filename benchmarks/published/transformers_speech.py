@@ -127,8 +127,10 @@ _MODELS = (
         "Moonshine, streaming, encoder",
         "from transformers.models.moonshine_streaming.modeling_moonshine_streaming import MoonshineStreamingEncoder\n"
         "from transformers import MoonshineStreamingEncoderConfig\n"
-        "model = MoonshineStreamingEncoder(MoonshineStreamingEncoderConfig(num_hidden_layers=2)).eval()",
-        "(torch.randn(1, 16000), torch.ones(1, 16000, dtype=torch.long))",
+        "model = MoonshineStreamingEncoder(MoonshineStreamingEncoderConfig(num_hidden_layers=2)).eval()\n"
+        "import torch\n"
+        "torch.set_default_dtype(torch.float32)  # its masks are",
+        "(torch.randn(1, 16000, dtype=torch.float64), torch.ones(1, 16000, dtype=torch.long))",
         time_dim=(-1, -1),
         step=80,
         options="length_multiple=80",
@@ -162,6 +164,7 @@ _MODELS = (
         "                                      num_attention_heads=4, head_dim=16, sliding_window=20)\n"
         "model = VoxtralRealtimeEncoder(config).eval()",
         "torch.randn(1, 128, 100)",
+        select="last_hidden_state",
         read="VoxtralRealtimeEncoder: causal convolutions, create_sliding_window_causal_mask; norms in float32",
         single=True,
     ),

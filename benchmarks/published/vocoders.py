@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501  (statements are those that the page shows)
 
-from .listing import Model, Package
+from .listing import Model, Package, wrapper
 
 __all__ = ["PACKAGES"]
 
@@ -62,6 +62,11 @@ _VOCOS = Package(
 )
 
 _BIGVGAN_SETUP = (
+    "import huggingface_hub\n"
+    "class Hub:\n"
+    "    def __init_subclass__(cls, **options):\n"
+    "        pass\n\n"
+    "huggingface_hub.PyTorchModelHubMixin = Hub\n"
     "from bigvgan.bigvgan import BigVGAN\n"
     "from bigvgan.env import AttrDict\n"
     "options = AttrDict(num_mels=100, upsample_rates=[4, 4, 2, 2], upsample_kernel_sizes=[8, 8, 4, 4],\n"
@@ -160,13 +165,8 @@ _COQUI = Package(
             "PQMF of Coqui TTS, synthesis",
             "import torch\n"
             "from TTS.vocoder.layers.pqmf import PQMF\n"
-            "class Synthesis(torch.nn.Module):\n"
-            "    def __init__(self):\n"
-            "        super().__init__()\n"
-            "        self.pqmf = PQMF()\n\n"
-            "    def forward(self, x):\n"
-            "        return self.pqmf.synthesis(x)\n\n"
-            "model = Synthesis().eval()",
+            + wrapper("Synthesis", "self.pqmf = PQMF()", "return self.pqmf.synthesis(x)")
+            + "model = Synthesis().eval()",
             "torch.randn(1, 4, 200)",
             read="pqmf.py: transposed convolution by an identity, then a convolution",
         ),

@@ -23,6 +23,7 @@ from .exporting import exported
 from .float_lengths import unsure_rounding
 from .inplace_views import read_back
 from .lengths import Sizes
+from .loops import inside_loops
 from .opaque import Leaf, leaves_whole
 from .places import Place, fixing_refused
 from .turned_scores import turn_scores
@@ -67,6 +68,7 @@ class Capture:
         leaves: the modules that stayed whole, with their streams
         multiple: what the total length is a multiple of
         altered: whether the stream is that of another model, whose attention has another context
+        loops: what a turn of each loop over time does, by the operation that ends it
         checks: lines that check values, which the graph leaves out
     """
 
@@ -84,6 +86,7 @@ class Capture:
     multiple: int = 1
     altered: bool = False
     checks: List[str] = field(default_factory=list)
+    loops: Dict[fx.Node, List[fx.Node]] = field(default_factory=dict)
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -199,7 +202,7 @@ def capture(
         with fixing_refused(net, fixed, fixed_length):
             program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
     found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
-    found.checks = checks
+    found.checks, found.loops = checks, inside_loops(found.graph, net)
     return found
 
 

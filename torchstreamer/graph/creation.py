@@ -23,6 +23,7 @@ from . import (  # noqa: F401  (they register themselves)
     rules_interpolation,
     rules_inverse,
     rules_length,
+    rules_loop,
     rules_memory,
     rules_padding,
     rules_patches,

@@ -20,6 +20,7 @@ from ..errors import StreamError
 from .exporter_patches import replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
+from .loops import Loops
 from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
 from .places import lines_recorded
@@ -66,6 +67,7 @@ def exported(
         symbolic_numbers(net),
         numpy_ranges(),
         lines_recorded(net),
+        Loops(net),
     ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
         if checks.refused is not None:

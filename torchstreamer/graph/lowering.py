@@ -57,6 +57,7 @@ _IGNORED = frozenset(
 _SEEN = (Value, Spread, EndSamples, Group, Relation, Skew, Board)  # what reports speak of
 _SAME = frozenset(["clone", "alias", "lift_fresh_copy", "contiguous"])
 _RESHAPES = frozenset(["view", "_unsafe_view", "reshape"])
+_SHAPED = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty"])
 _PLACEMENT = frozenset(["device", "layout", "pin_memory", "non_blocking", "memory_format"])
 
 
@@ -166,8 +167,12 @@ class Lowering:
         """Lower everything; the outputs of the model, in order (``None`` for a constant that is ``None``)."""
         ports = {port.name: port for port in self.capture.inputs}
         names: Dict[str, fx.Node] = {}
+        turns = {node for region in self.capture.loops.values() for node in region}
         for node in self.capture.graph.nodes:
             names[node.name] = node
+            if node in turns:
+                self._env[node] = None
+                continue
             if node.op == "placeholder":
                 self._env[node] = self._placeholder(node, ports.get(node.name))
             elif node.op == "call_function":
@@ -280,7 +285,8 @@ class Lowering:
                 return found
         refused = next((thing for thing in things if isinstance(thing, Refused)), None)
         if isinstance(refused, AtEnd):
-            return refused
+            # Where only its shape counts, it is no matter what it holds.
+            return self.of_signals(node, args, kwargs) if name in _SHAPED else refused
         if refused is not None:
             return Refused(self.refuse(node, "depends_on_refused", "it needs what is refused before it", "see there"))
         if name in _SAME and things and isinstance(things[0], (Value, Static, Spread, EndSamples, Relation)):
@@ -302,7 +308,7 @@ class Lowering:
                 return related(self, node, args, kwargs, bound)
             except UnsupportedModuleError as error:
                 return Unusable(error)  # weights of an attention that nobody asks for
-        if any(isinstance(thing, (Value, EndSamples)) for thing in things):
+        if name == "loop_end" or any(isinstance(thing, (Value, EndSamples)) for thing in things):
             return self.of_signals(node, args, kwargs)
         try:
             if any(isinstance(thing, Board) for thing in things):
@@ -451,7 +457,7 @@ class Lowering:
 
     def _item(self, node: fx.Node) -> Any:
         source, index = self._env[node.args[0]], node.args[1]  # type: ignore[index]
-        if isinstance(source, AtEnd):
+        if isinstance(source, (AtEnd, Unusable)):
             return source
         if isinstance(source, Refused):
             return Refused(source.error)

@@ -76,7 +76,9 @@ def looked_up(proof: Any, node: fx.Node, a: Dict[str, Any]) -> Optional[Number]:
         a: its arguments
     """
     source = a.get("self")
-    table = proof.of(source) if isinstance(source, fx.Node) else None
+    if not isinstance(source, fx.Node):
+        return None
+    table = proof.of(source)
     if not isinstance(table, Number) or not _is_range(table):
         return None
     if table.value() is not None:

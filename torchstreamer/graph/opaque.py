@@ -29,6 +29,7 @@ from ..errors import StreamError, UnsupportedModuleError
 from ..layers.pooling import pool_reach
 from .inlined import line_up, ported_shapes, takes
 from .inverse_calls import WholeInverses, define_inverses
+from .loops import define_loops
 from .patch_calls import patches_of_all_time
 from .recurrent_calls import WholeRecurrences, define_recurrences
 from .several import PortedGraphStream
@@ -62,6 +63,7 @@ def _define() -> None:
     library.define("leaf.ported(Tensor[] xs, int call) -> Tensor[]")
     define_recurrences(library)
     define_inverses(library)
+    define_loops(library)
     library.define(
         "max_pool1d(Tensor self, int kernel_size, int stride, int padding, int dilation, bool ceil_mode) -> Tensor"
     )

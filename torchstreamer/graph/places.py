@@ -24,8 +24,9 @@ __all__ = [
     "around",
     "fixing_refused",
     "is_foreign",
-    "loop_over",
     "lines_recorded",
+    "loop_at",
+    "loop_over",
     "place_of",
     "statement_at",
     "steps_of",
@@ -226,6 +227,13 @@ def statement_at(place: Place) -> Optional[ast.AST]:
             asks = last is not None and node.lineno <= place.line <= last
         found = node if asks else found
     return found
+
+
+def loop_at(place: Place) -> Optional[ast.For]:
+    """The innermost loop whose head stands at a place."""
+    heads = [node for node in (around(place.file, place.line) if place.file else []) if isinstance(node, ast.For)]
+    heads = [node for node in heads if node.lineno <= place.line <= (node.iter.end_lineno or node.lineno)]
+    return heads[-1] if heads else None
 
 
 def loop_over(place: Place) -> Optional[Tuple[Place, bool]]:

@@ -152,7 +152,7 @@ def _beside(low: Lowering, node: fx.Node, x: Value, y: Value, part: Any, front: 
     if not isinstance(part, Static) or part.given:
         raise low.refuse(node, "one_behind_other", *REASONS["cat"])
     tensor = low.weights.tensor(part)
-    count = tensor.shape[y.time]
+    count = 0 if tensor.shape == (0,) else tensor.shape[y.time]  # one without axes is passed over by torch, too
     if count == 0:
         return y
     amounts = (count, 0) if front else (0, count)

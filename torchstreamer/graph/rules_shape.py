@@ -13,7 +13,7 @@ from .ops.rates import MergeTimeStream
 from .ops.windows import SplitTimeStream
 from .reasons import REASONS
 from .refusals import operation_name
-from .values import EndSamples, Replay, Rows, Span, Spread, Static, Value
+from .values import AtEnd, EndSamples, Replay, Rows, Span, Spread, Static, Value
 
 __all__: List[str] = []
 
@@ -143,8 +143,8 @@ def flip_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> 
     return replace(x, mirrored=not x.mirrored)
 
 
-@rule("zeros_like", "ones_like", "full_like", takes=EndSamples)
-def like_end(low: Lowering, node: fx.Node, x: EndSamples, a: Dict[str, Any]) -> Any:
+@rule("zeros_like", "ones_like", "full_like", takes=(AtEnd, EndSamples))
+def like_end(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     # Of a single sample only the shape counts.
     return constructor(low, node, x, {**a, "size": low.resolve(list(node.meta["val"].shape))})
 

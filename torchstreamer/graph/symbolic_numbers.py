@@ -7,14 +7,17 @@ mean functions of this file in the files that its code comes from. Where no symb
 import sys
 import types
 from contextlib import contextmanager, suppress
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-__all__ = ["as_float", "as_whole", "is_symbolic", "python_type", "symbolic_numbers"]
+__all__ = ["as_float", "as_whole", "is_symbolic", "loops_at_work", "python_type", "symbolic_numbers"]
 
+
+# What gives the turns of a loop over so many samples, if something can.
+loops_at_work: List[Callable[[Any, types.FrameType], Any]] = []
 
 _to_int: Any = torch.sym_int  # without types
 _to_float: Any = torch.sym_float
@@ -89,8 +92,12 @@ class _Float(type):
 class _Range(type):
     # Of symbols, wherever it is known how many numbers they are for every length.
     def __call__(cls, *args: Any) -> Any:
-        counted = _counted(*args) if any(is_symbolic(each) for each in args) else None
-        return range(*args) if counted is None else counted
+        if not any(is_symbolic(each) for each in args):
+            return range(*args)
+        found: Any = _counted(*args)
+        if found is None and loops_at_work and args[:-1] in ((), (0,)):
+            found = loops_at_work[-1](args[-1], sys._getframe(1))
+        return range(*args) if found is None else found
 
     def __instancecheck__(cls, thing: Any) -> bool:
         return isinstance(thing, range)
