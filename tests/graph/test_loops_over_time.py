@@ -58,6 +58,16 @@ def of_cells(m: Any, x: Tensor) -> Tensor:
     return torch.cat(ys, 1)
 
 
+def averaged(m: Any, x: Tensor) -> Tensor:
+    """As PCEN of SpeechBrain averages: from the first sample on; rows on the second axis."""
+    x, results = x.permute(1, 0, 2), []
+    acc = x[0]
+    for ix in range(x.shape[0]):
+        acc = m.first * x[ix] + (1 - m.first) * acc
+        results.append(acc.unsqueeze(0))
+    return torch.cat(results, dim=0).permute(1, 0, 2)
+
+
 def without_state(m: Any, x: Tensor) -> Tensor:
     ys = []
     for t in range(x.shape[1]):
@@ -134,7 +144,7 @@ def over_rows(m: Any, x: Tensor) -> Tensor:
     return torch.stack(ys, 0)
 
 
-STREAMED = {each.__name__: each for each in (written, selective, of_cells, without_state)}
+STREAMED = {each.__name__: each for each in (written, selective, of_cells, averaged, without_state)}
 REFUSED: Dict[str, Any] = {
     each.__name__: each for each in (of_neighbours, by_the_number, counting, remembering, growing, last_of_all, until)
 }

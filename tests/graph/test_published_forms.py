@@ -53,3 +53,23 @@ def test_a_loop_over_segments_is_refused():
     net = Written(lambda conv, x: in_segments(conv, x, 8)).eval()
     with pytest.raises(pts.UnsupportedModuleError, match=r"fixed_length: .*it loops over time in Python"):
         pts.create_stream(net, example=torch.randn(1, 2, 40))
+
+
+class SingleInside(nn.Module):
+    """Norms in float32 in a model of float64, as those of transformers; each enlarges the errors before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv1d(16, 16, 5, padding=2) for _ in range(6)])
+
+    def forward(self, x):
+        for conv in self.convs:
+            y = conv(x).float()
+            x = x + 3 * (y * torch.rsqrt(y.pow(2).mean(1, keepdim=True) + 1e-6)).to(x.dtype)
+        return x
+
+
+def test_a_model_that_computes_in_a_lower_precision_is_as_exact_as_that():
+    net, x = SingleInside().double().eval(), torch.randn(1, 16, 43, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[..., :40])
+    torch.testing.assert_close(joined(stream, x, 5), net(x), rtol=1e-5, atol=1e-4)

@@ -16,7 +16,7 @@ import ast
 import ctypes
 import sys
 from types import FrameType
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,6 +32,9 @@ from .unexportable import fixed_length
 __all__ = ["Loops", "define_loops", "inside_loops"]
 
 _JOINS = {"stack": False, "cat": True, "concat": True}
+_CHANGES = frozenset(
+    "append appendleft extend insert pop popleft popitem remove clear update setdefault discard".split()
+)
 _LEAVES = (ast.Break, ast.Return, ast.Yield, ast.YieldFrom, ast.Await, ast.Try, ast.With, ast.Delete, ast.Global)
 
 
@@ -100,7 +103,7 @@ class Loops(TorchFunctionMode):
     def turns(self, stop: Any, frame: FrameType) -> Optional["_Turns"]:
         """The turns of a loop ``for t in range(stop)`` of a frame; ``None`` if it is no such loop."""
         place = place_of(steps_to(frame), self.net)
-        loop = loop_at(place)
+        loop = loop_at(place) if place.file == frame.f_code.co_filename else None
         if self.active is not None or loop is None or not _is_plain(loop):
             return None
         self.count += 1
@@ -145,6 +148,9 @@ class _Turns:
         self.names.remove(loop.target.id)
         self.target = loop.target.id
         subscripts = [each for each in ast.walk(loop) if isinstance(each, ast.Subscript)]
+        calls = [each.func for each in ast.walk(loop) if isinstance(each, ast.Call)]
+        appends = [each.value for each in calls if isinstance(each, ast.Attribute) and each.attr == "append"]
+        self.appended = {each.id for each in appends if isinstance(each, ast.Name)}
         stores = [each.value for each in subscripts if isinstance(each.ctx, ast.Store)]
         self.items = sorted({each.id for each in stores if isinstance(each, ast.Name)})
         self.writes: List[Tuple[Tensor, int, Tensor]] = []
@@ -166,6 +172,8 @@ class _Turns:
             raise StopIteration
         self.began, self.owner.active = True, self
         local = self.frame.f_locals
+        if not all(isinstance(local.get(name), list) for name in self.appended):
+            self.refuse()
         self.before = dict(local)
         self.lists = {name: _parts(value) for name, value in local.items() if isinstance(value, (list, dict, set))}
         self.versions = {n: v._version for n, v in local.items() if isinstance(v, Tensor) and n not in self.names}
@@ -322,14 +330,14 @@ def _is_plain(loop: ast.For) -> bool:
         return False
     if not isinstance(call.func, ast.Name) or call.func.id != "range":
         return False
-    appended: Set[int] = set()
     for node in ast.walk(loop):
         if isinstance(node, _LEAVES) or (isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)):
             return False
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            appended.add(id(node.value))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("append", "add"):
-            if node.func.attr == "append" and not isinstance(node.func.value, ast.Name):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "next":
+            return False
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            appends = node.func.attr == "append" and isinstance(node.func.value, ast.Name)
+            if node.func.attr in _CHANGES and not appends:
                 return False
     return all(
         each.id != loop.target.id or isinstance(each.ctx, ast.Load) or each is loop.target for each in _names(loop)

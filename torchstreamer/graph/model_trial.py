@@ -211,16 +211,37 @@ class _Trial:
         self.stream = stream
         self.telling = telling
         self.known: Dict[int, str] = {}
+        self.dtypes = _coarsest(found)
 
     def disagreement(self, n: int) -> str:
         """How stream and model differ on the first ``n`` samples of the example, or why the model refuses them."""
         if n not in self.known:
             self.telling.note(f"trying the stream against the model on {n} samples")
-            self.known[n] = _disagreement(self.found, self.stream, n)
+            self.known[n] = _disagreement(self.found, self.stream, n, self.dtypes)
         return self.known[n]
 
 
-def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
+def _coarsest(found: Capture) -> List[Optional[torch.dtype]]:
+    """Of each output the coarsest dtype that it is computed in, as that of a norm in float32 in a model of float64."""
+    nodes = {node.name: node for node in found.graph.nodes}
+    coarsest: List[Optional[torch.dtype]] = []
+    for name in found.outputs:
+        waiting, seen, best = [] if name is None else [nodes[name]], set(), None
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            waiting += node.all_input_nodes
+            value = node.meta.get("val")
+            if isinstance(value, Tensor) and value.is_floating_point() and any(map(found.sizes.varies, value.shape)):
+                if best is None or torch.finfo(value.dtype).eps > torch.finfo(best).eps:
+                    best = value.dtype
+        coarsest.append(best)
+    return coarsest
+
+
+def _disagreement(found: Capture, stream: GraphStream, n: int, dtypes: Sequence[Optional[torch.dtype]]) -> str:
     inputs = _inputs(found, n)
     with torch.no_grad():
         try:
@@ -235,7 +256,7 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
     if len(whole) != len(pieces):
         return f"{len(pieces)} outputs came for {len(whole)}"
     largest_input = max(largest(x) for x in inputs)
-    for y, parts, axis in zip(whole, pieces, _axes(found, stream), strict=True):
+    for y, parts, axis, dtype in zip(whole, pieces, _axes(found, stream), dtypes, strict=True):
         if y is None:
             continue
         got = torch.cat(parts, axis) if parts else None
@@ -247,9 +268,17 @@ def _disagreement(found: Capture, stream: GraphStream, n: int) -> str:
         elif found.altered:
             continue  # only as long as the model's own
         # An output of zeros may come as rounding errors of the input's size.
-        elif distance(got, y, max(largest(y), 1e-4 * largest_input, 1e-30)) > tolerance(y.dtype, 1e-7, 1e-3, 1e-1):
+        elif distance(got, y, max(largest(y), 1e-4 * largest_input, 1e-30)) > tolerance(
+            _coarser(y.dtype, dtype), 1e-7, 1e-3, 1e-1
+        ):
             return "its values differ"
     return ""
+
+
+def _coarser(dtype: torch.dtype, inside: Optional[torch.dtype]) -> torch.dtype:
+    if inside is None or not (dtype.is_floating_point or dtype.is_complex):
+        return dtype
+    return inside if torch.finfo(inside).eps > torch.finfo(dtype).eps else dtype
 
 
 def _axes(found: Capture, stream: GraphStream) -> List[int]:

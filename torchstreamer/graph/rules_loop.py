@@ -32,8 +32,9 @@ def loop(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     region = low.capture.loops[node]
     samples = [each for each in region if operation_name(each) == "loop_sample"]
     rows = bool(low.sizes.rows)
-    values = _sampled(low, node, samples)
-    body, dummies = low.weights.body(lambda thing: isinstance(thing, Value) and thing.recipe is not None), {}
+    firsts = _first_samples(low, states)
+    values = _sampled(low, node, samples, list(firsts.values()))
+    body, dummies = low.weights.body(_is_made), {}
     for each in [*samples, *states]:
         shape = [low.resolve(size) for size in each.meta["val"].shape]
         if not shape or shape[0] != (1 if not rows else shape[0]) or (rows and getattr(shape[0], "factor", 0) != 1):
@@ -41,22 +42,29 @@ def loop(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
         if not all(isinstance(size, int) for size in shape[1:]):
             raise low.refuse(node, "time_mixing", _TURN + "a state is as long as the signal", _REMEDY)
         dummies[each] = _dummy(each, rows)
-        body.input(dummies[each])
+    for thing in [*(dummies[s] for s in samples), *(_dummy(s, rows) for s in firsts), *(dummies[s] for s in states)]:
+        body.input(thing)
     for each in region:
         if each not in dummies:
             dummies[each] = _of_turn(low, each, dummies, rows)
-    turn = body.finish([dummies[each] for each in [*outs, *news]])
-    shapes = [[int(size) for size in each.meta["val"].shape[1:]] for each in samples]
-    made = [[int(low.sizes.settled(size)) for size in each.meta["val"].shape[1:]] for each in outs]
-    kinds = {each.meta["val"].dtype for each in [*samples, *outs]}
-    if len(kinds) > 1 or not samples or any(low.resolve(o.meta["val"].shape[0]) != 1 and not rows for o in outs):
+    places = [_rows_of(low, node, each) for each in outs]
+    fronted = [_fronted(dummies[each], place) for each, place in zip(outs, places, strict=True)]
+    turn = body.finish([*fronted, *(dummies[each] for each in news)])
+    shapes = [[int(size) for size in each.meta["val"].shape[1:]] for each in [*samples, *firsts]]
+    made = [
+        [int(low.sizes.settled(size)) for axis, size in enumerate(each.meta["val"].shape) if axis != place]
+        for each, place in zip(outs, places, strict=True)
+    ]
+    kinds = {each.meta["val"].dtype for each in [*samples, *firsts, *outs]}
+    if len(kinds) > 1:
         raise low.refuse(node, "time_mixing", _TURN + "samples and results have several dtypes", _REMEDY)
     counts = [math.prod(shape) for shape in made]
-    stream = LoopStream(_begin(low, node, states, rows), turn, shapes, len(outs), sum(counts), bool(states))
+    begin = _begin(low, node, states, rows, list(firsts), shapes)
+    stream = LoopStream(begin, turn, shapes, len(outs), sum(counts), bool(states))
     packed = _packed(low, node, values, shapes)
     _require_rows_apart(low, node, stream, packed)
     meta = node.meta["val"]
-    row_size = meta[0].shape[1]
+    row_size = packed.shape[0]
     whole = SimpleNamespace(shape=[row_size, sum(counts), meta[0].shape[0]], dtype=packed.dtype)
     y = low.stream(node, packed, stream, False, whole)
     found: List[Any] = []
@@ -69,13 +77,53 @@ def loop(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
         part = low.step(node, part, Replay("reshape", (part, [first, *shape, -1])), shape=wide, time=len(wide) - 1)
         recipe = Replay(_aten.movedim.int, (part, -1, 0))
         moved = (y.shape[2], row_size, *shape)
-        found.append(low.step(node, part, recipe, shape=moved, time=0, rows=None if part.rows is None else 1))
+        part = low.step(node, part, recipe, shape=moved, time=0, rows=None if part.rows is None else 1)
+        if places[i] > 0:
+            recipe = Replay(_aten.movedim.int, (part, 1, places[i] + 1))
+            at = None if part.rows is None else places[i] + 1
+            part = low.step(node, part, recipe, shape=tuple(meta[i].shape), rows=at)
+        found.append(part)
     ended = AtEnd(low.refuse(node, "final_state", *_STATE))
     return [*found, *(ended for _ in news)]
 
 
-def _sampled(low: Lowering, node: fx.Node, samples: List[fx.Node]) -> List[Value]:
-    """What samples are taken of, met by position."""
+def _rows_of(low: Lowering, node: fx.Node, out: fx.Node) -> int:
+    """The axis of rows of what a turn makes."""
+    shape = [low.resolve(size) for size in out.meta["val"].shape]
+    found = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    if not low.sizes.rows:
+        found = [axis for axis, size in enumerate(shape) if size == 1][:1] if not found else [-1, -1]
+    elif len(found) == 1 and getattr(shape[found[0]], "factor", 0) != 1:
+        found = []
+    if len(found) != 1:
+        raise low.refuse(node, "rows_mixed", _TURN + "what a turn makes has no rows of its own", _REMEDY)
+    return found[0]
+
+
+def _fronted(value: Value, place: int) -> Value:
+    return value if place == 0 else value.like(recipe=Replay(_aten.movedim.int, (value, place, 0)))
+
+
+def _is_made(thing: Any) -> bool:
+    return isinstance(thing, Value) and thing.recipe is not None
+
+
+def _first_samples(low: Lowering, states: List[fx.Node]) -> Dict[fx.Node, Value]:
+    """The states that begin with the first sample of a value, which has its rows first, and that value."""
+    found: Dict[fx.Node, Value] = {}
+    for state in states:
+        start: Any = state.args[0]
+        source = low.known(start.args[0]) if operation_name(start) == "select" else None
+        if isinstance(source, Value) and isinstance(low.known(start), AtEnd) and start.args[2] == 0:
+            rank = len(source.shape)
+            front = next(axis for axis in range(rank) if axis != source.time)
+            if start.args[1] % rank == source.time and source.rows in (None, front):
+                found[state] = source
+    return found
+
+
+def _sampled(low: Lowering, node: fx.Node, samples: List[fx.Node], firsts: List[Value]) -> List[Value]:
+    """What samples are taken of, and firsts of, met by position."""
     things = [low.known(each.args[0]) for each in samples]  # type: ignore[arg-type]
     reference = next((thing for thing in things if isinstance(thing, Value)), None)
     if reference is None:
@@ -88,7 +136,9 @@ def _sampled(low: Lowering, node: fx.Node, samples: List[fx.Node]) -> List[Value
         if value.rows is None and low.sizes.rows:
             raise low.refuse(node, "rows_mixed", _TURN + "samples are the same for all rows", _REMEDY)
         found.append(value)
-    return low.alignment.align(node, found)
+    if any(value.lifted or value.merged or (value.rows is None) != (found[0].rows is None) for value in firsts):
+        raise low.refuse(node, "rows_mixed", _TURN + "a state begins with what has other rows", _REMEDY)
+    return low.alignment.align(node, [*found, *firsts])
 
 
 def _packed(low: Lowering, node: fx.Node, values: List[Value], shapes: List[List[int]]) -> Value:
@@ -147,13 +197,24 @@ def _of_turn(low: Lowering, node: fx.Node, known: Dict[Any, Any], rows: bool) ->
     return _dummy(node, rows, recipe)
 
 
-def _begin(low: Lowering, node: fx.Node, states: List[fx.Node], rows: bool) -> nn.Module:
+def _begin(
+    low: Lowering, node: fx.Node, states: List[fx.Node], rows: bool, firsts: List[fx.Node], shapes: List[List[int]]
+) -> nn.Module:
     """The module that gives the states before the first turn."""
-    body: Body = low.weights.body()
+    body: Body = low.weights.body(_is_made)
     x = _dummy(_node_of_rows(low), rows)
     body.input(x)
-    starts = [low.known(state.args[0]) for state in states]  # type: ignore[arg-type]
-    for start in starts:
+    starts: List[Any] = []
+    counts = [math.prod(shape) for shape in shapes]
+    for state in states:
+        start = low.known(state.args[0])  # type: ignore[arg-type]
+        if state in firsts:
+            at = len(shapes) - len(firsts) + firsts.index(state)
+            part = x.like(recipe=Replay(_aten.narrow.default, (x, 1, sum(counts[:at]), counts[at])))
+            part = x.like(recipe=Replay(_aten.select.int, (part, 2, 0)))
+            starts.append(x.like(recipe=Replay("reshape", (part, [Rows(1) if rows else 1, *shapes[at]]))))
+            continue
+        starts.append(start)
         if not isinstance(start, Static) or start.given:
             raise low.refuse(
                 node,
