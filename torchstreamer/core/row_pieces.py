@@ -21,6 +21,7 @@ __all__ = [
     "RowInput",
     "RowPiece",
     "few_lengths",
+    "named",
     "parts_of",
     "stream_for_rows",
 ]
@@ -207,6 +208,13 @@ class PieceLayout:
         return fits and piece.dtype == signal.dtype and piece.device == signal.device
 
 
+def named(seats: Sequence[Optional[Going]]) -> str:
+    """The signals of a batch, for those who read an error."""
+    ids = [repr(each.id) for each in seats if each is not None]
+    more = f" and {len(ids) - 4} more" if len(ids) > 5 else ""
+    return "signal " + ids[0] if len(ids) == 1 else "one of the signals " + ", ".join(ids[: 4 if more else 5]) + more
+
+
 def few_lengths(lengths: Set[int]) -> bool:
     """Whether cutting rows of these lengths, in hops, into powers of two makes no fewer batches."""
     bits = 0
@@ -284,6 +292,7 @@ def stream_for_rows(net: nn.Module, options: Dict[str, Any]) -> BaseStream:
         )
     stream.reset()
     for module in stream.modules():
-        if hasattr(module, "again"):
-            module.again = False  # what a step overwrote could not be put back if it fails
+        if getattr(module, "again", False):
+            # What a step overwrites could not be put back if it fails.
+            module.again, module.undone = False, True
     return stream

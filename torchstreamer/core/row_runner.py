@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import StreamInputError
 from .row_opening import Openings
-from .row_pieces import END, Going, PieceLayout, RowPiece, few_lengths, parts_of
+from .row_pieces import END, Going, PieceLayout, RowPiece, few_lengths, named, parts_of
 from .row_state import ParkedState, RowState
 from .row_table import Batch, Row, RowTable, gather, rows_apart
 from .stream import BaseStream
@@ -62,13 +62,14 @@ class RowRunner:
         self._parked: Optional[Tuple[Batch, ParkedState]] = None
         self._beginning = 0  # rows of the step that began in it
         self._openings = Openings(self.state)
+        self._first = False  # whether nothing has run since `begin`
         self._shared = False  # whether others may go back to what `resident` and `_parked` hold
 
     # ------------------------------------------------------------------ a step
 
     def begin(self) -> None:
         """A step begins."""
-        self.dirty = self.carried = False
+        self.dirty, self.carried, self._first = False, False, True
 
     def fail(self) -> None:
         """It came to nothing: the stream holds nothing of use, and rows stand where they did."""
@@ -94,10 +95,9 @@ class RowRunner:
         """All rows of the batch that the stream holds go on by as much, and nothing else comes."""
         resident, layout = self.resident, self.layout
         assert resident is not None
-        self.calls += 1
         x = torch.stack(list(pieces), layout.rows)
         self.resident, self.dirty = None, True
-        y = self.stream(x)
+        y = self._called(x, False)
         batch = self.held(resident.ids)
         self.table.move(resident, batch)
         self.resident = batch
@@ -336,7 +336,6 @@ class RowRunner:
         return True
 
     def _run(self, seats: Sequence[Optional[Going]], length: int, ends: bool) -> None:
-        self.calls += 1
         x: Optional[Tensor] = None
         if length:
             pieces: List[Tensor] = []
@@ -361,9 +360,9 @@ class RowRunner:
             axis = self.layout.rows
             x = torch.stack(pieces, axis) if len(pieces) > 1 else pieces[0].unsqueeze(axis)
         try:
-            y = self.stream(x, final=ends)
+            y = self._called(x, ends)
         except StreamInputError as error:
-            raise StreamInputError(f"{error} ({_named(seats)})") from error
+            raise StreamInputError(f"{error} ({named(seats)})") from error
         if not ends:
             self._store(seats)
         if y is not None:
@@ -373,6 +372,15 @@ class RowRunner:
                     each.outputs.append(row)
                     if each.row.given >= 0:
                         each.row.given += n
+
+    def _called(self, x: Optional[Tensor], ends: bool) -> Optional[Tensor]:
+        self.calls += 1
+        # The stream goes on in a memory only with most of the rows that stand there, and others are copied then. So
+        # what it holds now is all of it that is wanted; but later in a step that is not what there was at its begin.
+        self.state.write_again(self._first and not self._shared)
+        self._first = False
+        y: Optional[Tensor] = self.stream(x, final=ends)
+        return y
 
     def _store(self, seats: Sequence[Optional[Going]]) -> None:
         batch = self.held([_Nobody() if each is None else each.id for each in seats])
@@ -385,12 +393,6 @@ class RowRunner:
                 if each is not None:
                     each.row.batch, each.row.slot = batch, slot
             self.resident = batch
-
-
-def _named(seats: Sequence[Optional[Going]]) -> str:
-    ids = [repr(each.id) for each in seats if each is not None]
-    more = f" and {len(ids) - 4} more" if len(ids) > 5 else ""
-    return "signal " + ids[0] if len(ids) == 1 else "one of the signals " + ", ".join(ids[: 4 if more else 5]) + more
 
 
 def _place(each: Going) -> Tuple[int, int]:
