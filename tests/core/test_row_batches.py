@@ -12,6 +12,7 @@ from torch import nn
 import torchstreamer as pts
 from torchstreamer.core import row_runner, row_table
 from torchstreamer.core.ring import RingBuffer
+from torchstreamer.core.row_pieces import PieceLayout
 from torchstreamer.core.row_state import RowState
 from torchstreamer.layers.attention_memory import AttentionMemory
 
@@ -213,7 +214,8 @@ def fails_after(step, calls=1):
 def large_rows(net, monkeypatch, steps, lengths, renewed=False):
     """Steps of 16 rows of large states, of which one may begin anew in most; how often something was called so far."""
     monkeypatch.setattr(row_table, "_LARGE", 0)
-    rows, whole, found, counts = pts.RowStream(net), {}, {}, {"_take_room": 0, "_stays": 0, "take": 0}
+    rows, whole, found = pts.RowStream(net), {}, {}
+    counts = dict.fromkeys(["_take_room", "_stays", "take", "accepted"], 0)
 
     def count(kind, name):
         method = getattr(kind, name)
@@ -228,11 +230,13 @@ def large_rows(net, monkeypatch, steps, lengths, renewed=False):
     count(RingBuffer, "_take_room")
     count(RingBuffer, "_stays")
     count(AttentionMemory, "take")
+    count(PieceLayout, "accepted")
     for step in range(steps):
         given = [
             (i, torch.randn(2, n, dtype=torch.float64), step == 0 or (renewed and i == step % 20), False)
             for i, n in enumerate(lengths(step))
         ]
+        random.Random(step).shuffle(given)
         for i, x, first, _ in given:
             whole[i] = x if first else torch.cat([whole[i], x], 1)
             found[i] = [] if first else found[i]
@@ -252,9 +256,15 @@ def two_attentions():
 
 @torch.no_grad()
 def test_rows_of_mixed_age_take_no_memory_anew_and_keep_to_the_quick_way(monkeypatch):
-    for _, _, counts in large_rows(two_attentions(), monkeypatch, 40, lambda step: [4] * 16, renewed=True):
-        done = dict(counts)
-    assert done == {"_take_room": 2, "take": 2, "_stays": 16}  # in the first step, and where memory is written again
+    steps = large_rows(two_attentions(), monkeypatch, 50, lambda step: [4] * 16, renewed=True)
+    for step, (rows, given, counts) in enumerate(steps):
+        if step == 40:
+            # All but where memory is written again is of the first step.
+            assert counts == {"_take_room": 2, "take": 2, "accepted": 1, "_stays": 16}
+        if step in (44, 48):
+            with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="boom"):
+                broken.setattr(rows.stream, "step", fails_after(rows.stream.step))
+                rows.step(given)
 
 
 @torch.no_grad()
@@ -267,7 +277,7 @@ def test_a_step_that_fails_has_written_nothing_that_is_wanted(monkeypatch):
     ] * 2  # fmt: skip
     again = []
     for rows, given, counts in large_rows(two_attentions(), monkeypatch, len(lengths), lambda step: lengths[step]):
-        n = given[0][1].shape[1]
+        n = max(piece.shape[1] for _, piece, _, _ in given)
         if n < 5:
             continue
         before = counts["_stays"]
