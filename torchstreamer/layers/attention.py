@@ -369,13 +369,14 @@ class SelfAttentionStream(BaseStream):
         mask: Optional[Tensor] = None
         if self.masked:
             mask = self.added
-        young = not memory.clock.old()
+        clock = memory.clock
+        young = clock.known < clock.enough and not clock.old()
         if young:
             if fused.device.type != "cpu":
                 return None  # see `AttentionBody.quick`
             hidden = memory.hidden()
             mask = hidden if mask is None else hidden + mask
-            memory.clock.advance(t)
+            clock.advance(t)
         width = self.kv_width
         place = fused.storage_offset() + fused.size(2) - width
         held = ring.held
