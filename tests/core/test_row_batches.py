@@ -11,7 +11,10 @@ from torch import nn
 
 import torchstreamer as pts
 from torchstreamer.core import row_runner, row_table
+from torchstreamer.core.ring import RingBuffer
+from torchstreamer.core.row_pieces import PieceLayout
 from torchstreamer.core.row_state import RowState
+from torchstreamer.layers.attention_memory import AttentionMemory
 
 sys.path.insert(0, str(Path(__file__).parent))
 from row_cases import NETS, assert_empty, assert_equal, compare, live, signals, states
@@ -194,9 +197,92 @@ def test_a_signal_that_begins_takes_no_batch_of_its_own(name, large, monkeypatch
     assert_empty(rows)
 
 
-def fails_after(step):
+def fails_after(step, calls=1):
+    left = calls
+
     def fails(x, final):
-        step(x, final)
-        raise RuntimeError("boom")
+        nonlocal left
+        y = step(x, final)
+        left -= 1
+        if left <= 0:
+            raise RuntimeError("boom")
+        return y
 
     return fails
+
+
+def large_rows(net, monkeypatch, steps, lengths, renewed=False):
+    """Steps of 16 rows of large states, of which one may begin anew in most; how often something was called so far."""
+    monkeypatch.setattr(row_table, "_LARGE", 0)
+    rows, whole, found = pts.RowStream(net), {}, {}
+    counts = dict.fromkeys(["_take_room", "_stays", "take", "accepted"], 0)
+
+    def count(kind, name):
+        method = getattr(kind, name)
+
+        def counted(*args):
+            y = method(*args)
+            counts[name] += y is not False
+            return y
+
+        monkeypatch.setattr(kind, name, counted)
+
+    count(RingBuffer, "_take_room")
+    count(RingBuffer, "_stays")
+    count(AttentionMemory, "take")
+    count(PieceLayout, "accepted")
+    for step in range(steps):
+        given = [
+            (i, torch.randn(2, n, dtype=torch.float64), step == 0 or (renewed and i == step % 20), False)
+            for i, n in enumerate(lengths(step))
+        ]
+        random.Random(step).shuffle(given)
+        for i, x, first, _ in given:
+            whole[i] = x if first else torch.cat([whole[i], x], 1)
+            found[i] = [] if first else found[i]
+        yield rows, given, counts
+        for piece in rows.step(given):
+            found[piece.id] += [] if piece.output is None else [piece.output]
+    for piece in rows.step([(i, None, False, True) for i in whole]):
+        found[piece.id] += [] if piece.output is None else [piece.output]
+    compare(net, whole, {i: torch.cat(each, 1) for i, each in found.items() if each})
+    assert_empty(rows)
+
+
+def two_attentions():
+    layers = [pts.SelfAttention1d(nn.MultiheadAttention(2, 1, batch_first=True), pts.Context(24)) for _ in range(2)]
+    return nn.Sequential(*layers).double().eval()
+
+
+@torch.no_grad()
+def test_rows_of_mixed_age_take_no_memory_anew_and_keep_to_the_quick_way(monkeypatch):
+    steps = large_rows(two_attentions(), monkeypatch, 50, lambda step: [4] * 16, renewed=True)
+    for step, (rows, given, counts) in enumerate(steps):
+        if step == 40:
+            # All but where memory is written again is of the first step.
+            assert counts == {"_take_room": 2, "take": 2, "accepted": 1, "_stays": 16}
+        if step in (44, 48):
+            with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="boom"):
+                broken.setattr(rows.stream, "step", fails_after(rows.stream.step))
+                rows.step(given)
+
+
+@torch.no_grad()
+def test_a_step_that_fails_has_written_nothing_that_is_wanted(monkeypatch):
+    # At the end of each line memory is full, and for 5 samples there is no room in it but where the last state stands.
+    mixed = [7] * 13 + [6, 5, 4]  # runs as batches of 4, 2 and 1
+    lengths = [
+        *[[n] * 16 for n in (4, 4, 4, 4, 4, 4, 4, 1)], mixed,
+        *[[n] * 16 for n in (4, 4, 4, 4, 4, 4, 4, 5)],
+    ] * 2  # fmt: skip
+    again = []
+    for rows, given, counts in large_rows(two_attentions(), monkeypatch, len(lengths), lambda step: lengths[step]):
+        n = max(piece.shape[1] for _, piece, _, _ in given)
+        if n < 5:
+            continue
+        before = counts["_stays"]
+        with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="boom"):
+            broken.setattr(rows.stream, "step", fails_after(rows.stream.step, 2 if n == 7 else 1))
+            rows.step(given)
+        again.append((n, counts["_stays"] - before))
+    assert again == [(7, 2), (5, 0)] * 2

@@ -18,7 +18,7 @@ __all__ = ["RingBuffer"]
 
 # The attributes of a RingBuffer that are plain numbers.
 _NUMBERS = frozenset(
-    ["held", "skip", "begin", "room", "free", "period", "borrowed", "again", "lead", "_rank_two", "fold"]
+    ["held", "skip", "begin", "room", "free", "period", "borrowed", "again", "undone", "lead", "_rank_two", "fold"]
 )
 
 
@@ -63,11 +63,12 @@ class RingBuffer(Memory):
         self.debt = skip  # samples owed at the start of a signal
         self.skip = skip  # samples owed
         self.begin = 0  # where the held rows begin in `data`, or in what `extend` returned last
-        self.room = 0  # rows of the memory under `data`
+        self.room = 0  # rows of the memory under `data`, as far as it may be written
         self.free = -1  # rows after the held ones that may be written in place; -1 if `data` may not be written at all
         self.period = -1  # length of the chunks that `advance` takes; -1 if it takes none
         self.borrowed = False  # the window handed out last may be somebody else's memory
         self.again = False  # memory may be written a second time, since nobody keeps a view of it
+        self.undone = False  # whether what was held when `again` was last set may be wanted back
         self.lead = 0  # channels before each row of memory that is written in place, for who computes them with the row
         self._rank_two = False
 
@@ -220,7 +221,7 @@ class RingBuffer(Memory):
 
     def retain(self, rows: Tensor, first: int, n: int) -> None:
         """Keep ``n`` of the rows that `extend` returned, from ``first`` on. If ``n`` is negative, samples are owed."""
-        self._retain(rows, first, n, rows.size(1))
+        self._retain(rows, first, n, self.room if self.free >= 0 else rows.size(1))
 
     def forget(self, n: int) -> None:
         """Drop the ``n`` oldest samples, once any have come."""
@@ -285,21 +286,35 @@ class RingBuffer(Memory):
 
     def _move(self, held: int, t: int) -> None:
         # To new memory with room after what is held, of which no position was ever written.
-        data = self.data
-        if self.again and self.free >= 0 and self.room >= 2 * held + t:
-            # Or to the front of the same, which takes no new pages.
-            if not data.is_inference() or inference_mode(data):
-                data.narrow(1, 0, held).copy_(self.rows())
-                self.begin = 0
-                self.free = self.room - held
-                return
+        if self.again and self.free >= 0 and self._stays(held, t):
+            return
         rows = self.rows()
         self._take_room(rows.transpose(1, 2), held, t)
         self.data.narrow(1, 0, held).copy_(rows)
 
+    def _stays(self, held: int, t: int) -> bool:
+        # Whether there is room in the same memory after all, which takes no new pages.
+        data = self.data
+        if data.is_inference() and not inference_mode(data):
+            return False
+        begin = self.begin
+        room = data.size(1)
+        if begin + held + t > room:
+            if begin < held + (t if self.undone else 0):
+                return False
+            data.narrow(1, 0, held).copy_(self.rows())
+            if self.undone:
+                room = begin  # what stands there may be wanted back, until the next time
+            self.begin = 0
+        self.room = room
+        self.free = room - self.begin - held
+        return True
+
     def _take_room(self, x: Tensor, held: int, t: int) -> None:
         # New memory for so many rows of the channels of `x`, and room after them.
         room = max(2 * held + t, min(4 * held, 16))
+        if self.undone and 4 * t <= held:
+            room += t
         memory = x.new_empty([x.size(0), room, self.lead + x.size(1)])
         if self.lead > 0:
             memory = memory.narrow(2, self.lead, x.size(1))
@@ -425,6 +440,7 @@ class RingBuffer(Memory):
         ring = type(self)(self.debt)
         ring.fold = self.fold
         ring.again = self.again
+        ring.undone = self.undone
         ring.data = self.data.new_empty([0])
         return ring
 

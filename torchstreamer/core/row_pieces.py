@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import StreamInputError, UnsupportedModuleError
 from .describe import describe, dtype_name, is_plain
 from .registry import create_stream
-from .row_table import Batch, Row, RowTable
+from .row_table import Row, RowTable
 from .stream import BaseStream
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "RowInput",
     "RowPiece",
     "few_lengths",
+    "named",
     "parts_of",
     "stream_for_rows",
 ]
@@ -136,39 +137,6 @@ class PieceLayout:
             going.append(Going(id, row, piece, n, bool(first), bool(last)))
         return signal, going
 
-    def same_again(
-        self, entries: Sequence[Any], batch: Batch, known: Dict[Hashable, Row], signal: Tensor, hop: int
-    ) -> Optional[List[Tensor]]:
-        """The pieces, if all rows of a batch go on, in its order, by as many samples, a multiple of ``hop``.
-
-        That is the steady state of rows, so nothing is asked twice here. ``None`` where it is not so, whatever else
-        came; `accepted` tells then what is wrong.
-        """
-        if len(entries) != len(batch.ids) or type(entries[0]) is not tuple or len(entries[0]) != 4:
-            return None
-        model = entries[0][1]
-        if type(model) is not Tensor or model.layout is not torch.strided or model.is_nested:
-            return None
-        if not self._fits(model, signal) or not model.shape[self.time] or model.shape[self.time] % hop:
-            return None
-        shape, dtype, device = model.shape, model.dtype, model.device
-        pieces: List[Tensor] = []
-        try:
-            for slot, (id, piece, first, last) in enumerate(entries):
-                row = known[id]
-                if first or last or row.slot != slot or row.batch is not batch or row.queue is not None:
-                    return None
-                if hop > 1 and row.came % hop:
-                    return None
-                if type(piece) is not Tensor or piece.shape != shape or piece.dtype is not dtype:
-                    return None
-                if piece is not model and (piece.device != device or piece.layout is not torch.strided):
-                    return None
-                pieces.append(piece)
-        except (KeyError, RuntimeError, TypeError, ValueError):
-            return None
-        return pieces
-
     def fitting(self, piece: Any, signal: Optional[Tensor]) -> Tensor:
         """What pieces are like, ``[C, 0]``, of which this one is.
 
@@ -192,7 +160,7 @@ class PieceLayout:
         if signal is None:
             self.stream._check_piece(piece)
             return piece.detach().narrow(self.time, 0, 0).clone()
-        if not self._fits(piece, signal):
+        if not self.fits(piece, signal):
             shape = [str(n) for n in signal.shape]
             shape[self.time] = "t"
             raise StreamInputError(
@@ -201,10 +169,18 @@ class PieceLayout:
             )
         return signal
 
-    def _fits(self, piece: Tensor, signal: Tensor) -> bool:
+    def fits(self, piece: Tensor, signal: Tensor) -> bool:
+        """Whether a piece is like the others."""
         shape, other, time = piece.shape, signal.shape, self.time
         fits = len(shape) == len(other) and shape[:time] == other[:time] and shape[time + 1 :] == other[time + 1 :]
         return fits and piece.dtype == signal.dtype and piece.device == signal.device
+
+
+def named(seats: Sequence[Optional[Going]]) -> str:
+    """The signals of a batch, for those who read an error."""
+    ids = [repr(each.id) for each in seats if each is not None]
+    more = f" and {len(ids) - 4} more" if len(ids) > 5 else ""
+    return "signal " + ids[0] if len(ids) == 1 else "one of the signals " + ", ".join(ids[: 4 if more else 5]) + more
 
 
 def few_lengths(lengths: Set[int]) -> bool:
@@ -284,6 +260,7 @@ def stream_for_rows(net: nn.Module, options: Dict[str, Any]) -> BaseStream:
         )
     stream.reset()
     for module in stream.modules():
-        if hasattr(module, "again"):
-            module.again = False  # what a step overwrote could not be put back if it fails
+        if getattr(module, "again", False):
+            # What a step overwrites could not be put back if it fails.
+            module.again, module.undone = False, True
     return stream

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import StreamInputError
 from .row_opening import Openings
-from .row_pieces import END, Going, PieceLayout, RowPiece, few_lengths, parts_of
+from .row_pieces import END, Going, PieceLayout, few_lengths, named, parts_of
 from .row_state import ParkedState, RowState
 from .row_table import Batch, Row, RowTable, gather, rows_apart
 from .stream import BaseStream
@@ -40,6 +40,8 @@ class RowRunner:
         dirty: whether the stream has run since `begin`
         carries: whether rows may run that nobody keeps
         carried: whether any have since `begin`
+        openings: states of rows that have just begun
+        shared: whether others may go back to what the stream held
     """
 
     def __init__(self, stream: BaseStream, table: RowTable, prompt: bool) -> None:
@@ -61,14 +63,15 @@ class RowRunner:
         # A batch that had to leave the stream, with the memory in which it goes on best.
         self._parked: Optional[Tuple[Batch, ParkedState]] = None
         self._beginning = 0  # rows of the step that began in it
-        self._openings = Openings(self.state)
-        self._shared = False  # whether others may go back to what `resident` and `_parked` hold
+        self.openings = Openings(self.state)
+        self.shared = False
+        self._first = False  # whether nothing has run since `begin`
 
     # ------------------------------------------------------------------ a step
 
     def begin(self) -> None:
         """A step begins."""
-        self.dirty = self.carried = False
+        self.dirty, self.carried, self._first = False, False, True
 
     def fail(self) -> None:
         """It came to nothing: the stream holds nothing of use, and rows stand where they did."""
@@ -78,7 +81,7 @@ class RowRunner:
 
     def share(self) -> None:
         """Rows stand somewhere that someone may go back to: nothing is to be written there."""
-        self._shared = True
+        self.shared = True
 
     def done(self) -> None:
         """A step is through: let go of what few rows need."""
@@ -88,34 +91,7 @@ class RowRunner:
             self.resident = None
             self.state.go_on(*self._new)
         if not self.table.rows:
-            self._openings.clear()
-
-    def again(self, pieces: Sequence[Tensor]) -> List[RowPiece]:
-        """All rows of the batch that the stream holds go on by as much, and nothing else comes."""
-        resident, layout = self.resident, self.layout
-        assert resident is not None
-        self.calls += 1
-        x = torch.stack(list(pieces), layout.rows)
-        self.resident, self.dirty = None, True
-        y = self.stream(x)
-        batch = self.held(resident.ids)
-        self.table.move(resident, batch)
-        self.resident = batch
-        outputs: Sequence[Optional[Tensor]] = [None] * len(pieces)
-        n = 0
-        if y is not None:
-            outputs, n = y.unbind(layout.rows_out), y.shape[layout.time_out]
-        found = []
-        rows = self.table.rows
-        for id, output in zip(batch.ids, outputs, strict=True):
-            row = rows[id]
-            start: Optional[int] = row.given
-            if row.given >= 0:
-                row.given += n
-            else:
-                start = None
-            found.append(RowPiece(id, output, False, False, start))
-        return found
+            self.openings.clear()
 
     def advance(self, going: Sequence[Going]) -> None:
         """All pieces, part by part; the longest first, so that those of a length meet."""
@@ -166,6 +142,16 @@ class RowRunner:
         tensors = self.state.rows()
         return Batch(self.table.form(self.state.phase(), tensors), tensors, self.state.known(), ids)
 
+    def call(self, x: Optional[Tensor], ends: bool) -> Optional[Tensor]:
+        """Run the stream on a batch."""
+        self.calls += 1
+        # The stream goes on in a memory only with most of the rows that stand there, and others are copied then. So
+        # what it holds now is all of it that is wanted; but later in a step that is not what there was at its begin.
+        self.state.write_again(self._first and not self.shared)
+        self._first = False
+        y: Optional[Tensor] = self.stream(x, final=ends)
+        return y
+
     def take_up(self, rows: Sequence[Row]) -> None:
         """Let the stream hold what these rows do, of one form and in this order; or nothing, if they are new."""
         first = rows[0].batch
@@ -211,7 +197,7 @@ class RowRunner:
 
     def _open(self, groups: Dict[int, List[Going]], length: int) -> None:
         # Let rows that begin go with others, from a state that says that nothing has come.
-        opening = None if self.apart or torch.is_grad_enabled() else self._openings.find(length)
+        opening = None if self.apart or torch.is_grad_enabled() else self.openings.find(length)
         if opening is not None and id(opening.form) in groups:
             new = groups.pop(0)
             for each in new:
@@ -220,7 +206,7 @@ class RowRunner:
 
     def _begin_apart(self, group: List[Going], length: int, kind: int) -> bool:
         # Whether rows of large states that begin have run by themselves after all, as no seats are free.
-        opening = self._openings.find(length)
+        opening = self.openings.find(length)
         new = [each for each in group if each.row.batch is opening]
         if not new or not opening.form.large or len(new) == len(group):  # type: ignore[union-attr]
             return False
@@ -258,7 +244,7 @@ class RowRunner:
             if new and not ends and not torch.is_grad_enabled():
                 batch = group[0].row.batch
                 assert batch is not None
-                self._openings.learn(length, batch)
+                self.openings.learn(length, batch)
         if ends:
             for each in group:
                 each.row.batch = None
@@ -308,7 +294,7 @@ class RowRunner:
     def _join(self, batch: Batch, seats: List[Optional[Going]], others: List[Going]) -> bool:
         # Let rows take places of a batch. Only where nobody stands, not even one to go back to if the step fails: so
         # not in a batch of this step, whose memory is that of the one before.
-        if self._shared or not batch.live or 8 * len(others) > len(seats):
+        if self.shared or not batch.live or 8 * len(others) > len(seats):
             return False
         rows = self.table.rows
         free = []
@@ -336,7 +322,6 @@ class RowRunner:
         return True
 
     def _run(self, seats: Sequence[Optional[Going]], length: int, ends: bool) -> None:
-        self.calls += 1
         x: Optional[Tensor] = None
         if length:
             pieces: List[Tensor] = []
@@ -361,9 +346,9 @@ class RowRunner:
             axis = self.layout.rows
             x = torch.stack(pieces, axis) if len(pieces) > 1 else pieces[0].unsqueeze(axis)
         try:
-            y = self.stream(x, final=ends)
+            y = self.call(x, ends)
         except StreamInputError as error:
-            raise StreamInputError(f"{error} ({_named(seats)})") from error
+            raise StreamInputError(f"{error} ({named(seats)})") from error
         if not ends:
             self._store(seats)
         if y is not None:
@@ -385,12 +370,6 @@ class RowRunner:
                 if each is not None:
                     each.row.batch, each.row.slot = batch, slot
             self.resident = batch
-
-
-def _named(seats: Sequence[Optional[Going]]) -> str:
-    ids = [repr(each.id) for each in seats if each is not None]
-    more = f" and {len(ids) - 4} more" if len(ids) > 5 else ""
-    return "signal " + ids[0] if len(ids) == 1 else "one of the signals " + ", ".join(ids[: 4 if more else 5]) + more
 
 
 def _place(each: Going) -> Tuple[int, int]:

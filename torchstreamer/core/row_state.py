@@ -53,6 +53,8 @@ class RowState:
         modules = list(stream.modules())
         # A deep stream has many memories, mostly of two kinds, and each step asks them all: those are read directly.
         self._memories = [_Place(module) for module in modules if isinstance(module, Memory)]
+        self._again = [place for place in self._memories if place.is_ring and place.fields["undone"]]
+        self._writes_again = False
         self._clocks = [place.memory for place in self._memories if isinstance(place.memory, RowClock)]
         # Streams inside have a signal of their own if a handler calls them as others do.
         self._signals: List[Dict[str, Any]] = [m._buffers for m in modules if isinstance(m, Remembering)]
@@ -159,6 +161,13 @@ class RowState:
             place.buffers["data"] = data
             place.fields.update(begin=begin, room=room, free=free, borrowed=False)
 
+    def write_again(self, may: bool) -> None:
+        """Say whether steps may write where earlier ones did: if nothing but what is held now may be wanted back."""
+        if may is not self._writes_again:
+            self._writes_again = may
+            for place in self._again:
+                place.fields["again"] = may
+
     def join(self, slots: List[int], rows: Sequence[Tensor], known: Sequence[int]) -> None:
         """Put rows of the same phase in the place of others, which nobody wants anymore; gradients must be off.
 
@@ -178,7 +187,6 @@ class RowState:
                 if data.dim() == 1:
                     continue
                 given = next(rest)
-                fields["period"] = -1
                 if not fields["held"]:
                     continue
                 if index is None:
@@ -187,7 +195,7 @@ class RowState:
                     data.narrow(1, fields["begin"], fields["held"]).index_copy_(0, index, given)
                 else:
                     place.buffers["data"] = memory.tensors()[0].index_copy(0, index, given)
-                    fields.update(begin=0, room=fields["held"], free=-1)
+                    fields.update(begin=0, room=fields["held"], free=-1, period=-1)
                 continue
             now = memory.tensors()
             if not now:

@@ -193,12 +193,25 @@ class RowTable:
             here = {row.batch.form for row in rows.values() if row.batch is not None}
             self._forms = {key: form for key, form in self._forms.items() if form in here}
 
-    def move(self, batch: Batch, after: Batch) -> None:
-        """Let all rows of a batch stand in another one, of the same ids."""
+    def move(self, batch: Batch, after: Batch, anew: Sequence[int], length: int) -> None:
+        """Let all rows of a batch stand in another one, of the same ids.
+
+        Args:
+            batch: where they stand
+            after: where they will
+            anew: places of those that are set apart, and whose signals begin anew there
+            length: of the first chunk of these
+        """
         rows = self.rows
+        for slot in anew:
+            id = batch.ids[slot]
+            before = rows[id].batch
+            assert before is not None
+            before.live -= 1
+            rows[id] = Row(after, slot, length)
         for id in batch.ids:
             rows[id].batch = after
-        after.live, batch.live = batch.live, 0
+        after.live, batch.live = len(batch.ids), 0
 
     def set_apart(self, rows: Sequence[Row]) -> None:
         """Let some rows of a batch stand in one of their own, a copy."""

@@ -10,6 +10,7 @@ from ..errors import StreamInputError
 from .describe import describe
 from .row_pieces import RowInput, RowPiece, stream_for_rows
 from .row_runner import RowRunner
+from .row_steady import SteadyRows
 from .row_table import Batch, DetachedRows, Row, RowTable
 from .state import require_named_tensors, stack_states
 from .stream import BaseStream
@@ -71,6 +72,7 @@ class RowStream:
         self._table = RowTable()
         self._runner = RowRunner(stream, self._table, prompt)
         self._layout = self._runner.layout
+        self._steady = SteadyRows(self._runner)
         self._signal: Optional[Tensor] = None  # [C, 0], what every piece is like, while there are rows
         self._turn = SoleTurn(
             "a step of the same rows", "let handlers and modules leave the rows alone that they run in"
@@ -98,11 +100,9 @@ class RowStream:
         """
         with self._at_work():
             rows, runner = list(rows), self._runner
-            resident = runner.resident
-            if resident is not None and rows and self._signal is not None and not torch.is_grad_enabled():
-                pieces = self._layout.same_again(rows, resident, self._table.rows, self._signal, self._hop)
-                if pieces is not None and not runner.apart:
-                    return runner.again(pieces)
+            steady = self._steady.step(rows, self._signal) if rows else None
+            if steady is not None:
+                return steady
             signal, going = self._layout.accepted(rows, self._table, self._signal)
             try:
                 runner.advance(going)

@@ -136,8 +136,8 @@ class RelationNode(nn.Module):
         if key.dtype != ring.data.dtype:
             return None
         memory = self.memory
+        mask = memory.mask_again()
         keys = memory.take_again(key, t)
-        mask: Optional[Tensor] = memory.seen if memory.steady_mask else None
         return Faced(key, keys, memory.steps, memory.slots, mask)
 
     @torch.jit.unused

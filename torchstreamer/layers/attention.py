@@ -334,7 +334,8 @@ class SelfAttentionStream(BaseStream):
         body, memory = self.body, self.memory
         ring = memory.keys
         attention = body if self.bare else body.attention
-        if x.size(0) > 1:
+        clock = memory.clock
+        if x.size(0) > 1 or clock.known < clock.enough:
             return None
         rows = x.squeeze(2) if t == 1 else x.squeeze(0).t()
         asking = body.norm1(rows) if not self.bare and body.norm_first else rows
@@ -358,26 +359,37 @@ class SelfAttentionStream(BaseStream):
         return y.unsqueeze(2) if t == 1 else y.t().unsqueeze(0)
 
     def _quick(self, rows: Tensor, t: int) -> Optional[Tensor]:
-        # The steady state, in which the mask never changes: memory is written and read where it is.
+        # The steady state, in which the mask changes for young rows at most: memory is written and read where it is.
         body = self.body
-        ring = self.memory.keys
+        memory = self.memory
+        ring = memory.keys
         fused = body.fused(rows)
         if fused.dtype != ring.data.dtype:
             return None
+        mask: Optional[Tensor] = None
+        if self.masked:
+            mask = self.added
+        clock = memory.clock
+        young = clock.known < clock.enough and not clock.old()
+        if young:
+            if fused.device.type != "cpu":
+                return None  # see `AttentionBody.quick`
+            hidden = memory.hidden()
+            mask = hidden if mask is None else hidden + mask
+            clock.advance(t)
         width = self.kv_width
         place = fused.storage_offset() + fused.size(2) - width
         held = ring.held
         kv = fused.as_strided([fused.size(0), width, t], [fused.stride(0), 1, fused.stride(1)], place)
-        mask: Optional[Tensor] = None
-        if self.masked:
-            mask = self.added
         first = ring.advance(kv, t)
         data = ring.data
         y = body.seen(fused, data, first, held + t, mask)
         if y is None:
             q = fused.narrow(2, 0, fused.size(2) - width)
-            memory = self.memory
-            y = body.attended(q, data.narrow(1, first, held + t), memory.steps, memory.slots, memory.seen)
+            seen = memory.seen
+            if young and mask is not None:
+                seen = mask.squeeze(1) == 0.0
+            y = body.attended(q, data.narrow(1, first, held + t), memory.steps, memory.slots, seen)
         return body.around(rows, y).transpose(1, 2)
 
     @torch.jit.export

@@ -80,7 +80,9 @@ class AttentionMemory(nn.Module):
     steps: Tensor
     slots: Tensor
     seen: Tensor
+    unfilled: Tensor
     keys = entry("_modules")
+    clock = entry("_modules")
 
     def __init__(self, pattern: Pattern, clocked: bool = False, longest: int = -1) -> None:
         super().__init__()
@@ -108,7 +110,8 @@ class AttentionMemory(nn.Module):
         # What `_begin` puts there, and then a first chunk is one like any other.
         self.keys.opening = (self.back[0], 0.0)
         self.queries.opening = self.sinks.opening = self.clock.opening = (0, 0.0)
-        # Length of the last chunk, if chunks like it change nothing but the keys; and whether `seen` is their mask.
+        # Length of the last chunk, if chunks like it change nothing but the keys and the clock of young rows; and
+        # whether `seen` is their mask, but for what such rows have not had.
         self.steady = -1
         self.steady_mask = False
         # What the mask and the positions of the last step were made of, and themselves.
@@ -116,6 +119,8 @@ class AttentionMemory(nn.Module):
         self.register_buffer("steps", torch.empty(0, dtype=torch.int64), persistent=False)
         self.register_buffer("slots", torch.empty(0, dtype=torch.int64), persistent=False)
         self.register_buffer("seen", torch.empty(0, dtype=torch.bool), persistent=False)
+        # -inf for as many slots as there are before the first query, and 0 for those after them.
+        self.register_buffer("unfilled", torch.empty(0), persistent=False)
 
     def take(self, q: Optional[Tensor], k: Optional[Tensor], final: bool) -> Optional[Faced]:
         """Take new samples, and give the queries that can be answered now.
@@ -157,6 +162,7 @@ class AttentionMemory(nn.Module):
         if self.prefix > 0 and k is not None:
             self._remember_sinks(k)
         i, j, mask = self._facing(turn, m, keep, n, rows)
+        self.steady_mask = mask is not None
         if not old or self.clocked:
             at = (count - waiting).unsqueeze(1)
             start = at - keep  # where the window begins
@@ -175,10 +181,9 @@ class AttentionMemory(nn.Module):
         kept = self.back[self.turn.value]
         self.keys.retain(rows, first + keep + m - kept, kept + total - m)
         self.clock.advance(t)
-        # From here on chunks of this length change nothing but the keys.
-        same = waiting == 0 and t == m and self.turn.value == turn and not self.clocked and old
+        # From here on chunks of this length change nothing but the keys, and the clock of young rows.
+        same = waiting == 0 and t == m and self.turn.value == turn and not self.clocked
         self.steady = t if same else -1
-        self.steady_mask = mask is not None
         return Faced(asked, faced, i, j, mask)
 
     def expect(self) -> None:
@@ -189,15 +194,40 @@ class AttentionMemory(nn.Module):
     def take_again(self, k: Tensor, t: int) -> Tensor:
         """What `take` does in its steady state, with chunks of the ring's period; the queries are the chunk's own.
 
+        `mask_again` and `hidden` belong before it.
+
         Args:
             k: key-side values of the new samples, of the dtype of those held, while memory may be written in place
             t: their number
 
         Returns:
-            the keys that they face; positions and the mask are those of the last step
+            the keys that they face; positions are those of the last step
         """
         first = self.keys.advance(k, t)
+        self.clock.advance(t)
         return self.keys.data.narrow(1, first, self.made_for[2]).transpose(1, 2)
+
+    def mask_again(self) -> Optional[Tensor]:
+        """The mask in the steady state, as of `Faced`."""
+        seen = self.seen if self.steady_mask else None
+        if self.clock.old():
+            return seen
+        turn = self.turn.value
+        _, m, n, _ = self.made_for
+        return self._of_young_rows(seen, self.clock.count().unsqueeze(1) - self.back[turn], n, m, turn, self.keys.data)
+
+    def hidden(self) -> Tensor:
+        """What hides slots that were never filled if it is added to scores, in the steady state, ``[B, 1, m, n]``."""
+        data, keep, most = self.keys.data, self.back[self.turn.value], self.clock.enough
+        _, m, n, _ = self.made_for
+        table = self.unfilled
+        if table.size(0) != most + n or table.dtype != data.dtype or table.device != data.device:
+            table = torch.zeros([most + n], dtype=data.dtype, device=data.device)
+            table.narrow(0, 0, keep).fill_(float("-inf"))
+            self.unfilled = table
+        # A row that has had so many samples reads the table from there on: a fifth of the time that comparisons take.
+        rows = table.as_strided([most + 1, n], [1, 1]).index_select(0, self.clock.count())
+        return rows.unsqueeze(1).unsqueeze(1).expand(-1, -1, m, -1)
 
     def require_room(self, x: Tensor) -> None:
         """Refuse a chunk ``[B, C, t]`` that makes the signal of a row longer than the longest."""
