@@ -1,6 +1,6 @@
 """Features of sound as streams: their cost per second of sound, beside the whole signal at once.
 
-python benchmarks/features.py            # the table, some two minutes; writes README.md
+python benchmarks/features.py            # the table, some five minutes; writes README.md
 python benchmarks/features.py --quick    # fewer rounds; prints only
 """
 
@@ -18,6 +18,8 @@ from torchstreamer.audio import MFCC, PCEN, KaldiFbank, LogMel, MelSpectrogram, 
 
 RATE = 16000
 SECONDS = 10
+# Of what the whole signal costs, a compiled step of 100 ms was to take so much at most.
+MOST = 1.3
 
 
 def nets() -> dict[str, nn.Module]:
@@ -57,6 +59,17 @@ def measure(net: nn.Module, chunks: list[int], rounds: int, span_s: float) -> li
     return cells
 
 
+def compiled(net: nn.Module, chunk: int, rounds: int, span_s: float) -> tuple[float, float, float]:
+    """Quartiles of what a compiled step of so many samples costs, by the same samples of a whole signal."""
+    signal, x = torch.randn(1, 1, RATE * SECONDS), torch.randn(1, 1, chunk)
+    stream = pts.compile(pts.create_stream(net), chunk=chunk, channels=1, backend="aot")
+    for _ in range(20):
+        stream(x)
+    times = interleave({"offline": lambda: net(signal), "compiled": lambda: stream(x)}, rounds, span_s)
+    shares = [whole / signal.numel() * chunk for whole in times["offline"]]
+    return quartiles([t / share for t, share in zip(times["compiled"], shares, strict=True)])
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,6 +89,9 @@ def main() -> None:
         for name, net in nets().items():
             lines.append(f"| `{name}` | " + " | ".join(measure(net.eval(), chunks, rounds, span_s)) + " |")
             print(lines[-1], flush=True)
+        low, middle, high = compiled(nets()["MelSpectrogram"].eval(), 1600, rounds, span_s)
+    ratio = f"**{middle:.2f}** ({low:.2f}-{high:.2f})"
+    lines += ["", f'- `MelSpectrogram`, 100 ms, compiled (`backend="aot"`), by offline: {ratio} (at most {MOST})']
     text = "\n".join(
         [
             f"{machine()['cpu']}, 1 thread; torch {torch.__version__}; float32, one channel at 16 kHz, hop 10 ms; "

@@ -84,11 +84,11 @@ _NNAUDIO = Package(
     stand_ins=("librosa",),
 )
 
-# The one function of librosa that it needs, for windows as long as their frames.
+# What it needs of librosa, for windows as long as their frames.
 _PAD_CENTER = (
-    "import types, librosa\n"
-    "librosa.util = types.SimpleNamespace(pad_center=lambda data, size, **kwargs: data)\n"
-    "librosa.filters = types.SimpleNamespace()\n"
+    "import types, librosa, scipy.signal\n"
+    "librosa.util = types.SimpleNamespace(pad_center=lambda data, size, **options: data, normalize=lambda data, **options: data)\n"
+    "librosa.filters = types.SimpleNamespace(get_window=scipy.signal.get_window)\n"
 )
 _TORCHLIBROSA = Package(
     "torchlibrosa",
@@ -160,6 +160,8 @@ _JULIUS = Package(
     ),
 )
 
+# Its compiled part is left out: what it has in Python is taken.
+_TORCHAUDIO_SETUP = "import torchaudio._extension\ntorchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE = False\n"
 _TORCHAUDIO = Package(
     "torchaudio",
     ("torchaudio==2.11.0",),
@@ -268,6 +270,7 @@ _TORCHAUDIO = Package(
             read="models/wavernn.py, UpsampleNetwork: repeats and convolutions in two dimensions, cropped by constants",
         ),
     ),
+    setup=_TORCHAUDIO_SETUP,
     bare=("torchaudio", "torchaudio.models", "torchaudio.functional", "torchaudio._internal"),
     stand_ins=("torchaudio._extension", "torchaudio._internal.module_utils"),
 )

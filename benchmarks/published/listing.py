@@ -21,6 +21,7 @@ class Model:
         step: whole signals that are tried have lengths that differ by multiples of it
         single: whether it computes in float32 whatever comes, so that no more than that can be exact
         minimum: the shortest whole signal that is tried; by default half of the example
+        select: which of its outputs, by number; by default all
     """
 
     name: str
@@ -33,11 +34,13 @@ class Model:
     step: int = 1
     single: bool = False
     minimum: int = 0
+    select: int | tuple[int, ...] | None = None
 
     def call(self) -> str:
         """The call of `create_stream`, to copy."""
         time_dim = "" if self.time_dim == -1 else f", time_dim={self.time_dim}"
         options = f", {self.options}" if self.options else ""
+        options += "" if self.select is None else f", select={self.select}"
         return f"stream = pts.create_stream(model, example={self.example}{time_dim}{options})"
 
 

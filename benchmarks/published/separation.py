@@ -182,7 +182,8 @@ _ASTEROID = Package(
 _DF_SETUP = (
     "import sys, types\n"
     "import numpy as np\n"
-    "logger = types.SimpleNamespace(**{name: lambda *args, **kwargs: None for name in ('warning', 'info', 'debug')})\n"
+    "logger = types.SimpleNamespace(**{name: lambda *args, **kwargs: None for name in ('warning', 'info', 'debug', 'log')})\n"
+    "logger.level = lambda name: types.SimpleNamespace(no=30)\n"
     "sys.modules['loguru'] = types.SimpleNamespace(logger=logger)\n"
     "sys.modules['libdf'] = libdf = types.ModuleType('libdf')\n"
     "libdf.DF, libdf.unit_norm_init = object, lambda n: np.linspace(0.001, 0.0001, n).astype('float32')\n"
@@ -199,14 +200,18 @@ _DEEPFILTERNET = Package(
     tuple(
         Model(
             f"DeepFilterNet{version}",
-            f"from df import deepfilternet{version or ''} as module\n"
+            f"from df import deepfilternet{version} as module\n"
+            + options
             + "bands, inverse = erb_fb(widths, 48000), erb_fb(widths, 48000, inverse=True)\n"
             + "model = module.DfNet(bands, inverse).eval()",
             "(torch.randn(1, 1, 40, 481, 2), torch.randn(1, 1, 40, 32), torch.randn(1, 1, 40, 96, 2))",
             time_dim=(2, 2, 2),
             read=f"deepfilternet{version}.py, DfNet.forward: convolutions over time and bands, GRUs forwards, filters of 5 frames",
         )
-        for version in ("2", "3")
+        for version, options in (
+            ("2", "config.set('DF_OUTPUT_LAYER', 'groupedlinear', str, 'deepfilternet')\n"),
+            ("3", ""),
+        )
     )
     + (
         Model(
@@ -221,7 +226,8 @@ _DEEPFILTERNET = Package(
             "from df.modules import SqueezedGRU_S\nmodel = SqueezedGRU_S(64, 32, 64, linear_groups=8).eval()",
             "torch.randn(1, 40, 64)",
             time_dim=1,
-            read="modules.py, SqueezedGRU_S: grouped linear layers by einsum, a GRU; its last state is an output too",
+            select=0,
+            read="modules.py, SqueezedGRU_S: grouped linear layers by einsum, a GRU; its last state is left out",
         ),
         Model(
             "DeepFilterNet, deep filter",

@@ -48,7 +48,13 @@ _TCN = Package(
     ),
 )
 
-_TSAI_SETUP = "from torch import nn\n"
+# What it reads of fastai and matplotlib when it is imported and built.
+_TSAI_SETUP = (
+    "import types, matplotlib.pyplot\n"
+    "from fastcore.basics import defaults\n"
+    "defaults.use_cuda = False\n"
+    "matplotlib.pyplot.gcf = lambda: types.SimpleNamespace(get_dpi=lambda: 100)\n"
+)
 _TSAI = Package(
     "tsai",
     ("tsai==1.0.1", "fastcore==1.8.16", "fastai==2.8.7"),
@@ -87,9 +93,25 @@ _TSAI = Package(
         ),
     ),
     setup=_TSAI_SETUP,
-    bare=("tsai", "tsai.models"),
+    bare=("tsai", "tsai.models", "fastai"),
     stand_ins=(
-        "fastai",
+        "fastai.basics",
+        "fastai.callback",
+        "fastai.data",
+        "fastai.learner",
+        "fastai.losses",
+        "fastai.metrics",
+        "fastai.optimizer",
+        "fastai.vision",
+        "fastdownload",
+        "fastprogress",
+        "fasttransform",
+        "plum",
+        "PIL",
+        "torchvision",
+        "requests",
+        "joblib",
+        "matplotlib",
         "tqdm",
         "pandas",
         "IPython",
@@ -102,9 +124,28 @@ _TSAI = Package(
     ),
 )
 
+# Filters are designed by SciPy instead of mne, and filtered by the Python files of torchaudio.
+_BRAIN_SETUP = (
+    "import docstring_inheritance, mne.filter, mne.utils, scipy.signal, torchaudio._extension, torchaudio.functional\n"
+    "def create_filter(data, sfreq, l_freq, h_freq, **options):\n"
+    "    return scipy.signal.firwin(129, [l_freq, h_freq], pass_zero=False, fs=sfreq)\n\n"
+    "mne.filter.create_filter = create_filter\n"
+    "mne.filter._check_coefficients = lambda coefficients: None\n"
+    "mne.utils._soft_import = lambda *names, **options: False\n"
+    "docstring_inheritance.NumpyDocstringInheritanceInitMeta = type\n"
+    "torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE = False\n"
+    "from torchaudio.functional import filtering, functional\n"
+    "vars(torchaudio.functional).update(\n"
+    "    fftconvolve=functional.fftconvolve, filtfilt=filtering.filtfilt, lfilter=filtering.lfilter\n"
+    ")\n"
+    "import braindecode.modules\n"
+    "from braindecode.modules import layers\n"
+    "for name in ('Chomp1d', 'Ensure4d', 'SqueezeFinalOutput'):\n"
+    "    setattr(braindecode.modules, name, getattr(layers, name))\n"
+)
 _BRAIN = Package(
     "braindecode",
-    ("braindecode==1.8.1", EINOPS),
+    ("braindecode==1.8.1", "torchaudio==2.11.0", EINOPS),
     (
         Model(
             "TCN of braindecode, temporal block",
@@ -148,11 +189,20 @@ _BRAIN = Package(
             read="StatLayer: torch.mean over time",
         ),
     ),
-    bare=("braindecode", "braindecode.models", "braindecode.modules"),
+    setup=_BRAIN_SETUP,
+    bare=(
+        "braindecode",
+        "braindecode.models",
+        "braindecode.modules",
+        "torchaudio",
+        "torchaudio.functional",
+        "torchaudio._internal",
+    ),
     stand_ins=(
+        "torchaudio._extension",
+        "torchaudio._internal.module_utils",
         "pandas",
         "h5py",
-        "torchaudio",
         "mne",
         "torchinfo",
         "docstring_inheritance",
@@ -190,7 +240,8 @@ _NAM = Package(
             "from nam.models.recurrent import LSTM\nmodel = LSTM(8, num_layers=1).eval()._core",
             "torch.randn(1, 200, 1)",
             time_dim=1,
-            read="recurrent.py: nn.LSTM along time; its last state is an output too",
+            select=0,
+            read="recurrent.py: nn.LSTM along time; its last state, an output too, is left out",
         ),
         Model(
             "Neural Amp Modeler, convolutional network",

@@ -135,7 +135,7 @@ _CODECS = (
     Model(
         "Pocket TTS, tokenizer's decoder",
         _POCKET + "model = PocketTTSAudioTokenizerModel(PocketTTSAudioTokenizerConfig(num_filters=8)).eval().decoder",
-        "torch.randn(1, 32, 10)",
+        "torch.randn(1, 512, 10)",
         read="PocketTTSAudioTokenizerDecoderModel, of Mimi's kind",
     ),
     Model(

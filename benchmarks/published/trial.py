@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +39,20 @@ def leaves(value: Any) -> list[Tensor | None]:
     if dataclasses.is_dataclass(value):
         return [leaf for field in dataclasses.fields(value) for leaf in leaves(getattr(value, field.name))]
     return [None]
+
+
+def reference(model: Any, select: int | tuple[int, ...] | None) -> Callable[..., list[Tensor]]:
+    """The model on a whole signal, which it may write into: the tensors of the outputs that are selected."""
+
+    def run(*xs: Any) -> list[Tensor]:
+        answer = model(*(x.clone() if isinstance(x, Tensor) else x for x in xs))
+        if isinstance(select, int):
+            answer = answer[select]
+        elif select is not None:
+            answer = [answer[k] for k in select]
+        return [leaf for leaf in leaves(answer) if leaf is not None]
+
+    return run
 
 
 class Signals:
@@ -76,6 +90,18 @@ class Signals:
                     chunk.append(x.narrow(dim, begin, end - begin) if end > begin else None)
             start += size
             yield tuple(chunk)
+
+    def filled(self, whole: tuple[Any, ...], n: int, start: int, size: int, chunk: int) -> list[Any]:
+        """A piece of so many samples, filled up to a chunk by nothing; static inputs as they are."""
+        pieces = []
+        for x, dim in zip(whole, self.dims, strict=True):
+            if dim is not None:
+                begin, end, due = (at * x.shape[dim] // n for at in (start, start + size, chunk))
+                rest = list(x.shape)
+                rest[dim] = due - (end - begin)
+                x = torch.cat([x.narrow(dim, begin, end - begin), x.new_zeros(rest)], dim)
+            pieces.append(x)
+        return pieces
 
 
 def chunkings(n: int, hop: int, all_of_them: bool) -> Iterator[list[int]]:
@@ -121,7 +147,9 @@ def difference(pieces: list[Tensor], expected: Tensor) -> float:
     return float("inf")
 
 
-def compare(model: Any, stream: Any, signals: Signals, entry: Model, quick: bool) -> dict[str, Any]:
+def compare(
+    whole_model: Callable[..., list[Tensor]], stream: Any, signals: Signals, entry: Model, quick: bool
+) -> dict[str, Any]:
     """The worst difference over lengths and chunkings."""
     least = max(entry.minimum or signals.base // 2, entry.step)
     tried = [signals.base, least // entry.step * entry.step, signals.base + entry.step, signals.base + 3 * entry.step]
@@ -133,19 +161,16 @@ def compare(model: Any, stream: Any, signals: Signals, entry: Model, quick: bool
     for n in dict.fromkeys(tried):
         whole = signals.of(n)
         try:
-            expected = leaves(
-                model(*(x.clone() if isinstance(x, Tensor) else x for x in whole))
-            )  # which may write into its input
+            expected = whole_model(*whole)
         except Exception:
             continue  # the model itself takes no such length
         lengths += 1
         for sizes in chunkings(n, min(hop, n), n == signals.base and not quick):
             stream.reset()
             found = streamed(stream, signals, whole, n, sizes)
-            kept = [leaf for leaf in expected if leaf is not None]
-            if len(found) != len(kept):
-                return {"difference": float("inf"), "where": f"{len(found)} outputs instead of {len(kept)}"}
-            for pieces, leaf in zip(found, kept, strict=True):
+            if len(found) != len(expected):
+                return {"difference": float("inf"), "where": f"{len(found)} outputs instead of {len(expected)}"}
+            for pieces, leaf in zip(found, expected, strict=True):
                 apart = difference(pieces, leaf)
                 if not apart <= worst:
                     worst = apart
@@ -197,7 +222,7 @@ def scripted(stream: Any, signals: Signals) -> str:
     return "yes"
 
 
-def static_rows(model: Any, stream: Any, signals: Signals) -> str:
+def static_rows(whole_model: Callable[..., list[Tensor]], stream: Any, signals: Signals) -> str:
     """Whether two rows, one of which begins a step later, equal the whole signals."""
     multiple = int(getattr(stream, "length_multiple", 1))
     chunk = stream.hop * max(1, -(-8 // stream.hop))
@@ -205,30 +230,33 @@ def static_rows(model: Any, stream: Any, signals: Signals) -> str:
     static = pts.StaticStream(stream, chunk, batch=2)
     steps = max(2, -(-signals.base // chunk))
     n = steps * chunk // multiple * multiple or multiple
-    wholes = [signals.of(n)[0] for _ in range(2)]
-    if wholes[0].dim() != 3:
-        raise AssertionError("another layout than [B, C, T]")
-    outs: list[list[Tensor]] = [[], []]
+    wholes = [signals.of(n) for _ in range(2)]
+    axes = [source.rows for source in static.sources]
+    several = static.channels < 0  # inputs or outputs, or another layout than [B, C, T]
+    outs: list[list[list[Tensor]]] = [[], []]
     for turn in range(steps + 1 + static.flush_steps):
-        x = torch.zeros(2, wholes[0].shape[1], chunk, dtype=wholes[0].dtype)
         lengths, first, last = (torch.zeros(2, dtype=kind) for kind in (torch.int64, torch.bool, torch.bool))
+        rows = []
         for row in range(2):
-            at = turn - row
-            if at < 0:
-                continue
-            piece = wholes[row][0, :, at * chunk : min((at + 1) * chunk, n)]
-            x[row, :, : piece.shape[-1]] = piece
-            lengths[row] = piece.shape[-1]
-            first[row], last[row] = at == 0, at * chunk < n <= (at + 1) * chunk
-        y, start, stop = static(x, lengths, first, last)
+            begin = min(max(turn - row, 0) * chunk, n)
+            size = min(chunk, n - begin) if turn >= row else 0
+            lengths[row] = size
+            first[row], last[row] = turn == row, size > 0 and begin + size == n
+            rows.append(signals.filled(wholes[row], n, begin, size, chunk))
+        xs = tuple(torch.cat(pair, axis) for pair, axis in zip(zip(*rows, strict=True), axes, strict=True))
+        answers = [leaves(answer) for answer in static(xs if signals.several else xs[0], lengths, first, last)]
         for row in range(2):
-            outs[row].append(y[row : row + 1, ..., int(start[row]) : int(stop[row])].clone())
+            pieces = []
+            for result, (y, start, stop) in zip(static.results, zip(*answers, strict=True), strict=True):
+                own = y.narrow(result.rows, row, 1)
+                time_dim = result.time if several else y.dim() - 1
+                pieces.append(own.narrow(time_dim, int(start[row]), int(stop[row] - start[row])).clone())
+            outs[row].append(pieces)
     for row in range(2):
-        expected = leaves(model(wholes[row]))[0]
-        assert expected is not None
-        apart = difference([piece for piece in outs[row] if piece.shape[-1]], expected)
-        if not apart <= TOLERANCE:
-            raise AssertionError(f"rows differ by {apart:.1e}")
+        for k, leaf in enumerate(whole_model(*wholes[row])):
+            apart = difference([pieces[k] for pieces in outs[row]], leaf)
+            if not apart <= TOLERANCE:
+                raise AssertionError(f"rows differ by {apart:.1e}")
     return "yes"
 
 
@@ -288,7 +316,7 @@ def load(package: Package, models: Sequence[Model], folder: Path) -> None:
 
 
 def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, Any]:
-    """Build a model, make its stream, compare; what is told of it in the table. Quickly, no more than that."""
+    """Build a model, make its stream, compare; what is told of it in the table. Quickly, no exports."""
     torch.manual_seed(0)
     scope = _set_up.get(package)
     if scope is None:
@@ -298,9 +326,10 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
     scope |= {"torch": torch, "pts": pts, "model": scope["model"].double()}
     model = scope["model"].requires_grad_(False)
     signals = Signals(eval(entry.example, scope), entry.time_dim)
+    whole_model = reference(model, entry.select)
     told: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     with torch.no_grad():
-        model(*(x.clone() if isinstance(x, Tensor) else x for x in signals.example))
+        whole_model(*signals.example)
         begin = time.process_time()
         try:
             exec(entry.call(), scope)
@@ -315,7 +344,7 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
         stream = scope["stream"]
         told["hop"] = stream.hop if isinstance(stream.hop, int) else None
         try:
-            told |= compare(model, stream, signals, entry, quick)
+            told |= compare(whole_model, stream, signals, entry, quick)
         except Exception as error:
             known = isinstance(error, pts.StreamError)
             code = error.code if isinstance(error, pts.StreamError) else "raw " + type(error).__name__
@@ -333,9 +362,9 @@ def try_model(package: Package, entry: Model, quick: bool = False) -> dict[str, 
         told["state_bytes"] = bytes_of(stream.get_state())
         stream.reset()
         told["latency"] = latency_of(stream, signals)
+        told["script"] = _asked(scripted, stream, signals)
+        told["static_rows"] = _asked(static_rows, whole_model, stream, signals)
         if quick:
             return told
-        told["script"] = _asked(scripted, stream, signals)
-        told["static_rows"] = _asked(static_rows, model, stream, signals)
         told["export"] = _asked(exported, stream) if told["script"] == "yes" else "no: it does not script"
     return told

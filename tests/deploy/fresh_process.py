@@ -35,11 +35,11 @@ def save_signals(path: Path, signals: Sequence[Tuple[Any, List[int], Any]], **ot
 def command(path: Path, given: Path, *options: str) -> Tuple[List[str], Dict[str, str]]:
     """The command that runs a file on saved signals, and its environment. It is to run in the file's folder."""
     import torchstreamer
-    from torchstreamer.deploy import exported_file, onnx_runner
+    from torchstreamer.deploy import exported_file, onnx_runner, step_runner
 
     # Nothing of the project stands beside them.
     script = Path(shutil.copy(__file__, path.parent))
-    for module in (onnx_runner, exported_file):
+    for module in (onnx_runner, step_runner, exported_file):
         shutil.copy(module.__file__, path.parent)
     package = str(Path(torchstreamer.__file__).parents[1])  # installed or not
     return [sys.executable, str(script), str(path), str(given), *options], {**os.environ, "PYTHONPATH": package}

@@ -24,6 +24,17 @@ class Branched(nn.Module):
         return x
 
 
+class Tried(nn.Module):
+    """What a function of the file gives, in which pytest writes no assert anew."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+
+    def forward(self, x):
+        return getattr(user_code, self.way)(x) * 2
+
+
 class Detour(nn.Module):
     """Another branch for signals of less than 12 samples, at half the rate."""
 
@@ -55,6 +66,18 @@ def test_checks_of_values_are_left_out_and_told():
     torch.testing.assert_close(joined(stream, x, 5), x * 2)
     told = [str(each) for each in pts.is_streamable(Checked(), example=signal(30)) if "left out" in str(each)]
     assert len(told) == 4 and "user_code.py" in told[0] and "assert torch.isfinite(x).all()" in told[0]
+
+
+@pytest.mark.parametrize("way", ["assert_caught", "raise_caught", "assert_suppressed"])
+@pytest.mark.parametrize("loud", [1, 10])
+def test_a_check_whose_error_is_caught_is_a_branch(way, loud):
+    with pytest.raises(pts.UnsupportedModuleError, match=r"data_dependent: .*branch .*user_code\.py, line"):
+        pts.create_stream(Tried(way), example=loud * signal(30).clamp(-0.9, 0.9))
+
+
+def test_a_check_whose_error_is_raised_again_is_left_out():
+    x = signal(17)
+    torch.testing.assert_close(joined(pts.create_stream(Tried("assert_raised_again"), example=x), x, 5), x * 2)
 
 
 def test_a_branch_on_values_is_refused_with_its_line():

@@ -144,6 +144,27 @@ def chunk(i: Tensor, j: Tensor) -> Tensor:
     return (j // 4 <= i // 4) & (j // 4 >= i // 4 - 2)
 
 
+def packed(net: Any, x: Tensor) -> Tensor:
+    """As transformers finds sequences that are packed into one, where there are none."""
+    ids = arange(x)[None]
+    part = (torch.diff(ids, prepend=ids[:, :1] - 1, dim=-1) != 1).cumsum(-1)
+    i, j, row = arange(x)[:, None], arange(x)[None], torch.zeros(1, 1, dtype=torch.int64)
+    ids = ids.expand(3, -1)
+    return band(ids[row, i], ids[row, j]) & (part[row, i] == part[row, j])
+
+
+def counted(net: Any, x: Tensor) -> Tensor:
+    """With positions that are counted in a mask of ones."""
+    ids = torch.ones(1, x.shape[1], dtype=torch.int64).cumsum(-1) - 1
+    return band(ids.mT, ids)
+
+
+def sequences(net: Any, x: Tensor) -> Tensor:
+    """Packed sequences of eight."""
+    part = (torch.diff(arange(x) % 8, prepend=arange(x)[:1] - 1) != 1).cumsum(-1)
+    return band(arange(x)[:, None], arange(x)[None]) & (part[:, None] == part[None])
+
+
 Expected = Callable[[Tensor, Tensor], Tensor]
 PROVED: Dict[str, Tuple[Make, Expected]] = {
     "triu and tril of ones": (lambda net, x: square(x).triu(-5).tril(2), band),
@@ -260,6 +281,8 @@ PROVED: Dict[str, Tuple[Make, Expected]] = {
         lambda net, x: of_places(band)(net, x)[None, None].expand(x.shape[0], 1, -1, -1),
         band,
     ),
+    "of one sequence": (packed, band),
+    "counted in ones": (counted, band),
     "its own key at least": (of_places(lambda i, j: i == j), lambda i, j: i == j),
 }
 
@@ -303,6 +326,11 @@ REFUSED: Dict[str, Tuple[Make, str]] = {
     ),
     "a buffer of chance": (lambda net, x: net.odd[: x.shape[1], : x.shape[1]], "mask_length"),
     "bfloat16 places": (of_places(lambda i, j: (i - j >= 0) & (i - j < 6), dtype=torch.bfloat16), "mask_length"),
+    "sequences of eight": (sequences, "mask_length"),
+    "places looked up from the end": (
+        lambda net, x: band(arange(x)[arange(x) - 3][:, None], arange(x)[None]),
+        "mask_length",
+    ),
     "a product of places": (of_places(lambda i, j: i * j >= 0), "mask_length"),
 }
 

@@ -1,7 +1,9 @@
 """Refusals of what the exporter cannot record, or records for one length: the innermost module, the line, and what
 stands there."""
 
+import importlib
 import re
+from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
@@ -122,6 +124,41 @@ def test_place(name: str) -> None:
     assert re.search(rf"at test_named_places.py, line \d+: {re.escape(line)}", error.reason), str(error)
     assert reason in error.reason and "register a handler for" in error.remedy, str(error)
     assert not re.search(r"Eq\(|unbacked|GuardOn|u0|s\d\d", str(error))
+
+
+def reversed_in_a_function(m: Any, x: Tensor) -> Tensor:
+    return turned(m.cell(x.mT).mT)
+
+
+def turned(x: Tensor) -> Tensor:
+    y = x.flip(-1)
+    return y * 2
+
+
+def test_an_operation_in_a_function_is_named_where_it_stands() -> None:
+    model = Model(Body(reversed_in_a_function, cell=nn.Linear(2, 2))).eval()
+    with pytest.raises(pts.UnsupportedModuleError, match=r"py, line \d+: y = x\.flip\(-1\)\)") as caught:
+        pts.create_stream(model, example=torch.randn(1, 2, 40))
+    assert (caught.value.code, caught.value.path) == ("time_mixing", "layers.1")
+
+
+@pytest.mark.parametrize(
+    "text, code", [("return x.flip(-1)", "time_mixing"), ("return x + torch.ones(40)", "fixed_length")]
+)
+def test_a_helper_of_another_package_is_named_where_it_is_called(
+    text: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / f"helper_of_{code}.py").write_text(f"import torch\n\n\ndef helped(x):\n    {text}\n")
+    monkeypatch.syspath_prepend(folder)
+    helper: Any = importlib.import_module(f"helper_of_{code}")
+    model = Model(Body(lambda m, x: helper.helped(x) + 1)).eval()
+    with pytest.raises(
+        pts.UnsupportedModuleError, match=r"at test_named_places\.py, line \d+: .*helper\.helped"
+    ) as caught:
+        pts.create_stream(model, example=torch.randn(1, 2, 40))
+    assert caught.value.code == code
 
 
 def test_a_report_names_it_too() -> None:

@@ -29,6 +29,33 @@ UNSURE = {
 }
 
 
+def written(n):
+    """What a tensor is written in place with is its number from then on."""
+    size, sizes = torch.tensor(n), torch.tensor([n, 5])
+    size.add_(3).mul_(2)
+    size -= 4
+    sizes[1] = n
+    other = torch.tensor(n)
+    other.copy_(torch.tensor(3))
+    return int(size) - int(sizes[-1]) + int(other)
+
+
+LENGTHS["written in place"] = written
+
+
+def written_through_a_view(n):
+    size = torch.tensor([n])
+    part = size.view(-1)
+    part += n
+    return int(size[0])
+
+
+def written_out(n):
+    size = torch.tensor(n)
+    torch.add(size, n, out=size)
+    return int(size)
+
+
 class Cropped(nn.Module):
     def __init__(self, length):
         super().__init__()
@@ -58,6 +85,12 @@ def test_unsure_roundings_are_refused(name):
     with pytest.raises(pts.UnsupportedModuleError, match=r"rounded_length: .*test_numbers\.py, line") as caught:
         pts.create_stream(Cropped(UNSURE[name]), example=torch.randn(1, 2, 67))
     assert "whole numbers" in caught.value.remedy
+
+
+@pytest.mark.parametrize("length", [written_through_a_view, written_out])
+def test_numbers_that_are_written_otherwise_are_not_known(length):
+    with pytest.raises(pts.UnsupportedModuleError, match="data_dependent"):
+        pts.create_stream(Cropped(length), example=torch.randn(1, 2, 67))
 
 
 class Codec(nn.Module):

@@ -25,6 +25,12 @@ def frames(m, x):
     return strided, x[:, :, 1 + 2 * torch.arange(3) + 3 * torch.arange((t - 7) // 3 + 1)[:, None]]
 
 
+def samples(m, x):
+    t = x.shape[-1]
+    every = x[..., torch.arange(0, t, 2)], x.index_select(-1, torch.arange(1, t, 3))
+    return *every, x[:, :, torch.arange(t - 2) + 2], x[..., None, torch.arange(t)]
+
+
 def overlap_added(m, x):
     b, c, t = x.shape
     y = x.new_zeros(b, 3 * (t - 1) + 10)
@@ -55,6 +61,7 @@ STREAMED = {
     "casts": case(casts, real(2, T, 3, 2)),
     "casts of time": case(casts_of_time, multiple=2),
     "frames": case(frames, lengths=(8, 9, 20, 36)),
+    "samples": case(samples, lengths=(3, 4, 9, 20)),
     "overlap-add": case(overlap_added),
     "patches": case(patches, real(2, 2, T, 5), lengths=(2, 3, 20)),
     "attention": case(attention_over_bands, real(2, 4, T, 5), attention=nn.MultiheadAttention(4, 2, batch_first=True)),
@@ -62,7 +69,7 @@ STREAMED = {
 }
 
 
-@pytest.mark.sample("casts", "frames", "overlap-add", "attention")
+@pytest.mark.sample("casts", "frames", "samples", "overlap-add", "attention")
 @pytest.mark.parametrize("name", STREAMED)
 def test_streamed_as_on_the_whole(name):
     check(STREAMED[name])

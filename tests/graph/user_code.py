@@ -1,5 +1,6 @@
 """What networks call beside layers, as authors write it: lengths made with floats and tensors, checks, detours."""
 
+import contextlib
 import math
 import warnings
 
@@ -60,3 +61,39 @@ def checked(x):
 def quiet(x):
     with torch.no_grad():
         return x * 0.5
+
+
+def refuse_loud(x):
+    assert x.abs().max() < 1
+
+
+def assert_caught(x):
+    try:
+        refuse_loud(x)
+    except AssertionError:
+        x = x / 10
+    return x
+
+
+def raise_caught(x):
+    try:
+        if x.abs().max() > 1:
+            raise ValueError("too loud")
+    except ValueError:
+        x = x / 10
+    return x
+
+
+def assert_suppressed(x):
+    with contextlib.suppress(AssertionError):
+        refuse_loud(x)
+        return x
+    return x / 10
+
+
+def assert_raised_again(x):
+    try:
+        assert x.abs().max() < 100
+    except AssertionError as error:
+        raise ValueError("too loud") from error
+    return x

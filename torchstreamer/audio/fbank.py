@@ -13,7 +13,7 @@ from ..layers.samples import require_signal
 from ..layers.window import FramesStream
 from .bins import bins_first
 from .configuring import configured
-from .fourier import rfft
+from .fourier import rfft_parts
 from .mel import mel_filters
 from .tables import Tabled
 
@@ -138,8 +138,8 @@ class KaldiFbank(Tabled):
         if self.preemphasis != 0.0:
             before = torch.cat([frames[..., :1], frames[..., :-1]], 3)
             frames = frames - self.preemphasis * before
-        spectrum = rfft(frames * self.window, self.n_fft)
-        energy = spectrum.real.square() + spectrum.imag.square()
+        real, imaginary = rfft_parts(frames * self.window, self.n_fft)
+        energy = real.square() + imaginary.square()
         if not self.power:
             energy = energy.sqrt()
         mels = torch.matmul(energy, self.filters.t().to(energy.dtype))

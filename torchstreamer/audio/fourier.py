@@ -1,11 +1,15 @@
 """Fourier transforms of real samples that also take no rows, and halves in single precision. A script compiles them."""
 
+from typing import Tuple
+
 import torch
 from torch import Tensor
+from torch.jit import is_scripting
 
 from ..layers.accumulating import working
+from .few_frames import parts_of_few, products_pay
 
-__all__ = ["fft", "irfft", "rfft"]
+__all__ = ["fft", "irfft", "rfft", "rfft_parts"]
 
 
 def rfft(x: Tensor, n: int, norm: str = "backward") -> Tensor:
@@ -13,6 +17,15 @@ def rfft(x: Tensor, n: int, norm: str = "backward") -> Tensor:
     if x.numel() == 0:  # of which the library knows nothing
         return _none(x, n // 2 + 1)
     return torch.fft.rfft(x.to(working(x)), n, norm=norm)
+
+
+def rfft_parts(x: Tensor, n: int, norm: str = "backward") -> Tuple[Tensor, Tensor]:
+    """The same, real parts and imaginary parts."""
+    if not is_scripting():
+        if products_pay(x, n):
+            return parts_of_few(x.to(working(x)), n, norm)
+    bins = rfft(x, n, norm)
+    return bins.real, bins.imag
 
 
 def fft(x: Tensor, n: int, norm: str = "backward") -> Tensor:

@@ -135,10 +135,12 @@ class Spectrogram(nn.Module):
 
     def frames(self, x: Tensor) -> Tensor:
         """The same, ``[B, C, K, F]``."""
-        bins = self.stft.transformed(self.stft.tapered(x))
+        frames = self.stft.tapered(x)
         if self.magnitude.power == 2.0 and settled():
+            bins = self.stft.transformed(frames)
             return (bins * bins.conj()).real  # in one pass; compilers fuse the other form
-        return self.magnitude.of(bins.real, bins.imag)
+        real, imaginary = self.stft.parts(frames)
+        return self.magnitude.of(real, imaginary)
 
 
 @configured

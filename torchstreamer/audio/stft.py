@@ -5,6 +5,7 @@ from typing import Optional, Tuple, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.jit import is_scripting
 
 from ..core.registry import register_streamer, require_plain
 from ..errors import StreamInputError
@@ -12,7 +13,8 @@ from ..layers.padding import Pad1dStream
 from ..layers.samples import require_signal
 from ..layers.window import FramesStream
 from .configuring import configured
-from .fourier import fft, rfft
+from .few_frames import products_pay
+from .fourier import fft, rfft, rfft_parts
 from .spectrum import Spectrum
 
 __all__ = ["STFT", "STFTStream"]
@@ -114,6 +116,9 @@ class STFT(Spectrum):
         frames = self.tapered(x)
         if self.before > 0 or self.after > 0:
             frames = F.pad(frames, [self.before, self.after])
+        if not is_scripting():
+            if self.onesided and not self.return_complex and products_pay(frames, self.n_fft):
+                return torch.stack(self.parts(frames), 1).transpose(3, 4).flatten(1, 3).to(x.dtype)
         bins = self.transformed(frames)
         if self.return_complex:
             return bins.transpose(2, 3).flatten(1, 2)
@@ -128,6 +133,13 @@ class STFT(Spectrum):
         if self.onesided:
             return rfft(frames, self.n_fft, self.norm)
         return fft(frames, self.n_fft, self.norm)
+
+    def parts(self, frames: Tensor) -> Tuple[Tensor, Tensor]:
+        """The same, real parts and imaginary parts."""
+        if self.onesided:
+            return rfft_parts(frames, self.n_fft, self.norm)
+        bins = self.transformed(frames)
+        return bins.real, bins.imag
 
     def around(self) -> Optional[Pad1dStream]:
         """What pads a signal in pieces, if anything does."""

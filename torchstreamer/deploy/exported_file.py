@@ -1,7 +1,7 @@
 """What is checked of an exported file before anything in it is used: its seal, and the geometry it tells.
 
 This file imports neither torch nor anything else of this package, so it can be copied to where no torch is, with
-`onnx_runner.py`.
+`step_runner.py` and `onnx_runner.py`.
 """
 
 import hashlib

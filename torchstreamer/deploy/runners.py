@@ -11,7 +11,8 @@ from ..core.state import require_named_tensors, require_plain
 from ..errors import StreamFileError, StreamInputError, StreamStateError
 from .exported_file import KEY, parse_geometry, refusal
 from .files import read_archive
-from .onnx_runner import OnnxRunner, StepRunner
+from .onnx_runner import OnnxRunner
+from .step_runner import StepRunner
 
 __all__ = ["OnnxTensorRunner", "PackageRunner"]
 

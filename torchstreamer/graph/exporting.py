@@ -22,6 +22,7 @@ from .functional import made_functional
 from .hinted_masks import HintedMasks
 from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
+from .places import lines_recorded
 from .symbolic_numbers import symbolic_numbers
 from .unexportable import not_exportable
 from .value_checks import ValueChecks, undecided_conditions
@@ -64,8 +65,11 @@ def exported(
         NumberTensors(net),
         symbolic_numbers(net),
         numpy_ranges(),
+        lines_recorded(net),
     ):
         program = export(net, values, dynamic_shapes=dynamic, strict=False)
+        if checks.refused is not None:
+            raise checks.refused
         _leave_out_checks(program)
         whole = made_functional(program)
     if whole:

@@ -49,7 +49,8 @@ def lattice(low: Any, spread: Spread) -> Optional[Lattice]:
     one, two = (_apart(_evaluated(low, spread, n), order, spread.time, _frames(spread, n)) for n in low.lengths[:2])
     if one.shape[-1] < 2:
         return None
-    offsets, step = one[..., 0], int(one.flatten(0, -2)[0, 1] - one.flatten(0, -2)[0, 0])
+    entry = one.reshape(-1, one.shape[-1])[0]
+    offsets, step = one[..., 0], int(entry[1] - entry[0])
     if not all(torch.equal(some, offsets.unsqueeze(-1) + step * torch.arange(some.shape[-1])) for some in (one, two)):
         return None
     return Lattice(offsets, step, _OUTER[order])

@@ -230,13 +230,10 @@ class Arithmetic(ABC):
             if low is None or not bounded.floor.at_most(low, less=strict):
                 raise self.refused(node, "a bound that is cut off does not reach to the start of the signal")
 
-    def _of_places(self, compare: Callable[[Any, Any], bool], gap: Number, node: fx.Node) -> Regular:
+    def _of_places(self, compare: Callable[[Any, Any], bool], gap: Number, node: fx.Node) -> Known:
         if not gap.rises:
             same = gap.value()
-            if same is not None:
-                truth = float(compare(same, 0))
-                return Regular(truth, truth)
-            return Regular()
+            return Regular() if same is None else constant(compare(same, 0))
         query = min(gap.rises)
         rise = gap.rises[query]
         reach = int(max(abs(gap.low), abs(gap.high)) / abs(rise)) + 1

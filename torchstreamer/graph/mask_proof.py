@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from .lengths import Sizes, line_of
 from .mask_arithmetic import COMPARISONS, DATA, LENGTH, TRUTHS, TURNED, Arithmetic, MaskError
 from .mask_numbers import Distance, Known, Line, Number, Regular, constant, regular
+from .mask_places import along, entry, looked_up
 from .mask_tables import arguments_of, order_of, period_of, range_of
 from .refusals import operation_name
 from .samplewise import is_pointwise
@@ -195,6 +196,8 @@ class Proof(Arithmetic):
             return self._sliced(node, name, a)
         if name == "repeat_interleave":
             return self._repeated(node, a)
+        if name in ("cat", "concat", "diff", "cumsum"):
+            return along(self, node, name, a)
         if name in ("triu", "tril"):
             return self._triangle(node, name, a)
         if name in ("embedding", "index", "index_select", "gather"):
@@ -284,7 +287,10 @@ class Proof(Arithmetic):
         before = self.axes(source)
         if name == "select":
             if axis in before:
-                raise self.refused(node, "it takes a single query or key by its position")
+                found = entry(x, axis, a.get("index"), True)
+                if found is None:
+                    raise self.refused(node, "it takes a single query or key by its position")
+                return found
             if isinstance(x, Regular):
                 return x
             rises = {at + 1 if at < axis else at: rise for at, rise in x.rises.items()}
@@ -294,6 +300,10 @@ class Proof(Arithmetic):
             if self.axes(node) != before:
                 raise self.refused(node, "it cuts as much from a constant as the length says")
             return x
+        if axis not in self.axes(node) and node.meta["val"].shape[axis] == 1 and a.get("step", 1) == 1:
+            found = entry(x, axis, start, False)
+            if found is not None:
+                return found
         if a.get("step", 1) != 1 or not isinstance(start, int) or start < 0 or axis not in self.axes(node):
             raise self.refused(node, "where it cuts depends on the length of the signal")
         if start == 0:
@@ -358,7 +368,9 @@ class Proof(Arithmetic):
 
     def _looked_up(self, node: fx.Node, a: Dict[str, Any]) -> Known:
         # A table without time, by indices that depend on the pattern alone.
-        reach = 0
+        reach, found = 0, looked_up(self, node, a)
+        if found is not None:
+            return found
         for source in node.all_input_nodes:
             x = regular(self.of(source))
             if x is None:

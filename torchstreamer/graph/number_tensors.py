@@ -107,6 +107,11 @@ _COMPUTED.update(
 )
 
 
+_IN_PLACE = frozenset(
+    f"__{name}__" for name in ("add sub mul div truediv floordiv mod pow and or xor lshift rshift".split())
+)
+
+
 class NumberTensors(TorchFunctionMode):
     """While a model is exported, follows the numbers in its small tensors.
 
@@ -134,7 +139,7 @@ class NumberTensors(TorchFunctionMode):
             return thing if isinstance(thing, (int, float, torch.SymInt, torch.SymFloat)) else None
         if id(thing) in self.known:
             return self.known[id(thing)][1]
-        if self.buffers and thing.numel() <= _LONGEST and not thing.dtype.is_floating_point:
+        if self.buffers:
             for name, buffer in self.net.named_buffers():
                 if buffer is thing and name in self.buffers:
                     return self.buffers[name]
@@ -157,6 +162,9 @@ class NumberTensors(TorchFunctionMode):
                 return bool(found != 0) if not isinstance(found, torch.SymBool) else bool(found)
             return func(*args, **kwargs)
         if self.known or self.buffers:
+            written = kwargs.get("out") if isinstance(kwargs.get("out"), Tensor) else None
+            if written is not None or _writes(name) and args and isinstance(args[0], Tensor):
+                return self._written(func, name, args, kwargs, written)
             value = self._computed(name, args, kwargs)
             if value is not None and value is not NotImplemented:
                 return self._kept(func(*args, **kwargs), value)
@@ -191,6 +199,36 @@ class NumberTensors(TorchFunctionMode):
             number = [as_whole(each) for each in number] if isinstance(number, list) else as_whole(number)
         self.known[id(tensor)] = tensor, number
         return tensor
+
+    def _written(self, func: Any, name: str, args: Any, kwargs: Dict[str, Any], out: Optional[Tensor]) -> Any:
+        """What a tensor is written in place with is its number from then on; of its views no number is known then."""
+        tensor = args[0] if out is None else out
+        value = self._put(name, args, kwargs) if out is None else None
+        result = func(*args, **kwargs)
+        memory = _memory(tensor)
+        self.known = {key: known for key, known in self.known.items() if _memory(known[0]) != memory}
+        for name, buffer in self.net.named_buffers():
+            if name in self.buffers and _memory(buffer) == memory:
+                del self.buffers[name]
+        if value is not None and value is not NotImplemented:
+            self._kept(tensor, value)
+        return result
+
+    def _put(self, name: str, args: Any, kwargs: Dict[str, Any]) -> Any:
+        """The number that is written; ``None`` if it is not known."""
+        first = self.number(args[0])
+        if name == "__setitem__":
+            value = self.number(args[2])
+            if not isinstance(first, list) or type(args[1]) is not int or value is None or isinstance(value, list):
+                return None
+            return [value if i == args[1] % len(first) else each for i, each in enumerate(first)]
+        if isinstance(first, list) or args[0].dim() > 0:
+            return None
+        if name == "zero_":
+            return 0
+        if name in ("fill_", "copy_"):
+            return self.number(args[1]) if len(args) == 2 and not kwargs else None
+        return self._computed(name if name.startswith("__") else name[:-1], args, kwargs)
 
     def _asked(self, name: str, found: Any) -> Any:
         if name == "tolist" or name == "item":
@@ -247,6 +285,18 @@ class NumberTensors(TorchFunctionMode):
             for i, arg in enumerate(args)
         ]
         return new, {key: within(value, counts) for key, value in kwargs.items()}
+
+
+def _writes(name: str) -> bool:
+    """Whether an operation writes into its first argument."""
+    if name.startswith("__"):
+        return name == "__setitem__" or name[2] == "i" and f"__{name[3:]}" in _IN_PLACE
+    return name.endswith("_")
+
+
+def _memory(tensor: Tensor) -> int:
+    # What a tensor shares with its views.
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _gathered(name: str, numbers: List[Any]) -> Any:

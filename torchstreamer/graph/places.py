@@ -8,16 +8,29 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from traceback import StackSummary
 from types import FrameType, TracebackType
 from typing import Any, Callable, Collection, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.proxy import TracerBase
 
 from .exporter_patches import replaced
 
-__all__ = ["Place", "fixing_refused", "loop_over", "place_of", "statement_at", "steps_of", "steps_to"]
+__all__ = [
+    "Place",
+    "around",
+    "fixing_refused",
+    "is_foreign",
+    "loop_over",
+    "lines_recorded",
+    "place_of",
+    "statement_at",
+    "steps_of",
+    "steps_to",
+]
 
 _numpy = find_spec("numpy")  # not imported
 _OTHERS = tuple(
@@ -54,6 +67,55 @@ class Place:
 
 Step = Tuple[FrameType, int]
 
+_INSTALLED = "site-packages"
+
+
+def is_foreign(file: str) -> bool:
+    """Whether a file is no model's: it is none, or of torch, of NumPy, or of this package."""
+    return file.startswith(_OTHERS) or not os.path.exists(file)
+
+
+def _homes(net: nn.Module) -> Tuple[str, ...]:
+    """The folders in which the modules of a model are written: of whole packages; or files among those installed."""
+    found: Set[str] = set()
+    for kind in {type(module) for module in net.modules()}:
+        top = sys.modules.get(kind.__module__.partition(".")[0])
+        paths = list(getattr(top, "__path__", ()))
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if not paths and file:
+            paths = [file if os.path.dirname(file).endswith(_INSTALLED) else os.path.dirname(file)]
+        found |= {path if path == file else path + os.sep for path in paths}
+    return tuple(sorted(path for path in found if not path.startswith(_OTHERS)))
+
+
+def _innermost(files: List[str], homes: Tuple[str, ...]) -> Optional[int]:
+    """Of the files that frames lead through, the last of the model; else the last that is no foreign one.
+
+    A helper of another package, as that of einops, is not where the model goes wrong.
+    """
+    own = [i for i, file in enumerate(files) if not is_foreign(file)]
+    home = {i: next((home for home in homes if files[i].startswith(home)), None) for i in own}
+    inside = [i for i, path in home.items() if path is not None and _INSTALLED not in files[i][len(path) :]]
+    return inside[-1] if inside else own[-1] if own else None
+
+
+@contextmanager
+def lines_recorded(net: nn.Module) -> Iterator[None]:
+    """While a model is exported, operations tell the innermost line of its source, that of functions too.
+
+    The exporter tells that of the innermost ``forward``.
+    """
+    homes = _homes(net)
+
+    def kept(tracer: TracerBase, frames: StackSummary) -> StackSummary:
+        begin = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
+        inside = [frame for frame in frames[begin:] if not is_foreign(frame.filename)]
+        at = _innermost([frame.filename for frame in inside], homes)
+        return StackSummary.from_list([] if at is None else inside[: at + 1])
+
+    with replaced(TracerBase, "_filter_traceback_frames", kept):
+        yield
+
 
 def place_of(steps: List[Step], net: nn.Module) -> Place:
     """The place that frames lead to.
@@ -63,15 +125,15 @@ def place_of(steps: List[Step], net: nn.Module) -> Place:
         net: the model
     """
     paths = {module: path for path, module in reversed(list(net.named_modules()))}
-    path, module, file, line = "", net, "", 0
-    for frame, number in steps:
+    path, module = "", net
+    for frame, _ in steps:
         me = frame.f_locals.get("self")
         if isinstance(me, nn.Module) and me in paths:
             path, module = paths[me], me
-        name = frame.f_code.co_filename
-        if os.path.exists(name) and not name.startswith(_OTHERS):
-            file, line = name, number
-    return Place(path, module, file, line)
+    at = _innermost([frame.f_code.co_filename for frame, _ in steps], _homes(net))
+    if at is None:
+        return Place(path, module, "", 0)
+    return Place(path, module, steps[at][0].f_code.co_filename, steps[at][1])
 
 
 def steps_to(frame: Optional[FrameType]) -> List[Step]:
@@ -148,7 +210,7 @@ def _function(file: str, line: int) -> Optional[ast.AST]:
     return found[-1] if found else _parsed(file)
 
 
-def _around(file: str, line: int) -> List[Any]:
+def around(file: str, line: int) -> List[Any]:
     """The nodes of a function that a line belongs to, the outermost first."""
     function = _function(file, line)
     return [node for node in _spanning(function, line) if node is not function]
@@ -157,7 +219,7 @@ def _around(file: str, line: int) -> List[Any]:
 def statement_at(place: Place) -> Optional[ast.AST]:
     """What decides by a value at a place: an assertion, a branch or a loop that asks one, or ``None``."""
     found: Optional[ast.AST] = None
-    for node in _around(place.file, place.line) if place.file else []:
+    for node in around(place.file, place.line) if place.file else []:
         asks = isinstance(node, (ast.Assert, ast.IfExp))
         if isinstance(node, (ast.If, ast.While)):
             last = node.test.end_lineno
@@ -168,8 +230,8 @@ def statement_at(place: Place) -> Optional[ast.AST]:
 
 def loop_over(place: Place) -> Optional[Tuple[Place, bool]]:
     """The loop or comprehension that goes over what is made at a place, and whether each turn needs the one before."""
-    around = _around(place.file, place.line) if place.file else []
-    made = {name for node in around if isinstance(node, ast.Assign) for each in node.targets for name in _names(each)}
+    nodes = around(place.file, place.line) if place.file else []
+    made = {name for node in nodes if isinstance(node, ast.Assign) for each in node.targets for name in _names(each)}
     inside = _function(place.file, place.line) if place.file else None
     for node in [] if inside is None else ast.walk(inside):
         if isinstance(node, (ast.For, ast.While)):

@@ -1,4 +1,4 @@
-"""``int``, ``float`` and ``divmod`` of lengths that are symbols, while a model is exported.
+"""``int``, ``float``, ``divmod`` and ``range`` of lengths that are symbols, while a model is exported.
 
 Python's own ask a symbol for its number, which fixes the length of the signal. While a model is exported, the names
 mean functions of this file in the files that its code comes from. Where no symbol comes, they are Python's.
@@ -7,10 +7,11 @@ mean functions of this file in the files that its code comes from. Where no symb
 import sys
 import types
 from contextlib import contextmanager, suppress
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 __all__ = ["as_float", "as_whole", "is_symbolic", "python_type", "symbolic_numbers"]
 
@@ -85,6 +86,40 @@ class _Float(type):
         return hash(float)
 
 
+class _Range(type):
+    # Of symbols, wherever it is known how many numbers they are for every length.
+    def __call__(cls, *args: Any) -> Any:
+        counted = _counted(*args) if any(is_symbolic(each) for each in args) else None
+        return range(*args) if counted is None else counted
+
+    def __instancecheck__(cls, thing: Any) -> bool:
+        return isinstance(thing, range)
+
+    def __subclasscheck__(cls, other: Any) -> bool:
+        return issubclass(other, range)
+
+    def __eq__(cls, other: Any) -> bool:
+        return other is range or other is cls
+
+    def __hash__(cls) -> int:
+        return hash(range)
+
+
+def _counted(*args: Any) -> Optional[List[Any]]:
+    """The numbers of a range, if their count does not depend on the length; ``None`` if it may."""
+    start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
+    if is_symbolic(step):  # from a start as far as one step leads
+        once = statically_known_true(step > 0) and statically_known_true(stop - start <= step)
+        return [start] if once and statically_known_true(stop > start) else None
+    span = stop - start
+    if is_symbolic(span):
+        found = span.node.expr
+        if not found.is_Integer:
+            return None
+        span = int(found)
+    return [start + i for i in range(0, span, step)]
+
+
 class _SymbolicInt(int, metaclass=_Whole):
     pass
 
@@ -93,11 +128,15 @@ class _SymbolicFloat(float, metaclass=_Float):
     pass
 
 
+class _SymbolicRange(metaclass=_Range):
+    pass
+
+
 def _divmod(x: Any, y: Any) -> Any:
     return (x // y, x % y) if is_symbolic(x) or is_symbolic(y) else divmod(x, y)
 
 
-_NAMES: Dict[str, Any] = {"int": _SymbolicInt, "float": _SymbolicFloat, "divmod": _divmod}
+_NAMES: Dict[str, Any] = {"int": _SymbolicInt, "float": _SymbolicFloat, "divmod": _divmod, "range": _SymbolicRange}
 
 
 @contextmanager
@@ -115,7 +154,8 @@ def symbolic_numbers(net: nn.Module) -> Iterator[None]:
 
 def python_type(thing: Any) -> Any:
     """The type of Python that a name of this file stands for; other things as they are."""
-    return int if thing is _SymbolicInt else float if thing is _SymbolicFloat else thing
+    kinds = (_SymbolicInt, int), (_SymbolicFloat, float), (_SymbolicRange, range)
+    return next((real for ours, real in kinds if thing is ours), thing)
 
 
 def _places(net: nn.Module) -> List[Tuple[Dict[str, Any], Set[str]]]:

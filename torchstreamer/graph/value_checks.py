@@ -2,12 +2,14 @@
 
 An exporter cannot decide what depends on values. While a model is exported, a check is taken as passed; what it was
 stays in a list, for reports. It is one exactly if the source says so: the statement is an assert, or an ``if`` whose
-body ends in a raise, or only tells. What else depends on values is refused, with its line.
+body ends in a raise, or only tells, and nothing in the model catches what it raises. What else depends on values is
+refused, with its line.
 """
 
 import ast
 import dis
 import linecache
+import os
 import sys
 from contextlib import contextmanager
 from types import FrameType
@@ -21,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedModuleError
 from .exporter_patches import replaced
-from .places import place_of, steps_to
+from .places import around, is_foreign, place_of, steps_to
 
 __all__ = ["ValueChecks", "undecided_conditions", "user_frame"]
 
@@ -31,6 +33,8 @@ _CHECKING = frozenset(["_assert", "_check", "_check_value", "_check_with"])
 
 # Instructions between one that gives a value and one that asks whether it is true.
 _BETWEEN = frozenset(["CACHE", "COPY", "TO_BOOL", "NOP", "EXTENDED_ARG"])
+
+_EXPORTING = os.path.join(os.path.dirname(__file__), "exporting.py")
 
 _trees: Dict[str, Optional[ast.Module]] = {}
 
@@ -43,12 +47,14 @@ class ValueChecks(TorchFunctionMode):
 
     Attributes:
         passed: the lines of those that came
+        refused: the error of the first condition that is no check, which the model may have caught
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
         self.passed: List[str] = []
+        self.refused: Optional[UnsupportedModuleError] = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -64,7 +70,7 @@ class ValueChecks(TorchFunctionMode):
 
     def answer(self, frame: FrameType) -> Optional[bool]:
         """What a condition must be for a check to pass, if it is a check that asks for it."""
-        wanted = _wanted(frame)
+        wanted = None if _caught(frame) else _wanted(frame)
         if wanted is not None:
             line = _line(frame)
             if line not in self.passed:
@@ -88,6 +94,7 @@ class ValueChecks(TorchFunctionMode):
                 f"{type(place.module).__name__}",
             )
             error.path = place.path
+            self.refused = self.refused or error
             raise error
         return answer
 
@@ -148,6 +155,29 @@ def _wanted(frame: FrameType) -> Optional[bool]:
         elif not isinstance(outer, ast.BoolOp):
             return None
     return wanted
+
+
+def _caught(frame: FrameType) -> bool:
+    """Whether the model goes on after an error at a frame, so that it is no mere check that raises it."""
+    outer: Optional[FrameType] = frame
+    while outer is not None and outer.f_code.co_filename != _EXPORTING:
+        name, line = outer.f_code.co_filename, outer.f_lineno
+        if not is_foreign(name) and any(_goes_on(node, line) for node in around(name, line)):
+            return True
+        outer = outer.f_back
+    return False
+
+
+def _goes_on(node: Any, line: int) -> bool:
+    """Whether a statement goes on after an error at a line of its body."""
+    body = getattr(node, "body", None)
+    if not isinstance(body, list) or not body[0].lineno <= line <= body[-1].end_lineno:
+        return False
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        return any(
+            isinstance(each.context_expr, ast.Call) and _name(each.context_expr) == "suppress" for each in node.items
+        )
+    return any(not isinstance(handler.body[-1], ast.Raise) for handler in getattr(node, "handlers", ()))
 
 
 def _outcome(statement: ast.AST, inner: ast.AST) -> Optional[bool]:
