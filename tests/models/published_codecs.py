@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from dac import DACDecoder, DACEncoder
 from moshi_transformer import MoshiTransformer
-from seanet import SEANetDecoder, SEANetEncoder
+from seanet import PaddedConv, SEANetDecoder, SEANetEncoder, TrimmedConvTranspose
 from torch import Tensor, nn
 
 
@@ -170,22 +170,53 @@ class MimiModel(nn.Module):
         return codes, self.decoder(self.quantizer.decode(codes)).audio_values[..., : x.shape[-1]]
 
 
+class Listed(nn.Module):
+    """A module whose answer is a list."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.net(x)]
+
+
+class Resampled(nn.Module):
+    """Half or twice as many frames, by a convolution."""
+
+    learnt = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        conv = PaddedConv(4, 4, 4, 2, causal=True) if name == "conv" else TrimmedConvTranspose(4, 4, 4, 2, causal=True)
+        self.name = name
+        self.add_module(name, conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = len(x)
+        y = getattr(self, self.name)(x)
+        return y.reshape(rows, 4, -1)
+
+
 class MoshiMimi(nn.Module):
-    """As the package moshi has it: it pads to whole frames."""
+    """As the package moshi has it: it pads to whole frames, its transformers answer lists, and it resamples."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sample_rate, self.frame_rate, self.channels = 800, 100, 1
-        self.encoder = nn.Sequential(SEANetEncoder(**OPTIONS), MoshiTransformer(4, 2, 1, 5))
-        self.decoder = nn.Sequential(MoshiTransformer(4, 2, 1, 5), SEANetDecoder(**OPTIONS))
+        self.sample_rate, self.frame_rate, self.channels, self.frame_size = 800, 50, 1, 16
+        self.encoder, self.encoder_transformer = SEANetEncoder(**OPTIONS), Listed(MoshiTransformer(4, 2, 1, 5))
+        self.decoder, self.decoder_transformer = SEANetDecoder(**OPTIONS), Listed(MoshiTransformer(4, 2, 1, 5))
+        self.downsample, self.upsample = Resampled("conv"), Resampled("convtr")
         self.quantizer = Split()
 
     def encode(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, math.ceil(x.shape[-1] / 8) * 8 - x.shape[-1]))
-        return self.quantizer.encode(self.encoder(x)).transpose(0, 1)
+        x = F.pad(x, (0, math.ceil(x.shape[-1] / 16) * 16 - x.shape[-1]))
+        (y,) = self.encoder_transformer(self.encoder(x))
+        return self.quantizer.encode(self.downsample(y)).transpose(0, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        return self.decoder(self.quantizer.decode(codes))
+        (y,) = self.decoder_transformer(self.upsample(self.quantizer.decode(codes)))
+        return self.decoder(y)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         codes = self.encode(x)

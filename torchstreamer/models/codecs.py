@@ -1,5 +1,6 @@
 """Streams of neural codecs: EnCodec, Mimi, DAC and SNAC."""
 
+import math
 from typing import Any, List, Optional, Tuple
 
 import torch
@@ -56,18 +57,38 @@ class _MimiDecoder(_Part):
 
 
 class _MoshiEncoder(_Part):
+    # `encode` of the package, step by step: its resampling asks for len(x), which fixes the number of rows, and repeats
+    # the first sample by writing it into a state.
+
     def __init__(self, model: Any, codebooks: Optional[int]) -> None:
         super().__init__(model)
         self.codebooks = codebooks
 
     def forward(self, x: Tensor) -> Tensor:
-        codes = self.model.encode(x)
+        frame = self.model.frame_size
+        y = self.model.encoder(nn.functional.pad(x, (0, math.ceil(x.shape[-1] / frame) * frame - x.shape[-1])))
+        if self.model.encoder_transformer is not None:
+            (y,) = self.model.encoder_transformer(y)
+        codes = self.model.quantizer.encode(_resampled(y, self.model, "downsample", "conv"))
         return codes if self.codebooks is None else codes[:, : self.codebooks]
 
 
 class _MoshiDecoder(_Part):
     def forward(self, codes: Tensor) -> Tensor:
-        return self.model.decode(codes)
+        y = _resampled(self.model.quantizer.decode(codes), self.model, "upsample", "convtr")
+        if self.model.decoder_transformer is not None:
+            (y,) = self.model.decoder_transformer(y)
+        return self.model.decoder(y)
+
+
+def _resampled(y: Tensor, model: Any, name: str, inner: str) -> Tensor:
+    module = getattr(model, name, None)
+    if module is None or not getattr(module, "learnt", False):
+        return y if module is None else module(y)
+    conv = getattr(module, inner)
+    if getattr(conv, "pad_mode", None) == "replicate":
+        return conv.conv(nn.functional.pad(y, (conv._padding_total, 0), mode="replicate"))
+    return conv(y)
 
 
 class _DacEncoder(_Part):
@@ -172,7 +193,7 @@ def mimi(model: Any, codebooks: Optional[int] = None, progress: Optional[Progres
     frame = round(fs / (model.frame_rate if of_moshi else found(model, "config.frame_rate"))) if fs else 1920
     encoder = (_MoshiEncoder if of_moshi else _MimiEncoder)(model, codebooks)
     decoder = (_MoshiDecoder if of_moshi else _MimiDecoder)(model)
-    stream = made(encoder, noise(model, 1, _channels(model), 10 * frame), progress)
+    stream = made(encoder, noise(model, 1, _channels(model), 30 * frame), progress)
     return _codec("Mimi", model, stream, decoder, fs, progress)
 
 

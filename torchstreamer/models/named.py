@@ -251,8 +251,8 @@ def _chained(encoder: BaseStream, decoder: BaseStream, sample_rate_hz: Optional[
     _, (taken, outs) = stream_period(decoder)
     if ins * taken != frames * outs:
         raise StreamInputError(
-            f"unknown_published_model: a codec came that makes {frames * outs} samples of {ins * taken}; one that gives "
-            "as much audio as it takes was expected; stream its encoder and its decoder with pts.create_stream"
+            f"unknown_published_model: a codec came that makes {frames * outs} samples of {ins * taken}; one that "
+            "gives as much audio as it takes was expected; stream its encoder and its decoder with pts.create_stream"
         )
     latency = _latency(lambda n: output_samples(decoder, 0, output_samples(encoder, 0, n, False), False), (hop, hop))
     return StreamRates(sample_rate_hz, sample_rate_hz, hop, (1, 1), latency)
