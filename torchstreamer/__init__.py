@@ -27,8 +27,11 @@ else:
             globals().update({name: getattr(facade, name) for name in facade.__all__}, __all__=facade.__all__)
 
     def __getattr__(name):
+        from importlib import import_module
         from importlib.util import find_spec
 
+        if name == "models":  # not needed by the rest, and said by its name
+            return import_module(".models", __name__)
         # Modules that are imported by their own names, as the handlers are by the rooms, need no others.
         public = name == "__all__" or not name.startswith("_")
         if public and (name in _ROOMS or find_spec(f"{__name__}.{name}") is None):
