@@ -107,7 +107,8 @@ def recurrent_refusal(net: nn.Module, error: UnsupportedModuleError) -> Optional
     parted = isinstance(error, OperationError) and error.operation in _PARTED
     for path, module in net.named_modules():
         if isinstance(module, nn.RNNCellBase):
-            if error.code == "fixed_length" or (parted and path.rpartition(".")[0] == error.path):
+            unplaced = error.code == "fixed_length" and not getattr(error, "loops", False)
+            if unplaced or (parted and path.rpartition(".")[0] == error.path):
                 whole = type(module).__name__.removesuffix("Cell")
                 return UnsupportedModuleError(
                     "fixed_length",

@@ -13,15 +13,23 @@ from .places import Place, loop_over, place_of, statement_at, steps_of
 
 __all__ = ["PlacedError", "fixed_length", "not_exportable"]
 
+# What a loop over time may do.
+_FOLLOWED = (
+    "loop over range(n) for a signal of n samples, let every turn do the same with its own sample, x[:, t], and with "
+    "what the turn before has made, and stack the outputs"
+)
+
 
 class PlacedError(UnsupportedModuleError):
     """The refusal of a place in a model.
 
     Attributes:
         by_values: whether it is a matter of values, which no other way of exporting changes
+        loops: whether it names a loop over time
     """
 
     by_values = False
+    loops = False
 
 
 def not_exportable(net: nn.Module, error: Exception) -> PlacedError:
@@ -76,14 +84,12 @@ def fixed_length(place: Place, length: int) -> PlacedError:
         if loop[1]:
             reason = f"{_at(loop[0])}it loops over time in Python, and every turn needs what the one before has made: "
             reason += f"a recurrence, {unrolled}"
-            remedy = (
-                f"use nn.GRU, nn.LSTM or pts.LinearRecurrence if it is one of them; or register a handler for {name}"
-            )
+            remedy = f"{_FOLLOWED}; or use nn.GRU, nn.LSTM or pts.LinearRecurrence; or register a handler for {name}"
         else:
             reason = f"{_at(loop[0])}it loops over time in Python, {unrolled}"
-            remedy = f"write it as operations on the whole signal; or register a handler for {name}"
+            remedy = f"{_FOLLOWED}; or write it as operations on the whole signal; or register a handler for {name}"
     error = PlacedError("fixed_length", place.module, reason, remedy)
-    error.path, error.by_values = place.path, True
+    error.path, error.by_values, error.loops = place.path, True, loop is not None
     return error
 
 
