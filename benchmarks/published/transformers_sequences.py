@@ -119,7 +119,8 @@ _MODELS = (
         + "model = Embedded(KyutaiSpeechToTextModel(config).eval()).eval()",
         "torch.randn(1, 40, 64)",
         time_dim=1,
-        read="create_sliding_window_causal_mask; norms in float32",
+        forbidden="attention to all of the past",
+        read="KyutaiSpeechToTextModel.forward: create_causal_mask, whatever sliding_window says; norms in float32",
         single=True,
     ),
     Model(
