@@ -24,7 +24,16 @@ _PAGE = "does-it-stream.md"
 _WORDS = {"yes": "yes", "example": "with an example", "part": "in part", "no": "no"}
 
 # Entries of the tables that stand for no operation of torch.
-INTERNAL = {"leaf", "ceil_pool", "chance", "circular", "length", "rand", "_native_batch_norm_legit_functional"}
+INTERNAL = {
+    "leaf",
+    "loop_end",
+    "ceil_pool",
+    "chance",
+    "circular",
+    "length",
+    "rand",
+    "_native_batch_norm_legit_functional",
+}
 
 _PAD = "constant, reflect or replicate; negative amounts crop; on the right, also amounts that depend on the length"
 _POOL = "also with `ceil_mode`; no `return_indices`"

@@ -17,7 +17,7 @@ from ..layers.window import WindowStream
 from .kernels import product_columns
 from .windows import ConvolveTaps, TransposeTaps
 
-__all__ = ["body_of"]
+__all__ = ["TransposedBody", "body_of"]
 
 
 @singledispatch
@@ -84,7 +84,7 @@ def _(stream: ConvTranspose1dStream, plan: Any, edge: Any) -> nn.Module:
     if products and stream.field >= stream.stride:
         return TransposeTaps(weight, stream.bias, stream.stride, stream.reach.depth)
     # Between frames that lie apart stands the bias.
-    return _Transposed(weight, stream.bias, stream.stride, stream.dilation, stream.groups, stream.gap)
+    return TransposedBody(weight, stream.bias, stream.stride, stream.dilation, stream.groups, stream.gap)
 
 
 def _weight(stream: Any) -> Tensor:
@@ -149,7 +149,16 @@ class _Norm(nn.Module):
         return y.to(x.dtype)
 
 
-class _Transposed(nn.Module):
+class TransposedBody(nn.Module):
+    """A transposed convolution of a window ``[B, C, n]``, by the operator of torch.
+
+    Args:
+        weight: ``[C, O / groups, K]``
+        bias: ``[O]``
+        stride, dilation, groups: of the convolution
+        extra: outputs after the last frame
+    """
+
     bias: Optional[Tensor]
     weight: Tensor
 

@@ -21,12 +21,19 @@ from ..graph.several import PortedGraphStream
 from .backends import SETTINGS
 from .chunks import check_stream
 from .exported_file import KEY, names_of, parse_geometry
-from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal
+from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal, source_suffix
+from .native import source_of
 from .static import StaticStream
 from .steady import fresh
 from .told import told_of
 
 __all__ = ["FunctionalStep", "export", "geometry"]
+
+_REASONS = {
+    ".pt": "a script takes chunks of any size and any rows",
+    ".onnx": "ONNX Runtime chooses kernels",
+    **dict.fromkeys((".hpp", ".cpp"), "the class takes one signal in chunks of any size, and holds nothing else"),
+}
 
 # A step of so many floating-point operations costs what its products do, and oneDNN's pay.
 _LONG = 100_000_000
@@ -145,6 +152,7 @@ def export(
     | ``.pt`` | the stream, in TorchScript | any | libtorch, in Python or C++ |
     | ``.pt2`` | the static step, compiled by AOTInductor for this kind of machine | gathered to ``chunk`` | libtorch |
     | ``.onnx`` | the static step, states in and out, geometry in the metadata | gathered to ``chunk`` | ONNX Runtime |
+    | ``.hpp``, ``.cpp`` | the stream of one signal, as C++17 with its weights | any | a compiler |
 
     Weights are those of this moment. The stream is left alone. `load` gives a runner. A file that was there is replaced
     when the new one is whole.
@@ -160,13 +168,14 @@ def export(
             as ``load(path).metadata``.
         sampling_fs: samples per second of the signals that the network was trained on, in Hz. It comes back as
             ``load(path).sampling_fs``, and tells the command line what to resample files to
-        options: for `StaticStream`, as ``channels`` and ``dtype``; for ``.pt2`` and ``.onnx`` alone
+        options: for `StaticStream`, as ``channels`` and ``dtype``; not for ``.pt``. For ``.hpp`` and ``.cpp`` also
+            ``name``, of the class, ``"Net"`` unless it is given
 
     Returns:
         the path of the file
 
     Raises:
-        UnsupportedModuleError: a layer has no static form
+        UnsupportedModuleError: a layer has no static form, or cannot be written as C++ (``not_native``)
         ValueError: the suffix is none of these, ``chunk`` is missing or does not fit, an argument is of no use for this
             suffix, ``metadata`` is not what JSON holds, ``sampling_fs`` is no whole number, or an ``.onnx`` file would
             hold complex numbers, or weights that are too large for it
@@ -180,29 +189,31 @@ def export(
         >>> pts.load(path).metadata
         {'rate_hz': 16000}
     """
-    suffix = checked_suffix(path)
+    suffix = checked_suffix(path) or source_suffix(path)
     if suffix is None:
-        raise ValueError(f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; choose one of these")
+        raise ValueError(
+            f"invalid_suffix: {path} came; '.pt', '.pt2', '.onnx', '.hpp' or '.cpp' was expected; choose one of these"
+        )
     check_stream(stream)
     target = checked_destination(path)
     carried: Dict[str, Any] = {"metadata": checked_metadata(metadata), "told": told_of(stream)}
     if sampling_fs is not None:
         carried["sampling_fs"] = whole_number(sampling_fs, "sampling_fs")
     unused = {"autotune": autotune} if suffix == ".onnx" else {}
+    if suffix in (".pt", ".hpp", ".cpp"):
+        unused = {"chunk": chunk is not None, "batch": batch != 1, "autotune": autotune}
     if suffix == ".pt":
-        unused = {"chunk": chunk is not None, "batch": batch != 1, "autotune": autotune, **dict.fromkeys(options, True)}
+        unused |= dict.fromkeys(options, True)
+    if suffix in (".hpp", ".cpp"):
+        unused["metadata"] = metadata is not None
     for name, given in unused.items():
         if given:
             raise ValueError(
                 f"unused_argument: {name}= came for {path}; it is of no use there, as "
-                + (
-                    "a script takes chunks of any size and any rows"
-                    if suffix == ".pt"
-                    else "ONNX Runtime chooses kernels"
-                )
+                + _REASONS[suffix]
                 + "; leave it out, or write another kind of file"
             )
-    if suffix != ".pt" and chunk is None:
+    if suffix in (".pt2", ".onnx") and chunk is None:
         raise ValueError(
             f"missing_chunk: no chunk= came; samples per step were expected, a multiple of {stream.hop}; a longer step "
             "costs less per sample and answers later"
@@ -211,7 +222,13 @@ def export(
         require_packages("an .onnx file is written with it", "onnx", "onnxscript")
     telling = Telling(f"export({type(stream).__name__}, {Path(path).name})", progress)
     with replacing(target, suffix) as place:
-        if chunk is None:
+        if suffix in (".hpp", ".cpp"):
+            telling.expect(2)
+            telling.begin("planning the static step")
+            text = source_of(stream, suffix == ".hpp", carried.get("sampling_fs"), **options)
+            telling.begin("writing C++")
+            place.write_text(text, encoding="utf-8")
+        elif chunk is None:
             telling.begin("scripting the stream")
             _save_script(stream, str(place), json.dumps({"version": 1, **carried}))
         else:

@@ -15,7 +15,15 @@ from typing import Any, Dict, Iterator, Optional, Union
 from ..errors import StreamFileError
 from .exported_file import SEAL, read_sealed, refusal
 
-__all__ = ["checked_destination", "checked_metadata", "checked_suffix", "read_archive", "replacing", "seal"]
+__all__ = [
+    "checked_destination",
+    "checked_metadata",
+    "checked_suffix",
+    "read_archive",
+    "replacing",
+    "seal",
+    "source_suffix",
+]
 
 # What stands before the checksum at the end of a file. Archives have both as their comment, which readers pass over.
 _SEALS = {".pt": b"torchstreamer.pt sha256 ", ".pt2": b"torchstreamer.pt2 sha256 ", ".onnx": SEAL}
@@ -28,6 +36,12 @@ def checked_suffix(path: Union[str, "os.PathLike[str]"]) -> Optional[str]:
     """The suffix that says what a file is, in lower case; ``None`` if it says nothing."""
     suffix = Path(path).suffix.lower()
     return suffix if suffix in _SEALS else None
+
+
+def source_suffix(path: Union[str, "os.PathLike[str]"]) -> Optional[str]:
+    """The suffix of a file that is to be compiled, in lower case; ``None`` of any other."""
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in (".hpp", ".cpp") else None
 
 
 # ------------------------------------------------------------------ writing
