@@ -77,6 +77,8 @@ def test_what_is_exported_runs(nets):
     with torch.no_grad():
         torch.testing.assert_close(read("out.wav"), nets.Net()(x))
     assert pts.load("net.pt").sampling_fs == 16000
+    assert ran("export", "nets:Net", "net.hpp").code == 0
+    assert "int rate_hz = 16000;" in Path("net.hpp").read_text()
 
 
 @pytest.mark.slow

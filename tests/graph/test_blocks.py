@@ -388,7 +388,9 @@ def _forgetful(memory: AttentionMemory) -> AttentionMemory:
         def take(self, q: Any, k: Any, final: bool) -> Any:
             for part in self.children():
                 part._clear()
-            return super().take(q, k, final)
+            found = super().take(q, k, final)
+            self.steady = -1  # so that the next chunk comes here, too
+            return found
 
     memory.__class__ = Forgetful
     return memory

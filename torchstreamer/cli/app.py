@@ -186,7 +186,7 @@ def export(
         Path,
         typer.Argument(
             metavar="OUTPUT",
-            help="The file; its suffix says what it is: .pt (TorchScript), .pt2 (AOTInductor) or .onnx.",
+            help="The file; its suffix says what: .pt (TorchScript), .pt2 (AOTInductor), .onnx, .hpp or .cpp (C++).",
         ),
     ],
     rate: Rate = None,

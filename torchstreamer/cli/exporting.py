@@ -35,6 +35,8 @@ def export_command(
             options["channels"] = channels or model.channels
     elif batch != 1:
         options["batch"] = batch
+    if output.suffix in (".hpp", ".cpp") and (channels or model.channels):
+        options["channels"] = channels or model.channels
     try:
         path = write(model.stream, output, sampling_fs=model.rate_hz, **options)
     except OSError as error:

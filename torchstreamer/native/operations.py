@@ -6,13 +6,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 from torch import Tensor, fx
 
-from ..layers.window import spanned
-from .arrays import SAMPLES, Array, Arrays
-from .products import convolve
+from .arrays import Array, Arrays
 from .program import Fault
 from .samplewise import Apply
 
-__all__ = ["costs_nothing", "decompositions", "rule"]
+__all__ = ["Rule", "costs_nothing", "decompositions", "number", "padded", "rule", "writes"]
 
 Rule = Callable[..., Any]
 
@@ -53,7 +51,9 @@ def costs_nothing(array: Array) -> bool:
     return not isinstance(own, Apply) or (own.template == "{0}" and not isinstance(own.arguments[0][0], Apply))
 
 
-def _named(*names: str) -> Callable[[Rule], Rule]:
+def writes(*names: str) -> Callable[[Rule], Rule]:
+    """Register how operations of these names are written."""
+
     def register(found: Rule) -> Rule:
         for name in names:
             _RULES[name] = found
@@ -103,7 +103,7 @@ def _unary(template: str) -> Rule:
 
 
 def _binary(template: str, truth: bool = False) -> Rule:
-    return lambda arrays, node, a, b: arrays.applied(template, _number(arrays, a), _number(arrays, b), truth=truth)
+    return lambda arrays, node, a, b: arrays.applied(template, number(arrays, a), number(arrays, b), truth=truth)
 
 
 for _name, _template in _UNARY.items():
@@ -114,17 +114,17 @@ for _name, _sign in _COMPARED.items():
     _RULES[_name] = _binary("({0} " + _sign + " {1})", truth=True)
 
 
-def _number(arrays: Arrays, x: Any) -> Any:
-    # Truth values in arithmetic are numbers.
+def number(arrays: Arrays, x: Any) -> Any:
+    """An argument; truth values in arithmetic are numbers."""
     if isinstance(x, Array) and x.truth:
         return arrays.applied("({0} ? splat<V>(real(1)) : V{{}})", x)
     return x
 
 
-@_named("add", "sub", "rsub")
+@writes("add", "sub", "rsub")
 def _sum(arrays: Arrays, node: fx.Node, a: Any, b: Any, alpha: Any = 1, **options: Any) -> Array:
     name = node.target._schema.name.split("::")[1].rstrip("_")  # type: ignore[union-attr]
-    a, b = _number(arrays, a), _number(arrays, b)
+    a, b = number(arrays, a), number(arrays, b)
     if name == "rsub":
         a, b = b, a
         if alpha != 1:
@@ -135,13 +135,13 @@ def _sum(arrays: Arrays, node: fx.Node, a: Any, b: Any, alpha: Any = 1, **option
     return arrays.applied("({0} " + sign + " {1} * {2})", a, b, float(alpha))
 
 
-@_named("div")
+@writes("div")
 def _divided(arrays: Arrays, node: fx.Node, a: Any, b: Any, rounding_mode: Optional[str] = None) -> Array:
     template = {None: "({0} / {1})", "floor": "round_down({0} / {1})", "trunc": "cut({0} / {1})"}[rounding_mode]
-    return arrays.applied(template, _number(arrays, a), _number(arrays, b))
+    return arrays.applied(template, number(arrays, a), number(arrays, b))
 
 
-@_named("pow")
+@writes("pow")
 def _power(arrays: Arrays, node: fx.Node, a: Any, b: Any) -> Array:
     simple = {1: "{0}", 2: "({0} * {0})", 3: "({0} * {0} * {0})", 0.5: "root({0})", -1: "(real(1) / {0})"}
     if isinstance(b, (int, float)) and b in simple:
@@ -149,7 +149,7 @@ def _power(arrays: Arrays, node: fx.Node, a: Any, b: Any) -> Array:
     return arrays.applied("raised({0}, {1})", a, b)
 
 
-@_named("clamp", "hardtanh")
+@writes("clamp", "hardtanh")
 def _clamped(arrays: Arrays, node: fx.Node, x: Any, low: Any = None, high: Any = None, **more: Any) -> Array:
     low, high = more.get("min", low), more.get("max", high)
     if low is not None:
@@ -160,30 +160,30 @@ def _clamped(arrays: Arrays, node: fx.Node, x: Any, low: Any = None, high: Any =
     return found
 
 
-@_named("leaky_relu")
+@writes("leaky_relu")
 def _leaky(arrays: Arrays, node: fx.Node, x: Array, slope: float = 0.01) -> Array:
     return arrays.applied(f"leaky({{0}}, real({slope!r}))", x)
 
 
-@_named("where")
+@writes("where")
 def _where(arrays: Arrays, node: fx.Node, condition: Any, a: Any, b: Any) -> Array:
     if not isinstance(condition, Array):
         if isinstance(condition, Tensor):
             condition = condition.to(torch.float64)
-        return arrays.applied("({0} != V{{}} ? {1} : {2})", condition, _number(arrays, a), _number(arrays, b))
+        return arrays.applied("({0} != V{{}} ? {1} : {2})", condition, number(arrays, a), number(arrays, b))
     if not condition.truth:
         raise Fault("a condition that is no truth value")
-    return arrays.applied("({0} ? {1} : {2})", condition, _number(arrays, a), _number(arrays, b))
+    return arrays.applied("({0} ? {1} : {2})", condition, number(arrays, a), number(arrays, b))
 
 
-@_named("logical_not", "bitwise_not")
+@writes("logical_not", "bitwise_not")
 def _not(arrays: Arrays, node: fx.Node, x: Array) -> Array:
     if not x.truth:
         return arrays.applied("({0} == V{{}})", x, truth=True)
     return arrays.applied("(({0} ? splat<V>(real(1)) : V{{}}) == V{{}})", x, truth=True)
 
 
-@_named("logical_and", "bitwise_and", "logical_or", "bitwise_or")
+@writes("logical_and", "bitwise_and", "logical_or", "bitwise_or")
 def _both(arrays: Arrays, node: fx.Node, a: Any, b: Any) -> Array:
     if not (isinstance(a, Array) and isinstance(b, Array) and a.truth and b.truth):
         raise Fault("logic of what are no truth values")
@@ -191,28 +191,28 @@ def _both(arrays: Arrays, node: fx.Node, a: Any, b: Any) -> Array:
     return arrays.applied("({0} " + sign + " {1})", a, b, truth=True)
 
 
-@_named("isnan")
+@writes("isnan")
 def _isnan(arrays: Arrays, node: fx.Node, x: Array) -> Array:
     return arrays.applied("({0} != {0})", x, truth=True)
 
 
-@_named("_to_copy", "_conj", "lift_fresh_copy")
+@writes("_to_copy", "_conj", "lift_fresh_copy")
 def _cast(arrays: Arrays, node: fx.Node, x: Array, dtype: Optional[torch.dtype] = None, **options: Any) -> Array:
     value = node.meta["val"]
     if value.dtype == torch.bool:
         return x if x.truth else arrays.applied("({0} != V{{}})", x, truth=True)
     if not value.dtype.is_floating_point or value.dtype.itemsize < 4:
         raise Fault(f"numbers of {str(value.dtype).removeprefix('torch.')}")
-    found: Array = _number(arrays, x)
+    found: Array = number(arrays, x)
     return found
 
 
-@_named("full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
+@writes("full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
 def _filled(arrays: Arrays, node: fx.Node, x: Array, *args: Any, **kwargs: Any) -> Tensor:
     return node.target(torch.zeros(x.shape, dtype=arrays.program.dtype), *args, **kwargs)  # type: ignore[operator]
 
 
-@_named("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit")
+@writes("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit")
 def _normed(
     arrays: Arrays,
     node: fx.Node,
@@ -279,18 +279,19 @@ for _name in (
     _RULES[_name] = _moved
 
 
-@_named("getitem")
+@writes("getitem")
 def _item(arrays: Arrays, node: fx.Node, values: Sequence[Any], at: int) -> Any:
     return values[at]
 
 
-@_named("cat")
+@writes("cat")
 def _joined(arrays: Arrays, node: fx.Node, parts: Sequence[Any], axis: int = 0) -> Array:
     return arrays.joined([part for part in parts if part.shape.numel() > 0], axis)
 
 
-@_named("constant_pad_nd")
-def _padded(arrays: Arrays, node: fx.Node, x: Array, pad: List[int], value: float = 0) -> Array:
+@writes("constant_pad_nd")
+def padded(arrays: Arrays, node: fx.Node, x: Array, pad: List[int], value: float = 0) -> Array:
+    """With a number around it, or cropped."""
     for place in range(len(pad) // 2):
         axis = len(x.shape) - 1 - place
         left, right = pad[2 * place], pad[2 * place + 1]
@@ -307,142 +308,4 @@ def _padded(arrays: Arrays, node: fx.Node, x: Array, pad: List[int], value: floa
                 parts = [constant, *parts] if before else [*parts, constant]
         if len(parts) > 1:
             x = arrays.joined(parts, axis)
-    return x
-
-
-# ---------------------------------------------------------------------- along axes
-
-
-def _reduced(kind: str) -> Rule:
-    def reduce(arrays: Arrays, node: fx.Node, x: Array, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
-        axes = [] if dim is None else [dim] if isinstance(dim, int) else list(dim)
-        return arrays.reduced(kind, _number(arrays, x), axes, keepdim)
-
-    return reduce
-
-
-for _name in ("sum", "prod", "amax", "amin"):
-    _RULES[_name] = _reduced(_name)
-
-
-@_named("mean")
-def _mean(arrays: Arrays, node: fx.Node, x: Array, dim: Any = None, keepdim: bool = False, **options: Any) -> Array:
-    total: Array = _reduced("sum")(arrays, node, x, dim, keepdim)
-    return arrays.applied("({0} * {1})", total, total.shape.numel() / x.shape.numel())
-
-
-@_named("var", "var_mean")
-def _variance(
-    arrays: Arrays,
-    node: fx.Node,
-    x: Array,
-    dim: Any = None,
-    correction: Any = None,
-    keepdim: bool = False,
-    **options: Any,
-) -> Any:
-    name = node.target._schema.name  # type: ignore[union-attr]
-    correction = 1 if correction is None else correction
-    mean = arrays.stored(_mean(arrays, node, x, dim, True))
-    apart = arrays.stored(arrays.applied("({0} - {1})", x, mean))
-    total = _reduced("sum")(arrays, node, arrays.stored(arrays.applied("({0} * {0})", apart)), dim, keepdim)
-    count = x.shape.numel() / mean.shape.numel()
-    found = arrays.applied("({0} * {1})", total, 1 / (count - float(correction)))
-    if not name.endswith("var_mean"):
-        return found
-    return [found, mean if keepdim else _mean(arrays, node, x, dim, False)]
-
-
-# ---------------------------------------------------------------------- products
-
-
-@_named("mm", "bmm")
-def _product(arrays: Arrays, node: fx.Node, a: Any, b: Any) -> Array:
-    return _matrix(arrays, a, b, None)
-
-
-@_named("addmm")
-def _affine(arrays: Arrays, node: fx.Node, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Array:
-    if beta != 1 or alpha != 1 or not isinstance(bias, Tensor) or bias.dim() != 1 or not isinstance(b, Tensor):
-        raise Fault("a product with a scaled sum")
-    return _matrix(arrays, a, b, bias)
-
-
-def _matrix(arrays: Arrays, a: Any, b: Any, bias: Optional[Tensor]) -> Array:
-    if isinstance(a, Array) and isinstance(b, Array):
-        raise Fault("a product of two values")
-    if isinstance(a, Tensor):  # the other way around
-        turned = b.laid_out(lambda index: index.transpose(-1, -2))
-        return _matrix(arrays, turned, a.transpose(-1, -2), None).laid_out(lambda index: index.transpose(-1, -2))
-    if a.shape[:-2].numel() != 1:
-        raise Fault("products of several matrices")
-    lead = list(a.shape[:-2])
-    a, b = a.laid_out(lambda index: index.reshape(index.shape[-2:])), b.reshape(b.shape[-2:])
-    found = _rows_by(arrays, a, b, bias)
-    return found.laid_out(lambda index: index.reshape([*lead, *index.shape]))
-
-
-def _rows_by(arrays: Arrays, a: Array, b: Tensor, bias: Optional[Tensor]) -> Array:
-    # A product of rows, some of each sample.
-    rows, inner = a.shape
-    if rows % SAMPLES or inner == 0:
-        raise Fault("a product along time")
-    places = rows // SAMPLES
-    sample = a.index.div(a.expression.size, rounding_mode="floor")
-    if not torch.equal(sample, sample[:, :1].expand_as(sample)):
-        raise Fault("a product along time")
-    # Rows of the matrix are places of a sample, all of one sample side by side, or those of all samples.
-    first = sample[:, 0].reshape(SAMPLES, places)
-    inside = bool((first == first[:, :1]).all())
-    shaped = a.laid_out(
-        lambda index: index.reshape(SAMPLES, places, inner) if inside else index.reshape(places, SAMPLES, inner)
-    )
-    time = 0 if inside else 1
-    ref, column = arrays.kept(shaped, time)
-    weight = b.t().unsqueeze(2).repeat(places, 1, 1)
-    bias = bias if bias is None else bias.repeat(places)
-    made = convolve(arrays.program, ref, 0, weight, bias, 1, 1, places, arrays.rate, arrays.note, column)
-    shape = [SAMPLES, places, b.size(1)] if inside else [places, SAMPLES, b.size(1)]
-    found = arrays.of(made, shape, time)
-    return found.laid_out(lambda index: index.reshape(rows, b.size(1)))
-
-
-@_named("convolution")
-def _convolution(
-    arrays: Arrays,
-    node: fx.Node,
-    x: Any,
-    weight: Any,
-    bias: Optional[Tensor],
-    stride: List[int],
-    padding: List[int],
-    dilation: List[int],
-    transposed: bool,
-    outputs: List[int],
-    groups: int,
-) -> Array:
-    if not isinstance(weight, Tensor) or not isinstance(x, Array) or transposed:
-        raise Fault("a convolution of two values, or a transposed one along other axes than time")
-    if groups != 1:
-        raise Fault("a convolution in groups along other axes than time")
-    if any(padding):
-        pads = [amount for each in reversed(padding) for amount in (each, each)]
-        x = _padded(arrays, node, x, pads)
-    # What each output reads, side by side: then it is a product along these.
-    windows = x.index
-    for axis, (size, step, apart) in enumerate(zip(weight.shape[2:], stride, dilation, strict=True)):
-        windows = windows.unfold(2 + axis, spanned(size, apart), step)[..., ::apart]
-    spatial = weight.dim() - 2
-    order = [0, *range(2, 2 + spatial), 1, *range(2 + spatial, 2 + 2 * spatial)]
-    windows = windows.permute(order)
-    lead = list(windows.shape[: 1 + spatial])
-    flat = Array(x.expression, windows.reshape(-1, weight[0].numel()), x.truth)
-    made = _rows_by(arrays, flat, weight.reshape(weight.size(0), -1).t(), bias)
-    return made.laid_out(lambda index: index.reshape([*lead, weight.size(0)]).movedim(-1, 1))
-
-
-@_named("cumsum", "cumprod", "logcumsumexp")
-def _cumulative(arrays: Arrays, node: fx.Node, x: Array, axis: int, **options: Any) -> Array:
-    if x.shape[axis] != 1:
-        raise Fault("a sum that runs along another axis than time")
     return x

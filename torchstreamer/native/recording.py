@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from . import operations
+from . import operations, operations_along  # noqa: F401  (it registers itself)
 from .arrays import Array, Arrays
 from .program import Fault
 
