@@ -198,6 +198,13 @@ class Resampled(nn.Module):
         return y.reshape(rows, 4, -1)
 
 
+class RowsFirst(Split):
+    """The same as the package moshi has it: the codes are [B, K, T]."""
+
+    def encode(self, x: Tensor, count: int | None = None) -> Tensor:
+        return super().encode(x, count).transpose(0, 1)
+
+
 class MoshiMimi(nn.Module):
     """As the package moshi has it: it pads to whole frames, its transformers answer lists, and it resamples."""
 
@@ -207,12 +214,12 @@ class MoshiMimi(nn.Module):
         self.encoder, self.encoder_transformer = SEANetEncoder(**OPTIONS), Listed(MoshiTransformer(4, 2, 1, 5))
         self.decoder, self.decoder_transformer = SEANetDecoder(**OPTIONS), Listed(MoshiTransformer(4, 2, 1, 5))
         self.downsample, self.upsample = Resampled("conv"), Resampled("convtr")
-        self.quantizer = Split()
+        self.quantizer = RowsFirst()
 
     def encode(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, math.ceil(x.shape[-1] / 16) * 16 - x.shape[-1]))
         (y,) = self.encoder_transformer(self.encoder(x))
-        return self.quantizer.encode(self.downsample(y)).transpose(0, 1)
+        return self.quantizer.encode(self.downsample(y))
 
     def decode(self, codes: Tensor) -> Tensor:
         (y,) = self.decoder_transformer(self.upsample(self.quantizer.decode(codes)))

@@ -1,5 +1,6 @@
 """Arrays of a recorded graph that hold samples, as expressions: which number of which sample stands where."""
 
+import math
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -62,6 +63,8 @@ class Arrays:
             time: its time axis
         """
         others = [size for axis, size in enumerate(shape) if axis != time]
+        if math.prod(others) != ref.value.width:
+            raise Fault("a value of other axes than its rows hold")
         numbers = torch.arange(ref.value.width).reshape(others).unsqueeze(time)
         samples = torch.arange(SAMPLES).reshape([-1 if axis == time else 1 for axis in range(len(shape))])
         return Array(Rows(ref), samples * ref.value.width + numbers)

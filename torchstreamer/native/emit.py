@@ -119,6 +119,7 @@ class _File:
             "MOST_AT_END": _listed(each.most_at_end for each in outs),
             "BLOCK": self.block,
             "MARK": f"{self._mark()}u",
+            "ID": f"{self._mark():08x}",
         }
         lines: List[str] = []
         for line in _kernel("net").splitlines():

@@ -1,3 +1,5 @@
+// Its constants have an address of this net alone, also beside another class of this name in the same process.
+inline namespace @SMALL@_@ID@ {
 struct @NAME@ {
   typedef @REAL@ real;
   static constexpr int hop = @HOP@;        // samples of the first input after which outputs come
@@ -116,6 +118,7 @@ struct @NAME@ {
  public:
   static constexpr int state_bytes = sizeof(State);
 };
+}  // namespace @SMALL@_@ID@
 
 // For other languages.
 #include <new>
