@@ -150,6 +150,19 @@ int main() {
 """
 
 
+def test_classes_of_one_name_live_in_one_process(tmp_path):
+    """Tables of inline functions are one for all libraries of a process where the classes have one name."""
+    torch.manual_seed(0)
+    found = []
+    for scale in (2, 3):
+        net = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), nn.Upsample(scale_factor=scale, mode="linear"))
+        folder = tmp_path / str(scale)
+        folder.mkdir()
+        found.append((net, compiled({"net": pts.create_stream(net)}, folder)["net"]))
+    for net, one in found:
+        agree(net, one, torch.randn(1, 1, 20), [7, 13])
+
+
 def test_a_header_serves_several_files_and_instances_without_the_heap(tmp_path):
     net = nn.Sequential(nn.Conv1d(2, 8, 5, padding=2, stride=2), nn.ReLU(), pts.Recurrent1d(nn.GRU(8, 3))).eval()
     path = pts.export(pts.create_stream(net), tmp_path / "net.hpp", name="Denoiser", sampling_fs=16000)
