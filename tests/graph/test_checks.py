@@ -68,7 +68,16 @@ def test_checks_of_values_are_left_out_and_told():
     assert len(told) == 4 and "user_code.py" in told[0] and "assert torch.isfinite(x).all()" in told[0]
 
 
-@pytest.mark.parametrize("way", ["assert_caught", "raise_caught", "assert_suppressed"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "assert_caught",
+        "raise_caught",
+        "assert_suppressed",
+        "assert_left_by_a_handler",
+        "assert_left_at_the_end",
+    ],
+)
 @pytest.mark.parametrize("loud", [1, 10])
 def test_a_check_whose_error_is_caught_is_a_branch(way, loud):
     with pytest.raises(pts.UnsupportedModuleError, match=r"data_dependent: .*branch .*user_code\.py, line"):

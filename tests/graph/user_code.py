@@ -91,6 +91,25 @@ def assert_suppressed(x):
     return x / 10
 
 
+def assert_left_by_a_handler(x):
+    try:
+        refuse_loud(x)
+    except AssertionError:
+        if x.shape[1] == 1:
+            return x / 10
+        raise
+    return x
+
+
+def assert_left_at_the_end(x):
+    y = x / 10
+    try:
+        refuse_loud(x)
+        y = x
+    finally:
+        return y  # noqa: B012  (swallows what was raised)
+
+
 def assert_raised_again(x):
     try:
         assert x.abs().max() < 100

@@ -36,6 +36,9 @@ _BETWEEN = frozenset(["CACHE", "COPY", "TO_BOOL", "NOP", "EXTENDED_ARG"])
 
 _EXPORTING = os.path.join(os.path.dirname(__file__), "exporting.py")
 
+# What ends statements before their last one, or an error that was raised.
+_LEAVING = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom)
+
 _trees: Dict[str, Optional[ast.Module]] = {}
 
 
@@ -177,7 +180,8 @@ def _goes_on(node: Any, line: int) -> bool:
         return any(
             isinstance(each.context_expr, ast.Call) and _name(each.context_expr) == "suppress" for each in node.items
         )
-    return any(not isinstance(handler.body[-1], ast.Raise) for handler in getattr(node, "handlers", ()))
+    left = any(isinstance(each, _LEAVING) for last in getattr(node, "finalbody", ()) for each in ast.walk(last))
+    return left or any(not _fails(handler.body) for handler in getattr(node, "handlers", ()))
 
 
 def _outcome(statement: ast.AST, inner: ast.AST) -> Optional[bool]:
@@ -202,8 +206,7 @@ def _fails(body: List[ast.stmt]) -> bool:
     failing = isinstance(last, ast.Raise) or (
         isinstance(last, ast.Assert) and isinstance(last.test, ast.Constant) and not last.test.value
     )
-    leaving = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom)
-    return failing and not any(isinstance(node, leaving) for each in body for node in ast.walk(each))
+    return failing and not any(isinstance(node, _LEAVING) for each in body for node in ast.walk(each))
 
 
 def _only_tells(statement: ast.stmt) -> bool:
