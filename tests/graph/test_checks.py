@@ -1,5 +1,6 @@
 """Checks of values are left out, and said; what is another branch for short signals is filled in, or a least length."""
 
+import sys
 import warnings
 
 import pytest
@@ -60,6 +61,7 @@ def signal(n):
     return torch.randn(1, 1, n, dtype=torch.float64)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="frames tell lines alone, and one of them asks twice")
 def test_checks_of_values_are_left_out_and_told():
     stream = pts.create_stream(Checked(), example=signal(30))
     x = signal(17)

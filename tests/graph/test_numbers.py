@@ -89,7 +89,7 @@ def test_unsure_roundings_are_refused(name):
 
 @pytest.mark.parametrize("length", [written_through_a_view, written_out])
 def test_numbers_that_are_written_otherwise_are_not_known(length):
-    with pytest.raises(pts.UnsupportedModuleError, match="data_dependent"):
+    with pytest.raises(pts.UnsupportedModuleError, match="data_dependent|not_exportable"):  # the latter on torch 2.9
         pts.create_stream(Cropped(length), example=torch.randn(1, 2, 67))
 
 
