@@ -16,7 +16,7 @@ from .planning import Edge, Planner
 from .rows import Part
 from .static import StaticStream
 
-__all__ = ["NativePlan", "Slot", "program_of", "source_of"]
+__all__ = ["NativePlan", "Slot", "about", "program_of", "source_of", "source_of_plan"]
 
 Mask = Tuple[int, int, float]
 
@@ -143,17 +143,34 @@ def source_of(
         UnsupportedModuleError: ``not_native``: something in it cannot be written
         ValueError: ``invalid_name``
     """
+    plan = NativePlan(stream, **options)
+    return source_of_plan(plan, plan.program(), header, rate_hz, name)
+
+
+def source_of_plan(
+    plan: NativePlan, program: Program, header: bool, rate_hz: Optional[int], name: str, **options: Any
+) -> str:
+    """The same of a stream that is planned already.
+
+    Args:
+        plan: the plan
+        program: what it becomes
+        header: whether the file is to be included
+        rate_hz: samples per second of its input, if that is known
+        name: of the class
+        options: for `written`
+    """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(
             f"invalid_name: name={name!r} came; a name of a class in C++ was expected, as 'Denoiser'; letters, digits "
             "and underscores alone"
         )
-    program = program_of(stream, **options)
     program.rate_hz = rate_hz or 0
-    return written(program, name, header, _about(stream, name, program))
+    return written(program, name, header, about(plan.stream[0], name, program), **options)
 
 
-def _about(stream: BaseStream, name: str, program: Program) -> str:
+def about(stream: BaseStream, name: str, program: Program) -> str:
+    """The comment at the top of a file."""
     command = "g++ -std=gnu++17 -O3 -march=native, clang++ likewise; no -ffast-math, no -funroll-loops"
     return (
         f"{name}: a stream of a trained network, written by torchstreamer. It needs a C++17 compiler alone.\n"

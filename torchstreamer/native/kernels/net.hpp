@@ -25,7 +25,6 @@ struct @NAME@ {
   void reset() {
     std::memset(static_cast<void*>(&state), 0, sizeof state);
     state.total = @SPACE@::OPEN;
-    state.mark = @MARK@;
     @STARTS@
   }
 
@@ -66,16 +65,32 @@ struct @NAME@ {
     return given[0];
   }
 
-  // The state of the signal, `state_bytes` bytes, which fits this very net alone: `load` says whether it did.
-  void save(void* to) const { std::memcpy(to, &state, sizeof state); }
+  // The state of the signal, `state_bytes` bytes, which fits this very net alone, on every machine: `load` says whether
+  // it did.
+  static constexpr int state_bytes = @STATE_BYTES@;
+  void save(void* to) const {
+    char* const place = static_cast<char*>(to);
+    const uint32_t mark[2] = {@MARK@, 0};
+    std::memset(place, 0, state_bytes);
+    std::memcpy(place, &state.came, 8);
+    std::memcpy(place + 8, mark, 8);
+    @SAVES@
+  }
   bool load(const void* from) {
+    const char* const place = static_cast<const char*>(from);
+    int64_t came;
     uint32_t mark;
-    std::memcpy(&mark, static_cast<const char*>(from) + offsetof(State, mark), sizeof mark);
-    if (mark != @MARK@) return false;
-    std::memcpy(static_cast<void*>(&state), from, sizeof state);
+    std::memcpy(&came, place, 8);
+    std::memcpy(&mark, place + 8, 4);
+    if (mark != @MARK@ || came < 0 || came >= int64_t(1) << 50) return false;
+    reset();
+    state.came = came;
+    state.hops = came / hop;
+    @LOADS@
     return true;
   }
 
+  @WEIGHTS@
   int given[outputs] = {};  // samples of each output that the last call gave
 
  private:
@@ -83,7 +98,6 @@ struct @NAME@ {
 
   struct State {
     int64_t came, hops, total;  // samples that came, hops that were done, and the length of the signal
-    uint32_t mark;
     @STATE@
   } state;
   @SCRATCH@
@@ -114,9 +128,6 @@ struct @NAME@ {
     @STEP@
     state.hops += k;
   }
-
- public:
-  static constexpr int state_bytes = sizeof(State);
 };
 }  // namespace @SMALL@_@ID@
 
