@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import torchstreamer as pts
-from torchstreamer.deploy import native_build
+from torchstreamer.deploy import native_build, search
 from torchstreamer.deploy.native_stream import NativeStream
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -252,6 +252,15 @@ def test_one_of_the_candidates_where_nobody_sees_which_it_is(monkeypatch):
     assert [each.backend for each in late.candidates] == ["stream"]
     asked = pts.compile(net, chunk=5, backend="native")
     assert asked.output_length(2, False) == 0 < net.output_length(2, False)
+
+
+@pytest.mark.parametrize("native, tried", [(3e-5, 1), (5e-5, 2)])
+def test_the_search_ends_where_nothing_can_overtake_it(native, tried, monkeypatch):
+    monkeypatch.setattr("torchstreamer.deploy.compile.available", lambda device: ["native", "eager"])
+    monkeypatch.setattr(search, "seconds", lambda steady, program: 1e-3 if program is None else 1e-4)
+    monkeypatch.setattr(search, "seconds_of_stream", lambda steady, stream: native)
+    found = pts.compile(pts.create_stream(NETS["same"]), chunk=4)
+    assert [one.backend for one in found.candidates] == ["native", *["eager"] * tried, "stream"]
 
 
 # ---------------------------------------------------------------------- builds
