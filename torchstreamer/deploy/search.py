@@ -29,7 +29,7 @@ FORMS = {
 # A step of so many seconds costs what its kernels do.
 _LONG = 1e-3
 
-# Forms and kernels that came later made a step up to 1.9 times as fast as the first compiled one, where it was measured.
+# Forms and kernels that came later made a step up to 1.9 times as fast as the first compiled one, as far as measured.
 # What is so many times as fast as that is not overtaken.
 _AHEAD = 2.5
 

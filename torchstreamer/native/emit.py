@@ -354,4 +354,4 @@ def _length(table: LengthTable) -> str:
     values = ", ".join(map(str, table.values))
     turns = f"const int64_t turns = n < {table.start} ? 0 : (n - {table.start}) / {table.period};"
     back = f"return at[n - turns * {table.period}] + turns * {table.rise};"
-    return f"{known}static const int64_t at[] = {{{values}}}; {turns} {back}"
+    return f"{known}if (n < 0) n = 0; static const int64_t at[] = {{{values}}}; {turns} {back}"
