@@ -31,7 +31,20 @@ _INCLUDES = """\
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the weights are little-endian"
+#endif
+
+// Vectors wider than the machine's go from function to function inside of this file alone.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
 #endif"""
+
+_END = """\
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+"""
 
 
 def written(program: Program, name: str, header: bool, about: str, weights: str = "inside", rows: bool = False) -> str:
@@ -85,7 +98,7 @@ class _File:
         for key in self._keys():
             lines.append(f"static inline int64_t length{key}(int64_t n) {{ {_length(program.tables[key])} }}")
         lines += [f"struct {name} {{ {text} }};" for text, name in program.functors.items()]
-        return "\n".join([*lines, f"}}  // namespace {space}", "", net])
+        return "\n".join([*lines, f"}}  // namespace {space}", "", net + _END])
 
     def _data(self) -> List[str]:
         return [
