@@ -172,7 +172,8 @@ def export(
         sampling_fs: samples per second of the signals that the network was trained on, in Hz. It comes back as
             ``load(path).sampling_fs``, and tells the command line what to resample files to
         options: for `StaticStream`, as ``channels`` and ``dtype``; not for ``.pt``. For ``.hpp``, ``.cpp`` and ``.so``
-            also ``name``, of the class, ``"Net"`` unless it is given
+            also ``name``, of the class, ``"Net"`` unless it is given; for ``.hpp`` and ``.cpp`` also ``weights_file``,
+            whether the weights stand in a ``.bin`` file of the same name beside it, as they do from 48 MiB on
 
     Returns:
         the path of the file
@@ -211,6 +212,8 @@ def export(
         unused |= dict.fromkeys(options, True)
     if suffix in (".hpp", ".cpp"):
         unused["metadata"] = metadata is not None
+    if suffix == ".so":
+        unused["weights_file"] = "weights_file" in options
     for name, given in unused.items():
         if given:
             raise ValueError(
@@ -230,9 +233,12 @@ def export(
         if suffix in (".hpp", ".cpp"):
             telling.expect(2)
             telling.begin("planning the static step")
-            text = source_of(stream, suffix == ".hpp", carried.get("sampling_fs"), **options)
+            text, weights = source_of(stream, target.with_suffix(suffix), carried.get("sampling_fs"), **options)
             telling.begin("writing C++")
             place.write_text(text, encoding="utf-8")
+            if weights is not None:
+                with replacing(target.with_suffix(".bin"), ".bin") as beside:
+                    beside.write_bytes(weights)
         elif suffix == ".so":
             telling.begin("writing C++ and building it")
             save_library(stream, place, carried, **options)

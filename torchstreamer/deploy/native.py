@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -19,6 +20,9 @@ from .static import StaticStream
 __all__ = ["NativePlan", "Slot", "about", "program_of", "source_of", "source_of_plan"]
 
 Mask = Tuple[int, int, float]
+
+# Bytes of weights that one file holds. A compiler takes some seconds for so many.
+_MOST_INSIDE = 48 << 20
 
 _WAYS = "use pts.compile(stream, chunk=…), or write another kind of file"
 
@@ -128,15 +132,21 @@ def program_of(stream: BaseStream, **options: Any) -> Program:
 
 
 def source_of(
-    stream: BaseStream, header: bool, rate_hz: Optional[int] = None, name: str = "Net", **options: Any
-) -> str:
-    """A stream as the text of a C++ file.
+    stream: BaseStream,
+    place: Path,
+    rate_hz: Optional[int] = None,
+    name: str = "Net",
+    weights_file: Optional[bool] = None,
+    **options: Any,
+) -> Tuple[str, Optional[bytes]]:
+    """A stream as the text of a C++ file, and its weights if they are to stand in a file beside it.
 
     Args:
         stream: the stream
-        header: whether it is to be included
+        place: of the file
         rate_hz: samples per second of its input, if that is known
         name: of the class
+        weights_file: whether the weights stand in a file beside it, ``None``: where they are many
         options: for `StaticStream`, as ``channels`` and ``dtype``
 
     Raises:
@@ -144,7 +154,11 @@ def source_of(
         ValueError: ``invalid_name``
     """
     plan = NativePlan(stream, **options)
-    return source_of_plan(plan, plan.program(), header, rate_hz, name)
+    program = plan.program()
+    beside = program.weights.count * program.dtype.itemsize > _MOST_INSIDE if weights_file is None else weights_file
+    weights = place.with_suffix(".bin").name if beside else "inside"
+    text = source_of_plan(plan, program, place.suffix == ".hpp", rate_hz, name, weights=weights)
+    return text, program.weights.data() if beside else None
 
 
 def source_of_plan(

@@ -14,7 +14,7 @@ from .weights import literal
 
 __all__ = ["written"]
 
-_KERNELS = ("vector", "functions", "product", "rows")
+_KERNELS = ("vector", "functions", "product", "rows", "checksum")
 
 # Samples and numbers of the longest stretch that goes through all operations at once, so that it stays in the cache.
 _SAMPLES = 48
@@ -55,7 +55,7 @@ def written(program: Program, name: str, header: bool, about: str, weights: str 
         name: of the class
         header: whether the file is to be included
         about: lines of a comment at its top
-        weights: ``"inside"`` of the file, or ``"given"`` to each net by a pointer
+        weights: ``"inside"`` of the file, ``"given"`` to each net by a pointer, or the name of the file that holds them
         rows: whether functions for the rows of a batch stand at its end
     """
     fuse(program)
@@ -87,6 +87,7 @@ class _File:
             *(f"// {line}".rstrip() for line in self.about.splitlines()),
             *(["#pragma once"] if self.header else []),
             _INCLUDES,
+            *(["#include <atomic>", "#include <cstdio>", "#include <cstdlib>"] if self._beside else []),
             _kernels(self.real),
             "",
             f"namespace {space} {{",
@@ -99,6 +100,10 @@ class _File:
             lines.append(f"static inline int64_t length{key}(int64_t n) {{ {_length(program.tables[key])} }}")
         lines += [f"struct {name} {{ {text} }};" for text, name in program.functors.items()]
         return "\n".join([*lines, f"}}  // namespace {space}", "", net + _END])
+
+    @property
+    def _beside(self) -> bool:
+        return self.weights not in ("inside", "given")
 
     def _data(self) -> List[str]:
         return [
@@ -148,26 +153,33 @@ class _File:
             "BLOCK": self.block,
             "MARK": f"{self._mark()}u",
             "ID": f"{self._mark():08x}",
-            "WEIGHTS": [] if self.weights == "inside" else ["const real* weights = nullptr;", ""],
-            "GIVES": []
-            if self.weights == "inside"
-            else ["net->weights = static_cast<const " + self.real + "*>(weights);"],
             "TAKEN": sum(each.value.width for each in ins),
             "MADE": sum(each.ref.value.width for each in outs),
         }
-        lines: List[str] = []
         text = _kernel("net") + (_kernel("library") if self.rows else "")
-        for line in text.splitlines():
-            whole = re.fullmatch(r"( *)@([A-Z]+)@", line)
-            if whole and isinstance(words[whole[2]], list):
-                lines += [whole[1] + each for each in words[whole[2]]]
-            else:
-                lines.append(re.sub(r"@([A-Z_]+)@", lambda found: str(words[found[1]]), line))
-        return "\n".join(lines) + "\n"
+        return "\n".join(_filled(text, {**words, **self._weights(words)})) + "\n"
+
+    def _weights(self, words: Dict[str, Any]) -> Dict[str, Any]:
+        # What the class has to do with weights that stand elsewhere.
+        here: Dict[str, Any] = {"WEIGHTS": [], "GIVES": [], "FINDS": [], "NEEDS": [], "LACKS": "", "ASKS": []}
+        if self.weights == "given":
+            here["WEIGHTS"] = ["const real* weights = nullptr;", ""]
+            here["GIVES"] = [f"net->weights = static_cast<const {self.real}*>(weights);"]
+        elif self.weights != "inside":
+            data = self.program.weights.data()
+            numbers = {"FILE": _quoted(self.weights), "BYTES": len(data), "CHECKSUM": zlib.crc32(data)}
+            here["WEIGHTS"] = _filled(_kernel("weights_file"), {**words, **numbers})
+            here["FINDS"] = ["if (weights == nullptr && weights_from()) weights = common.load();"]
+            here["NEEDS"] = ["if (!ready()) return 0;"]
+            here["LACKS"] = "!ready() || "
+            asked = "@INLINE@int @SMALL@_ready(void* net) { return static_cast<@NAME@*>(net)->ready(); }\n"
+            asked += "@INLINE@int @SMALL@_weights_from(const char* path) { return @NAME@::weights_from(path); }"
+            here["ASKS"] = _filled(asked, words)
+        return here
 
     def _mark(self) -> int:
         shapes = [*((value.rate, value.width, value.held) for value in self.values), *self.program.states]
-        known = self.program.weights.data() if self.weights == "inside" else b""
+        known = self.program.weights.data() if self.weights != "given" else b""
         return zlib.crc32(known + repr(shapes).encode())
 
     def _keeps(self, value: Value) -> bool:
@@ -330,6 +342,18 @@ def _shared(p: int, q: int) -> "tuple[str, str]":
 
 def _inner(text: str) -> str:
     return f"({text})" if " " in text else text
+
+
+def _filled(text: str, words: Dict[str, Any]) -> List[str]:
+    # Lines, with words in their places, and with lines where these stand alone.
+    lines: List[str] = []
+    for line in text.splitlines():
+        whole = re.fullmatch(r"( *)@([A-Z]+)@", line)
+        if whole and isinstance(words[whole[2]], list):
+            lines += [(whole[1] + each).rstrip() for each in words[whole[2]]]
+        else:
+            lines.append(re.sub(r"@([A-Z_]+)@", lambda found: str(words[found[1]]), line))
+    return lines
 
 
 def _listed(values: Any) -> str:

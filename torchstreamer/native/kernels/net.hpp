@@ -23,6 +23,7 @@ struct @NAME@ {
 
   // Begin a new signal.
   void reset() {
+    @FINDS@
     std::memset(static_cast<void*>(&state), 0, sizeof state);
     state.total = @SPACE@::OPEN;
     @STARTS@
@@ -34,6 +35,7 @@ struct @NAME@ {
   int process(const real* const* in, int n, real* const* out) {
     Quiet quiet;
     for (int& each : given) each = 0;
+    @NEEDS@
     for (int taken = 0; taken < n;) {
       const int64_t room = @BLOCK@ * hop - (state.came - state.hops * hop);
       const int m = n - taken < room ? n - taken : int(room);
@@ -50,7 +52,7 @@ struct @NAME@ {
   int flush(real* const* out) {
     Quiet quiet;
     for (int& each : given) each = 0;
-    if (state.came % length_multiple != 0) {
+    if (@LACKS@state.came % length_multiple != 0) {
       reset();
       return -1;
     }
@@ -136,6 +138,7 @@ struct @NAME@ {
 extern "C" {
 @INLINE@void* @SMALL@_new() { return new (std::nothrow) @NAME@(); }
 @INLINE@void @SMALL@_delete(void* net) { delete static_cast<@NAME@*>(net); }
+@ASKS@
 @INLINE@void @SMALL@_reset(void* net) { static_cast<@NAME@*>(net)->reset(); }
 @INLINE@int @SMALL@_process(void* net, const @REAL@* const* in, int n, @REAL@* const* out) {
   return static_cast<@NAME@*>(net)->process(in, n, out);
