@@ -93,6 +93,22 @@ def nets() -> dict[str, nn.Module]:
             "where": Over(lambda x: torch.where(x > 0, x, torch.zeros_like(x) - 1).clamp(max=0.7)),
             "layer_norm": Over(lambda x: x, 6, nn.Sequential(Turned(nn.LayerNorm(6)))),
             "group_view": Over(lambda x: x.view(x.shape[0], 2, 2, -1).sum(1)),
+            "cumulative": Over(
+                lambda x: x.cumsum(-1) / 9 + x.cummax(-1)[0] + x.cummin(-1)[0] + (x / 9 + 1).cumprod(-1)
+            ),
+            "logcumsumexp": Over(lambda x: x.logcumsumexp(-1) + x.cumsum(1)),
+            "running_mean": Over(lambda x: x.cumsum(-1) / torch.arange(1, x.shape[-1] + 1, dtype=x.dtype)),
+            "positions": Over(lambda x: x + torch.sin(0.3 * torch.arange(2, 2 + x.shape[-1], dtype=x.dtype))),
+            "more_samples": Over(lambda x: x.view(x.shape[0], 2, 2, -1).transpose(2, 3).flatten(2)),
+            "folded": Over(
+                lambda x: nn.functional.conv_transpose1d(
+                    torch.conv1d(x.reshape(-1, 2, x.shape[-1]), torch.full([3, 2, 3], 0.3), padding=1),
+                    torch.full([3, 2, 4], 0.2),
+                    torch.tensor([0.1, 0.2]),
+                    stride=2,
+                    padding=1,
+                ).reshape(x.shape[0], 4, -1)
+            ),
             "gelu": nn.Sequential(
                 C(2, 3, 3), nn.GELU(), C(3, 3, 1), nn.GELU(approximate="tanh"), nn.Softsign(), nn.LogSigmoid()
             ),

@@ -52,6 +52,7 @@ OPTIONS = more_nets.options()
 # Those that run by default: one of each kind.
 FEW = ["same", "stack", "depthwise", "strided", "skipping_padded", "branches", "batch_norm", "transposed", "reflect"]
 FEW += ["max_padded", "average_ceil", "linear", "softmax", "gru_lag", "lstm", "gru"]
+FEW += ["cumulative", "logcumsumexp", "running_mean", "positions", "more_samples", "folded"]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_vectors_equal_the_module_on_the_whole(tmp_path):
                 agree(NETS[name], each, x, cuts)
 
 
-@pytest.mark.parametrize("name", ["stack", "strided", "max_padded", "softmax", "gru", "transposed"])
+@pytest.mark.parametrize("name", ["stack", "strided", "max_padded", "softmax", "gru", "transposed", "logcumsumexp"])
 def test_what_is_no_number_spreads_as_in_torch(made, name):
     for bad in (float("nan"), float("inf"), float("-inf")):
         x = torch.randn(1, made[name].ins, 40, generator=torch.Generator().manual_seed(3))

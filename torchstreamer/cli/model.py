@@ -146,11 +146,14 @@ def _of_file(name: str, suffix: Optional[str]) -> Model:
     if suffix is None:
         raise Failure(
             Code.MODEL,
-            f"unknown_model: {name} came; a .pt, .pt2 or .onnx file that was exported, or package.module:factory, was "
-            "expected; export the network first",
+            f"unknown_model: {name} came; a .pt, .pt2, .onnx or .so file that was exported, or package.module:factory, "
+            "was expected; export the network first",
         )
     with blame(Code.MODEL):
         stream = load(Path(name))
+        if suffix == ".so":
+            dtype = stream.weight.dtype
+            return Model(name, "C++", stream, lambda: load(Path(name)), 0, stream.channels, dtype, stream.sampling_fs)
         if suffix != ".pt":
             dtype = getattr(torch, stream.dtype)
             kind = {".pt2": "AOTInductor", ".onnx": "ONNX"}[suffix]

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Type, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,10 +19,13 @@ from .cuda_graphs import CudaGraph
 from .few_rows import few_rows, few_rows_options
 from .fusible import fusible
 from .inductor import inductor
+from .native_build import compiler
 
 __all__ = ["BACKENDS", "KERNELS", "SETTINGS", "Program", "available", "quietly"]
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+Made = TypeVar("Made")
 
 # Which kernels each backend can take, besides the libraries' ("").
 KERNELS: Dict[str, Tuple[str, ...]] = {
@@ -32,6 +35,7 @@ KERNELS: Dict[str, Tuple[str, ...]] = {
     "cudagraph": ("", "fused"),
     "eager": ("",),
     "stream": ("",),
+    "native": ("",),
 }
 
 # What makes the compilers take them. Weights in oneDNN's layout, which freezing leads to, serve long steps; in short
@@ -238,14 +242,16 @@ def available(device: torch.device) -> List[str]:
     """The backends that can be tried on a device, of those that promise anything."""
     if device.type == "cuda":
         return ["cudagraph"]
-    found = ["aot", "inductor"]
+    # First the one that is built in the shortest time.
+    found = ["native"] if compiler() is not None else []
+    found += ["aot", "inductor"]
     if all(importlib.util.find_spec(name) for name in _ONNX):
         found.append("onnx")
     return found
 
 
-def quietly(make: Callable[[], Program]) -> Program:
-    """A program made without the warnings of the compilers."""
+def quietly(make: Callable[[], Made]) -> Made:
+    """What is made, without the warnings of the compilers."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         return make()

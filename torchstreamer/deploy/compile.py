@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from torch import Tensor
 
+from ..core.fast_attributes import entry
 from ..core.stream import BaseStream
 from ..core.telling import ProgressCallback, Telling
 from ..core.turns import in_use
@@ -46,6 +47,8 @@ class CompiledStream(BaseStream):
 
     _elsewhere = True
 
+    stream = entry("_modules")
+
     def __init__(
         self,
         stream: BaseStream,
@@ -66,7 +69,7 @@ class CompiledStream(BaseStream):
         self._single = steady.x.shape[1:]
         self.hop = stream.hop
         self.ratio = stream.ratio
-        self.aliasing = 2
+        self.aliasing = stream.aliasing if program is None else 2
         self.keeps_dtype = stream.keeps_dtype
         self.candidates = candidates
         self._plan: Phase = steady.phase
@@ -167,6 +170,12 @@ class CompiledStream(BaseStream):
     def _check_end(self, came: int, first: bool) -> None:
         self.stream._check_end(came, first)
 
+    def _require_room(self, x: Tensor) -> None:
+        stream: Any = self.stream
+        if stream.rows.nets is None and x.size(2) > self._limit:
+            self._like = self._like.new_empty([0])  # as if nothing had come
+        stream._require_room(x)
+
     def _clear(self) -> None:
         super()._clear()
         self._states = None
@@ -223,9 +232,10 @@ def compile(
         stream: the stream, from `create_stream`; it is left alone
         chunk: samples per step, a multiple of ``stream.hop``
         batch: rows
-        backend: ``"auto"`` tries all that promise anything on the device; ``"aot"`` (AOTInductor), ``"inductor"`` and
-            ``"onnx"`` (ONNX Runtime, where installed) on a CPU, ``"cudagraph"`` on a GPU, ``"eager"`` the recorded
-            graph as it is, ``"stream"`` the stream's own step, which long chunks may be best served with
+        backend: ``"auto"`` tries all that promise anything on the device; ``"native"`` (C++ written for this network,
+            built by the system's compiler), ``"aot"`` (AOTInductor), ``"inductor"`` and ``"onnx"`` (ONNX Runtime, where
+            installed) on a CPU, ``"cudagraph"`` on a GPU, ``"eager"`` the recorded graph as it is, ``"stream"`` the
+            stream's own step, which long chunks may be best served with
         autotune: whether the compilers try kernels out too, and on a GPU fuse them, which makes short chunks much
             faster, and takes minutes for a large network
         channels: channels in, where the stream takes any
@@ -241,7 +251,8 @@ def compile(
         the compiled stream; ``candidates`` tells what was tried and what was left out, and its ``repr`` what was chosen
 
     Raises:
-        UnsupportedModuleError: a handler cannot be recorded, or its state does not come to repeat its shape
+        UnsupportedModuleError: a handler cannot be recorded, or its state does not come to repeat its shape, or C++ was
+            asked for and a layer cannot be written (``not_native``)
         ValueError: ``chunk``, ``backend`` or ``time_limit_s`` does not fit
         RuntimeError: no candidate works here; the message tells why
 
@@ -270,6 +281,11 @@ def compile(
     own = fresh(stream)
     anchor = own.anchor()
     device = anchor.device if anchor is not None else torch.device("cpu")
+    if backend == "native" and device.type != "cpu":
+        raise ValueError(
+            f"invalid_backend: backend='native' came for a stream on {device}; one on the cpu was expected; move it, "
+            "or use 'cudagraph'"
+        )
     dtype = dtype or (anchor.dtype if anchor is not None else torch.get_default_dtype())
     shape = [batch, channels or input_channels(own), chunk]
     x = torch.zeros(shape, dtype=dtype, device=device)
@@ -284,6 +300,8 @@ def compile(
     candidates = search.candidates
     if candidates[0].reason:
         raise RuntimeError("no_backend: no way to compile the step works here: " + "; ".join(map(str, candidates)))
-    compiled = CompiledStream(own, chunk, batch, dtype, steady, search.program, candidates)
+    compiled = CompiledStream(search.native or own, chunk, batch, dtype, steady, search.program, candidates)
+    if search.native is not None:
+        compiled._limit = search.native._limit  # which other streams see to themselves
     telling.end()
     return compiled

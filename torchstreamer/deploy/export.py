@@ -23,6 +23,7 @@ from .chunks import check_stream
 from .exported_file import KEY, names_of, parse_geometry
 from .files import checked_destination, checked_metadata, checked_suffix, replacing, seal, source_suffix
 from .native import source_of
+from .native_library import save_library
 from .static import StaticStream
 from .steady import fresh
 from .told import told_of
@@ -32,6 +33,7 @@ __all__ = ["FunctionalStep", "export", "geometry"]
 _REASONS = {
     ".pt": "a script takes chunks of any size and any rows",
     ".onnx": "ONNX Runtime chooses kernels",
+    ".so": "the library takes chunks of any size and any rows",
     **dict.fromkeys((".hpp", ".cpp"), "the class takes one signal in chunks of any size, and holds nothing else"),
 }
 
@@ -153,6 +155,7 @@ def export(
     | ``.pt2`` | the static step, compiled by AOTInductor for this kind of machine | gathered to ``chunk`` | libtorch |
     | ``.onnx`` | the static step, states in and out, geometry in the metadata | gathered to ``chunk`` | ONNX Runtime |
     | ``.hpp``, ``.cpp`` | the stream of one signal, as C++17 with its weights | any | a compiler |
+    | ``.so`` | the same, built by the system's compiler for this kind of machine | any | a program that loads it |
 
     Weights are those of this moment. The stream is left alone. `load` gives a runner. A file that was there is replaced
     when the new one is whole.
@@ -168,8 +171,9 @@ def export(
             as ``load(path).metadata``.
         sampling_fs: samples per second of the signals that the network was trained on, in Hz. It comes back as
             ``load(path).sampling_fs``, and tells the command line what to resample files to
-        options: for `StaticStream`, as ``channels`` and ``dtype``; not for ``.pt``. For ``.hpp`` and ``.cpp`` also
-            ``name``, of the class, ``"Net"`` unless it is given
+        options: for `StaticStream`, as ``channels`` and ``dtype``; not for ``.pt``. For ``.hpp``, ``.cpp`` and ``.so``
+            also ``name``, of the class, ``"Net"`` unless it is given; for ``.hpp`` and ``.cpp`` also ``weights_file``,
+            whether the weights stand in a ``.bin`` file of the same name beside it, as they do from 48 MiB on
 
     Returns:
         the path of the file
@@ -181,6 +185,7 @@ def export(
             hold complex numbers, or weights that are too large for it
         FileNotFoundError: the folder is missing
         ModuleNotFoundError: a package is missing that writes ``.onnx`` files
+        RuntimeError: for ``.so`` there is no compiler, or it failed
 
     Example:
         >>> import os, tempfile, torch, torchstreamer as pts
@@ -192,7 +197,8 @@ def export(
     suffix = checked_suffix(path) or source_suffix(path)
     if suffix is None:
         raise ValueError(
-            f"invalid_suffix: {path} came; '.pt', '.pt2', '.onnx', '.hpp' or '.cpp' was expected; choose one of these"
+            f"invalid_suffix: {path} came; '.pt', '.pt2', '.onnx', '.so', '.hpp' or '.cpp' was expected; choose one of "
+            "these"
         )
     check_stream(stream)
     target = checked_destination(path)
@@ -200,12 +206,14 @@ def export(
     if sampling_fs is not None:
         carried["sampling_fs"] = whole_number(sampling_fs, "sampling_fs")
     unused = {"autotune": autotune} if suffix == ".onnx" else {}
-    if suffix in (".pt", ".hpp", ".cpp"):
+    if suffix in (".pt", ".so", ".hpp", ".cpp"):
         unused = {"chunk": chunk is not None, "batch": batch != 1, "autotune": autotune}
     if suffix == ".pt":
         unused |= dict.fromkeys(options, True)
     if suffix in (".hpp", ".cpp"):
         unused["metadata"] = metadata is not None
+    if suffix == ".so":
+        unused["weights_file"] = "weights_file" in options
     for name, given in unused.items():
         if given:
             raise ValueError(
@@ -225,9 +233,15 @@ def export(
         if suffix in (".hpp", ".cpp"):
             telling.expect(2)
             telling.begin("planning the static step")
-            text = source_of(stream, suffix == ".hpp", carried.get("sampling_fs"), **options)
+            text, weights = source_of(stream, target.with_suffix(suffix), carried.get("sampling_fs"), **options)
             telling.begin("writing C++")
             place.write_text(text, encoding="utf-8")
+            if weights is not None:
+                with replacing(target.with_suffix(".bin"), ".bin") as beside:
+                    beside.write_bytes(weights)
+        elif suffix == ".so":
+            telling.begin("writing C++ and building it")
+            save_library(stream, place, carried, **options)
         elif chunk is None:
             telling.begin("scripting the stream")
             _save_script(stream, str(place), json.dumps({"version": 1, **carried}))

@@ -17,6 +17,7 @@ __all__ = [
     "check_graph",
     "names_of",
     "parse_geometry",
+    "parse_library",
     "possible_row",
     "read_sealed",
     "refusal",
@@ -146,6 +147,26 @@ def parse_geometry(text: str) -> Dict[str, Any]:
         or sum(map(_nbytes, found["states"].values())) > _MOST_BYTES
     ):
         raise ValueError("its geometry says that a chunk or the state takes more than 4 GiB")
+    return found
+
+
+def parse_library(text: str) -> Dict[str, Any]:
+    """What is told of the net in a library.
+
+    Raises:
+        ValueError: it is told of no net that there can be; the message says what is wrong
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its geometry is no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError("its geometry is no JSON object")
+    for name, good in _LIBRARY.items():
+        if name not in found or not good(found[name]):
+            raise ValueError(f"its geometry has {name!r} as {str(found.get(name))[:80]}")
+    sampling_rate(found)
+    told(found)
     return found
 
 
@@ -355,4 +376,13 @@ _SEVERAL: Dict[str, Any] = {
     "inputs": lambda value: isinstance(value, list) and 0 < len(value) <= 256 and all(map(_input, value)),
     "results": lambda value: isinstance(value, list) and 0 < len(value) <= 256 and all(map(_result, value)),
     "structure": _structure,
+}
+_LIBRARY: Dict[str, Any] = {
+    **{name: _EXPECTED[name] for name in ("version", "channels", "out_shape", "outputs", "lag", "hop", "ratio")},
+    **{name: _EXPECTED[name] for name in ("lengths", "length_multiple", "metadata")},
+    "dtype": lambda value: value in ("float32", "float64"),
+    "min_length": lambda value: _whole(value, 1),
+    "longest": lambda value: type(value) is int and value >= -1,
+    "most_at_end": _whole,
+    "features": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
 }

@@ -16,6 +16,7 @@ from ..errors import StreamFileError
 from .exported_file import SEAL, read_sealed, refusal
 
 __all__ = [
+    "LIBRARY_SEAL",
     "checked_destination",
     "checked_metadata",
     "checked_suffix",
@@ -26,7 +27,13 @@ __all__ = [
 ]
 
 # What stands before the checksum at the end of a file. Archives have both as their comment, which readers pass over.
-_SEALS = {".pt": b"torchstreamer.pt sha256 ", ".pt2": b"torchstreamer.pt2 sha256 ", ".onnx": SEAL}
+LIBRARY_SEAL = b"torchstreamer.so sha256 "
+_SEALS = {
+    ".pt": b"torchstreamer.pt sha256 ",
+    ".pt2": b"torchstreamer.pt2 sha256 ",
+    ".onnx": SEAL,
+    ".so": LIBRARY_SEAL,
+}
 _DIGEST = 64
 _END = b"PK\5\6"  # of an archive: a record of 22 bytes, the last two of which are the length of the comment
 _BLOWUP = 100  # what an archive unpacks to, at most, in its own sizes
@@ -118,7 +125,7 @@ def seal(path: Path) -> None:
     """Put the seal at the end of a file, and the SHA-256 of all that stands before."""
     mark = _SEALS[path.suffix]
     with open(path, "r+b") as file:
-        if path.suffix != ".onnx":
+        if path.suffix in (".pt", ".pt2"):
             file.seek(-22, os.SEEK_END)
             end = file.read()
             assert end[:4] == _END and end[-2:] == b"\0\0"  # no comment yet

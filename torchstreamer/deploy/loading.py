@@ -10,6 +10,7 @@ import torch
 from ..errors import StreamFileError, require_packages
 from .exported_file import KEY, refusal, sampling_rate, told
 from .files import checked_suffix, read_archive
+from .native_library import load_library
 from .runners import OnnxTensorRunner, PackageRunner
 
 __all__ = ["load"]
@@ -18,8 +19,8 @@ __all__ = ["load"]
 def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
     """A runner of an exported stream.
 
-    ``.pt`` and ``.pt2`` files are programs, which run code when they are loaded and called: load them only from those
-    you trust, as a checksum is no signature. An ``.onnx`` file is data.
+    ``.pt``, ``.pt2`` and ``.so`` files are programs, which run code when they are loaded and called: load them only
+    from those you trust, as a checksum is no signature. An ``.onnx`` file is data.
 
     Every file bears a checksum of all that is in it, which is compared before anything is unpacked or run.
 
@@ -28,14 +29,16 @@ def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
         threads: threads of ONNX Runtime, for ``.onnx``
 
     Returns:
-        of ``.pt`` the scripted stream, with everything that a stream promises, for chunks of any size; of ``.pt2`` and
-        ``.onnx`` a runner that is called like a stream and gathers chunks of any size to the planned one. Its attribute
-        ``metadata`` is what was given to `export`, ``sampling_fs`` the samples per second, or ``None``, and ``told``
-        what the stream was like: the samples of the past that an output sees, its handlers and its parameters.
+        of ``.pt`` the scripted stream, with everything that a stream promises, for chunks of any size; of ``.so`` a
+        `NativeStream`, for chunks of any size as well; of ``.pt2`` and ``.onnx`` a runner that is called like a stream
+        and gathers chunks of any size to the planned one. Its attribute ``metadata`` is what was given to `export`,
+        ``sampling_fs`` the samples per second, or ``None``, and ``told`` what the stream was like: the samples of the
+        past that an output sees, its handlers and its parameters.
 
     Raises:
         FileNotFoundError: there is no such file
-        StreamFileError: the file is no exported stream, or damaged, or of another suffix than it was written with
+        StreamFileError: the file is no exported stream, or damaged, or of another suffix than it was written with, or
+            a library for another kind of machine
         ModuleNotFoundError: there is no ``onnxruntime``, for ``.onnx``
 
     Example:
@@ -50,11 +53,13 @@ def load(path: Union[str, "os.PathLike[str]"], threads: int = 1) -> Any:
         return _load_script(path)
     if suffix == ".pt2":
         return PackageRunner(path)
+    if suffix == ".so":
+        return load_library(path)
     if suffix == ".onnx":
         require_packages("an .onnx file runs with it", "onnxruntime")
         return OnnxTensorRunner(path, threads)
     raise StreamFileError(
-        f"invalid_suffix: {path} came; '.pt', '.pt2' or '.onnx' was expected; see torchstreamer.export"
+        f"invalid_suffix: {path} came; '.pt', '.pt2', '.onnx' or '.so' was expected; see torchstreamer.export"
     )
 
 

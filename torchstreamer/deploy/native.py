@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -16,9 +17,12 @@ from .planning import Edge, Planner
 from .rows import Part
 from .static import StaticStream
 
-__all__ = ["NativePlan", "Slot", "program_of", "source_of"]
+__all__ = ["NativePlan", "Slot", "about", "program_of", "source_of", "source_of_plan"]
 
 Mask = Tuple[int, int, float]
+
+# Bytes of weights that one file holds. A compiler takes some seconds for so many.
+_MOST_INSIDE = 48 << 20
 
 _WAYS = "use pts.compile(stream, chunk=…), or write another kind of file"
 
@@ -128,32 +132,59 @@ def program_of(stream: BaseStream, **options: Any) -> Program:
 
 
 def source_of(
-    stream: BaseStream, header: bool, rate_hz: Optional[int] = None, name: str = "Net", **options: Any
-) -> str:
-    """A stream as the text of a C++ file.
+    stream: BaseStream,
+    place: Path,
+    rate_hz: Optional[int] = None,
+    name: str = "Net",
+    weights_file: Optional[bool] = None,
+    **options: Any,
+) -> Tuple[str, Optional[bytes]]:
+    """A stream as the text of a C++ file, and its weights if they are to stand in a file beside it.
 
     Args:
         stream: the stream
-        header: whether it is to be included
+        place: of the file
         rate_hz: samples per second of its input, if that is known
         name: of the class
+        weights_file: whether the weights stand in a file beside it, ``None``: where they are many
         options: for `StaticStream`, as ``channels`` and ``dtype``
 
     Raises:
         UnsupportedModuleError: ``not_native``: something in it cannot be written
         ValueError: ``invalid_name``
     """
+    plan = NativePlan(stream, **options)
+    program = plan.program()
+    beside = program.weights.count * program.dtype.itemsize > _MOST_INSIDE if weights_file is None else weights_file
+    weights = place.with_suffix(".bin").name if beside else "inside"
+    text = source_of_plan(plan, program, place.suffix == ".hpp", rate_hz, name, weights=weights)
+    return text, program.weights.data() if beside else None
+
+
+def source_of_plan(
+    plan: NativePlan, program: Program, header: bool, rate_hz: Optional[int], name: str, **options: Any
+) -> str:
+    """The same of a stream that is planned already.
+
+    Args:
+        plan: the plan
+        program: what it becomes
+        header: whether the file is to be included
+        rate_hz: samples per second of its input, if that is known
+        name: of the class
+        options: for `written`
+    """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(
             f"invalid_name: name={name!r} came; a name of a class in C++ was expected, as 'Denoiser'; letters, digits "
             "and underscores alone"
         )
-    program = program_of(stream, **options)
     program.rate_hz = rate_hz or 0
-    return written(program, name, header, _about(stream, name, program))
+    return written(program, name, header, about(plan.stream[0], name, program), **options)
 
 
-def _about(stream: BaseStream, name: str, program: Program) -> str:
+def about(stream: BaseStream, name: str, program: Program) -> str:
+    """The comment at the top of a file."""
     command = "g++ -std=gnu++17 -O3 -march=native, clang++ likewise; no -ffast-math, no -funroll-loops"
     return (
         f"{name}: a stream of a trained network, written by torchstreamer. It needs a C++17 compiler alone.\n"

@@ -62,6 +62,9 @@ def _(part: Call, at: Any) -> Any:
     found = traced(arrays, body, inputs, [slot.dtype for slot in slots])
     y: Any = at.made(part)
     if isinstance(y, Tensor):
+        time = at.slot(part, None).time
+        if y.size(time) > arrays.rate:
+            return _several(arrays, found[0], y, time)
         return _slot(arrays, found[0], y)
     return [_slot(arrays, array, each) for array, each in zip(found, y, strict=True)]
 
@@ -90,6 +93,23 @@ def _slot(arrays: Arrays, array: Any, y: Tensor) -> Slot:
     return Slot(ref, tuple(y.shape), time, y.dtype)
 
 
+def _several(arrays: Arrays, array: Any, y: Tensor, time: int) -> Slot:
+    # Each sample becomes several, which stand side by side before they are samples.
+    program, count = arrays.program, y.size(time) // arrays.rate
+    if not isinstance(array, Array) or array.shape[time] != SAMPLES * count:
+        raise Fault("a value of another rate than its samples come at")
+    apart = [*y.shape[:time], SAMPLES, count, *y.shape[time + 1 :]]
+    ref, _ = arrays.ref(array.laid_out(lambda index: index.reshape(apart).movedim(time + 1, 0)))
+    ref.hold()
+    width = ref.value.width // count
+    made = program.value(arrays.rate * count, width, arrays.note)
+    row = f"{ref.rows()} + i * {ref.value.stride} + j * {width}"
+    to = f"r{made.index} + (i * {count} + j) * {made.stride}"
+    loops = f"for (int i = 0; i < {ref.value.count}; ++i) for (int j = 0; j < {count}; ++j) "
+    program.add(Raw([f"{loops}std::memcpy({to}, {row}, {width} * sizeof(real));"], [ref], made))
+    return Slot(Ref(made), tuple(y.shape), time, y.dtype)
+
+
 # ---------------------------------------------------------------------- windows
 
 
@@ -111,6 +131,8 @@ def look(body: nn.Module, ref: Ref, first: int, part: Any, at: Any) -> Ref:
         at: what is known of the plan and of the program
     """
     made = at.made(part)
+    if made.size(0) != 1 and windows.dispatch(type(body)) is windows.dispatch(nn.Module):
+        raise Fault("windows of rows that another axis is merged into")
     return windows(body, ref, first, made.size(2), at.note(part), part, at.program)
 
 
@@ -130,8 +152,11 @@ def _(body: nn.Identity, ref: Ref, first: int, rate: int, note: str, part: Any, 
 def _(body: ConvolveTaps, ref: Ref, first: int, rate: int, note: str, part: Any, program: Program) -> Ref:
     o, i, k = body.weight.shape
     note = f"{note}, convolution {i * body.groups} to {o}, {k} taps"
-    numbers = body.stride, body.dilation, body.groups
-    return convolve(program, ref, first, body.weight, body.bias, *numbers, rate, note)
+    # Where another axis is merged into the rows of the batch, each of its entries is a group of channels.
+    fold = ref.value.width // (i * body.groups)
+    bias = None if body.bias is None else body.bias.repeat(fold)
+    numbers = body.stride, body.dilation, body.groups * fold
+    return convolve(program, ref, first, body.weight.repeat(fold, 1, 1), bias, *numbers, rate, note)
 
 
 @windows.register
@@ -198,34 +223,35 @@ def _(part: TransposedPart, at: Any) -> Slot:
     if not isinstance(body, TransposedBody):
         raise Fault("no rule writes its frames")
     made = at.made(part)
-    stride, dilation, groups = body.stride, body.dilation, body.groups
     inner, outer, taps = body.weight.shape
-    out = outer * groups
+    fold = made.size(0)  # entries of an axis that is merged into the rows of the batch
+    stride, dilation, groups = body.stride, body.dilation, body.groups * fold
+    inner, out = inner * fold, outer * groups
+    bias = None if body.bias is None else body.bias.repeat(fold)
     note = f"{at.note(part)}, transposed convolution {inner} to {out}, {taps} taps, stride {stride}"
     value = at.program.value(made.size(2), out, note)
     # Weights as of a convolution: [outputs, inputs / groups, taps].
-    grouped = body.weight.reshape(groups, inner // groups, outer, taps)
+    grouped = body.weight.repeat(fold, 1, 1).reshape(groups, inner // groups, outer, taps)
     weight = grouped.transpose(1, 2).reshape(out, inner // groups, taps)
     for phase in range(stride):
         # Input i adds tap k to output i·stride + k·dilation.
         own = [k for k in range(taps) if (k * dilation - phase) % stride == 0]
         back = [(k * dilation - phase) // stride for k in own]
         if not own:
-            at.program.add(_bias_alone(body, value, phase, at.program))
+            at.program.add(_bias_alone(bias, stride, value, phase, at.program))
             continue
         some = weight[:, :, own].flip(2)
         spacing = back[1] - back[0] if len(back) > 1 else 1
         numbers = 1, spacing, groups
-        at.program.add(Product(at.program, ref, -back[-1], some, body.bias, *numbers, value, stride, phase))
+        at.program.add(Product(at.program, ref, -back[-1], some, bias, *numbers, value, stride, phase))
     return at.slot(part, Ref(value))
 
 
-def _bias_alone(body: TransposedBody, value: Value, phase: int, program: Program) -> Raw:
+def _bias_alone(bias: Optional[Tensor], stride: int, value: Value, phase: int, program: Program) -> Raw:
     # Between frames that lie apart stands the bias.
-    bias = torch.zeros(value.width) if body.bias is None else body.bias
-    weights = program.weights.add(bias)
-    rate = value.rate // body.stride
+    weights = program.weights.add(torch.zeros(value.width) if bias is None else bias)
+    rate = value.rate // stride
     count = "k" if rate == 1 else f"k * {rate}"
-    place = f"r{value.index} + (i * {body.stride} + {phase}) * {value.stride}"
+    place = f"r{value.index} + (i * {stride} + {phase}) * {value.stride}"
     line = f"std::memcpy({place}, weights + {weights}, {value.width} * sizeof(real));"
     return Raw([f"for (int i = 0; i < {count}; ++i) {line}"], [], value)

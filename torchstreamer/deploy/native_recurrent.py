@@ -1,12 +1,14 @@
 """How recurrences are written in C++: what they do to one sample is recorded, and stands in a loop."""
 
+from functools import singledispatch
 from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from ..graph.ops.running import PositionStream
 from ..native.arrays import SAMPLES, Array, Arrays
-from ..native.program import Fault, Ref
+from ..native.program import Fault, Raw, Ref
 from ..native.recording import traced
 from ..native.samplewise import Loop, Rows
 from ..native.sequences import Recurrence
@@ -19,9 +21,17 @@ __all__: List[str] = []
 
 @written.register
 def _(part: RecurrentPart, at: Any) -> Slot:
+    return recurrence(part.stream, part, at)
+
+
+@singledispatch
+def recurrence(stream: Any, part: RecurrentPart, at: Any) -> Slot:
+    """Add a recurrence of this stream's; see `written`."""
     (source,) = at.sources(part)
-    program, note, stream = at.program, at.note(part), part.stream
+    program, note = at.program, at.note(part)
     width = source.ref.value.width
+    if at.made(part).size(0) != 1:
+        raise Fault("a recurrence of rows that another axis is merged into")
     y = at.made(part)
     arrays = Arrays(program, 0, note)
     row = program.value(0, width, f"{note}, a sample")
@@ -49,6 +59,22 @@ def _(part: RecurrentPart, at: Any) -> Slot:
         Recurrence(program, source.ref, part.lag, makes, row, last, begins, advances, starts, states, refs, names)
     )
     return at.slot(part, Ref(makes))
+
+
+@recurrence.register
+def _(stream: PositionStream, part: RecurrentPart, at: Any) -> Slot:
+    # It carries no more than the position, which is known.
+    (source,) = at.sources(part)
+    program = at.program
+    if at.made(part).dtype != program.dtype:
+        raise Fault("positions as whole numbers")
+    rows = source.ref.value
+    made = program.value(rows.rate, 1, at.note(part))
+    place = f"{program.begin(rows, part.lag)} + i"
+    number = f"real({place})" if stream.plain else f"real(double({place}) * {stream.increment!r} + {stream.first!r})"
+    line = f"for (int64_t i = 0; i < {made.count}; ++i) r{made.index}[i * {made.stride}] = {number};"
+    program.add(Raw([line], [source.ref], made))
+    return at.slot(part, Ref(made))
 
 
 def _rows_of(value: Any, shape: List[int]) -> Array:

@@ -86,6 +86,10 @@ class Arrays:
         self.program.add(Loop(self.program, expression, value))
         return Ref(value), axis
 
+    def time_of(self, array: Array) -> int:
+        """The time axis of an array."""
+        return self._maps([array], array.shape)[0]
+
     def constant(self, values: Tensor) -> Ref:
         """A value of constants, ``[numbers]``."""
         expression, wanted = self._constant(values.expand(SAMPLES, -1), [SAMPLES, values.numel()], 0)

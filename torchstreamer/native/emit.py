@@ -3,7 +3,7 @@
 import re
 import zlib
 from importlib import resources
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
 
@@ -14,11 +14,14 @@ from .weights import literal
 
 __all__ = ["written"]
 
-_KERNELS = ("vector", "functions", "product", "rows")
+_KERNELS = ("vector", "functions", "product", "rows", "checksum")
 
 # Samples and numbers of the longest stretch that goes through all operations at once, so that it stays in the cache.
 _SAMPLES = 48
 _NUMBERS = 1 << 14
+
+# Bytes of a saved state in front of the numbers.
+_HEAD = 16
 
 _INCLUDES = """\
 #include <cmath>
@@ -28,10 +31,23 @@ _INCLUDES = """\
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the weights are little-endian"
+#endif
+
+// Vectors wider than the machine's go from function to function inside of this file alone.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
 #endif"""
 
+_END = """\
 
-def written(program: Program, name: str, header: bool, about: str) -> str:
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+"""
+
+
+def written(program: Program, name: str, header: bool, about: str, weights: str = "inside", rows: bool = False) -> str:
     """A program as a C++ file.
 
     Args:
@@ -39,14 +55,18 @@ def written(program: Program, name: str, header: bool, about: str) -> str:
         name: of the class
         header: whether the file is to be included
         about: lines of a comment at its top
+        weights: ``"inside"`` of the file, ``"given"`` to each net by a pointer, or the name of the file that holds them
+        rows: whether functions for the rows of a batch stand at its end
     """
     fuse(program)
-    return _File(program, name, header, about).text()
+    return _File(program, name, header, about, weights, rows).text()
 
 
 class _File:
-    def __init__(self, program: Program, name: str, header: bool, about: str) -> None:
+    def __init__(self, program: Program, name: str, header: bool, about: str, weights: str, rows: bool) -> None:
         self.program = program
+        self.weights = weights
+        self.rows = rows
         self.name = name
         self.header = header
         self.about = about
@@ -67,20 +87,30 @@ class _File:
             *(f"// {line}".rstrip() for line in self.about.splitlines()),
             *(["#pragma once"] if self.header else []),
             _INCLUDES,
+            *(["#include <atomic>", "#include <cstdio>", "#include <cstdlib>"] if self._beside else []),
             _kernels(self.real),
             "",
             f"namespace {space} {{",
             f"namespace kernels = torchstreamer_{self.real};",
             f"typedef {self.real} real;",
-            "alignas(64) static const char data[] =",
-            f"{literal(program.weights.data())};",
-            "static const real* const weights = reinterpret_cast<const real*>(data);",
+            *(self._data() if self.weights == "inside" else []),
             "constexpr int64_t OPEN = int64_t(1) << 61;  // the length of a signal that goes on",
         ]
         for key in self._keys():
             lines.append(f"static inline int64_t length{key}(int64_t n) {{ {_length(program.tables[key])} }}")
         lines += [f"struct {name} {{ {text} }};" for text, name in program.functors.items()]
-        return "\n".join([*lines, f"}}  // namespace {space}", "", net])
+        return "\n".join([*lines, f"}}  // namespace {space}", "", net + _END])
+
+    @property
+    def _beside(self) -> bool:
+        return self.weights not in ("inside", "given")
+
+    def _data(self) -> List[str]:
+        return [
+            "alignas(64) static const char data[] =",
+            f"{literal(self.program.weights.data())};",
+            "static const real* const weights = reinterpret_cast<const real*>(data);",
+        ]
 
     @property
     def _space(self) -> str:
@@ -97,6 +127,9 @@ class _File:
             "STATE": self._state(),
             "SCRATCH": self._scratch(),
             "STARTS": self._starts(),
+            "SAVES": self._moved_states("place + {0}, {1}"),
+            "LOADS": self._moved_states("{1}, place + {0}"),
+            "STATE_BYTES": self._state_bytes,
             "RECEIVE": receive,
             "SILENCE": silence,
             "ENDS": self._ends(),
@@ -120,19 +153,34 @@ class _File:
             "BLOCK": self.block,
             "MARK": f"{self._mark()}u",
             "ID": f"{self._mark():08x}",
+            "TAKEN": sum(each.value.width for each in ins),
+            "MADE": sum(each.ref.value.width for each in outs),
         }
-        lines: List[str] = []
-        for line in _kernel("net").splitlines():
-            whole = re.fullmatch(r"( *)@([A-Z]+)@", line)
-            if whole and isinstance(words[whole[2]], list):
-                lines += [whole[1] + each for each in words[whole[2]]]
-            else:
-                lines.append(re.sub(r"@([A-Z_]+)@", lambda found: str(words[found[1]]), line))
-        return "\n".join(lines) + "\n"
+        text = _kernel("net") + (_kernel("library") if self.rows else "")
+        return "\n".join(_filled(text, {**words, **self._weights(words)})) + "\n"
+
+    def _weights(self, words: Dict[str, Any]) -> Dict[str, Any]:
+        # What the class has to do with weights that stand elsewhere.
+        here: Dict[str, Any] = {"WEIGHTS": [], "GIVES": [], "FINDS": [], "NEEDS": [], "LACKS": "", "ASKS": []}
+        if self.weights == "given":
+            here["WEIGHTS"] = ["const real* weights = nullptr;", ""]
+            here["GIVES"] = [f"net->weights = static_cast<const {self.real}*>(weights);"]
+        elif self.weights != "inside":
+            data = self.program.weights.data()
+            numbers = {"FILE": _quoted(self.weights), "BYTES": len(data), "CHECKSUM": zlib.crc32(data)}
+            here["WEIGHTS"] = _filled(_kernel("weights_file"), {**words, **numbers})
+            here["FINDS"] = ["if (weights == nullptr && weights_from()) weights = common.load();"]
+            here["NEEDS"] = ["if (!ready()) return 0;"]
+            here["LACKS"] = "!ready() || "
+            asked = "@INLINE@int @SMALL@_ready(void* net) { return static_cast<@NAME@*>(net)->ready(); }\n"
+            asked += "@INLINE@int @SMALL@_weights_from(const char* path) { return @NAME@::weights_from(path); }"
+            here["ASKS"] = _filled(asked, words)
+        return here
 
     def _mark(self) -> int:
-        shapes = [(value.rate, value.width, value.held) for value in self.values]
-        return zlib.crc32(self.program.weights.data() + repr(shapes).encode())
+        shapes = [*((value.rate, value.width, value.held) for value in self.values), *self.program.states]
+        known = self.program.weights.data() if self.weights != "given" else b""
+        return zlib.crc32(known + repr(shapes).encode())
 
     def _keeps(self, value: Value) -> bool:
         return value.held > 0 or id(value) in self.inputs
@@ -150,6 +198,24 @@ class _File:
             note = f"{value.note}: {value.width} numbers, the last {value.held} rows and new ones, from row p{i} on"
             lines.append(f"alignas(64) real v{i}[{count}]; int p{i};  // {note}")
         return lines + [f"alignas(64) real {name}[{count}];  // {note}" for name, count, note in self.program.states]
+
+    def _moved_states(self, way: str) -> List[str]:
+        # Copies between the state and a saved one: the rows that are held, and those that wait.
+        lines, at, number = [], _HEAD, self.program.dtype.itemsize
+        waits = {id(each.value): each.rate for each in self.program.inputs}
+        for value in filter(self._keeps, self.values):
+            i, rows = value.index, str(value.held)
+            if id(value) in waits:
+                rows = f"({rows} + int({_came(waits[id(value)])} - state.hops * {value.rate}))"
+            if value.held or id(value) in waits:
+                places = way.format(at, f"state.v{i} + (state.p{i} - {value.held}) * {value.stride}")
+                lines.append(f"std::memcpy({places}, {rows} * {value.stride} * sizeof(real));")
+            at += (value.held + (value.rate - 1 if id(value) in waits else 0)) * value.stride * number
+        for name, count, _ in self.program.states:
+            lines.append(f"std::memcpy({way.format(at, f'state.{name}')}, sizeof state.{name});")
+            at += count * number
+        self._state_bytes = at
+        return lines
 
     def _scratch(self) -> List[str]:
         lines = []
@@ -219,6 +285,8 @@ class _File:
     def _step(self) -> List[str]:
         program = self.program
         lines: List[str] = []
+        if self.weights != "inside":
+            lines.append("const real* const weights = this->weights; (void)weights;")
         for value in self.values:
             i, s = value.index, value.stride
             if not self._keeps(value):
@@ -262,6 +330,11 @@ class _File:
         return sorted(found | {each.key for each in self.program.outputs})
 
 
+def _came(rate: Tuple[int, int]) -> str:
+    # How many samples of an input have come.
+    return "state.came" if rate[0] == rate[1] else f"state.came * {rate[0]} / {rate[1]}"
+
+
 def _shared(p: int, q: int) -> "tuple[str, str]":
     # How many samples of a further input have come, now and after m more of the first.
     return f"state.came * {p} / {q}", f"(state.came + m) * {p} / {q}"
@@ -269,6 +342,18 @@ def _shared(p: int, q: int) -> "tuple[str, str]":
 
 def _inner(text: str) -> str:
     return f"({text})" if " " in text else text
+
+
+def _filled(text: str, words: Dict[str, Any]) -> List[str]:
+    # Lines, with words in their places, and with lines where these stand alone.
+    lines: List[str] = []
+    for line in text.splitlines():
+        whole = re.fullmatch(r"( *)@([A-Z]+)@", line)
+        if whole and isinstance(words[whole[2]], list):
+            lines += [(whole[1] + each).rstrip() for each in words[whole[2]]]
+        else:
+            lines.append(re.sub(r"@([A-Z_]+)@", lambda found: str(words[found[1]]), line))
+    return lines
 
 
 def _listed(values: Any) -> str:
@@ -306,4 +391,4 @@ def _length(table: LengthTable) -> str:
     values = ", ".join(map(str, table.values))
     turns = f"const int64_t turns = n < {table.start} ? 0 : (n - {table.start}) / {table.period};"
     back = f"return at[n - turns * {table.period}] + turns * {table.rise};"
-    return f"{known}static const int64_t at[] = {{{values}}}; {turns} {back}"
+    return f"{known}if (n < 0) n = 0; static const int64_t at[] = {{{values}}}; {turns} {back}"

@@ -145,8 +145,29 @@ def _convolution(
     return made.laid_out(lambda index: index.reshape([*lead, weight.size(0)]).movedim(-1, 1))
 
 
-@writes("cumsum", "cumprod", "logcumsumexp")
-def _cumulative(arrays: Arrays, node: fx.Node, x: Array, axis: int, **options: Any) -> Array:
-    if x.shape[axis] != 1:
-        raise Fault("a sum that runs along another axis than time")
-    return x
+_CUMULATIVE = {
+    "cumsum": "({0} + {1})",
+    "cumprod": "({0} * {1})",
+    "cummax": "larger({1}, {0})",
+    "cummin": "smaller({1}, {0})",
+    # Of two infinite ones the difference is none.
+    "logcumsumexp": "((({0} == {1}) & ({0} - {1} != {0} - {1})) ? {0} : larger({0}, {1}) + "
+    "logarithm1p(exponential(-absolute({0} - {1}))))",
+}
+
+
+@writes(*_CUMULATIVE)
+def _cumulative(arrays: Arrays, node: fx.Node, x: Array, axis: int, **options: Any) -> Any:
+    name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+    x = arrays.stored(number(arrays, x))
+    if arrays.time_of(x) == axis % len(x.shape):
+        raise Fault("a cumulative operation in a recording of single samples")
+
+    def at(place: int) -> Array:
+        return x.laid_out(lambda index: index.narrow(axis, place, 1))
+
+    found = [at(0)]
+    for place in range(1, x.shape[axis]):
+        found.append(arrays.stored(arrays.applied(_CUMULATIVE[name], found[-1], at(place))))
+    y = arrays.joined(found, axis) if len(found) > 1 else found[0]
+    return [y, None] if name in ("cummax", "cummin") else y

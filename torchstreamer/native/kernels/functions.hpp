@@ -1,6 +1,6 @@
 // Functions of numbers, of vectors of them too. Comparisons stand so that nan goes through, as in torch.
-template <class V> TS_INLINE V larger(V a, V b) { return (a > b) | (a != a) ? a : b; }  // nan of either is nan
-template <class V> TS_INLINE V smaller(V a, V b) { return (a < b) | (a != a) ? a : b; }
+template <class V> TS_INLINE V larger(V a, V b) { return ((a > b) | (a != a)) ? a : b; }  // nan of either is nan
+template <class V> TS_INLINE V smaller(V a, V b) { return ((a < b) | (a != a)) ? a : b; }
 template <class V> TS_INLINE V above(V a, real low) { V l = splat<V>(low); return l > a ? l : a; }
 template <class V> TS_INLINE V below(V a, real high) { V h = splat<V>(high); return h < a ? h : a; }
 template <class V> TS_INLINE V relu(V a) { return V{} > a ? V{} : a; }

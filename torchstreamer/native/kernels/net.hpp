@@ -23,9 +23,9 @@ struct @NAME@ {
 
   // Begin a new signal.
   void reset() {
+    @FINDS@
     std::memset(static_cast<void*>(&state), 0, sizeof state);
     state.total = @SPACE@::OPEN;
-    state.mark = @MARK@;
     @STARTS@
   }
 
@@ -35,6 +35,7 @@ struct @NAME@ {
   int process(const real* const* in, int n, real* const* out) {
     Quiet quiet;
     for (int& each : given) each = 0;
+    @NEEDS@
     for (int taken = 0; taken < n;) {
       const int64_t room = @BLOCK@ * hop - (state.came - state.hops * hop);
       const int m = n - taken < room ? n - taken : int(room);
@@ -51,7 +52,7 @@ struct @NAME@ {
   int flush(real* const* out) {
     Quiet quiet;
     for (int& each : given) each = 0;
-    if (state.came % length_multiple != 0) {
+    if (@LACKS@state.came % length_multiple != 0) {
       reset();
       return -1;
     }
@@ -66,16 +67,32 @@ struct @NAME@ {
     return given[0];
   }
 
-  // The state of the signal, `state_bytes` bytes, which fits this very net alone: `load` says whether it did.
-  void save(void* to) const { std::memcpy(to, &state, sizeof state); }
+  // The state of the signal, `state_bytes` bytes, which fits this very net alone, on every machine: `load` says whether
+  // it did.
+  static constexpr int state_bytes = @STATE_BYTES@;
+  void save(void* to) const {
+    char* const place = static_cast<char*>(to);
+    const uint32_t mark[2] = {@MARK@, 0};
+    std::memset(place, 0, state_bytes);
+    std::memcpy(place, &state.came, 8);
+    std::memcpy(place + 8, mark, 8);
+    @SAVES@
+  }
   bool load(const void* from) {
+    const char* const place = static_cast<const char*>(from);
+    int64_t came;
     uint32_t mark;
-    std::memcpy(&mark, static_cast<const char*>(from) + offsetof(State, mark), sizeof mark);
-    if (mark != @MARK@) return false;
-    std::memcpy(static_cast<void*>(&state), from, sizeof state);
+    std::memcpy(&came, place, 8);
+    std::memcpy(&mark, place + 8, 4);
+    if (mark != @MARK@ || came < 0 || came >= int64_t(1) << 50) return false;
+    reset();
+    state.came = came;
+    state.hops = came / hop;
+    @LOADS@
     return true;
   }
 
+  @WEIGHTS@
   int given[outputs] = {};  // samples of each output that the last call gave
 
  private:
@@ -83,7 +100,6 @@ struct @NAME@ {
 
   struct State {
     int64_t came, hops, total;  // samples that came, hops that were done, and the length of the signal
-    uint32_t mark;
     @STATE@
   } state;
   @SCRATCH@
@@ -114,9 +130,6 @@ struct @NAME@ {
     @STEP@
     state.hops += k;
   }
-
- public:
-  static constexpr int state_bytes = sizeof(State);
 };
 }  // namespace @SMALL@_@ID@
 
@@ -125,6 +138,7 @@ struct @NAME@ {
 extern "C" {
 @INLINE@void* @SMALL@_new() { return new (std::nothrow) @NAME@(); }
 @INLINE@void @SMALL@_delete(void* net) { delete static_cast<@NAME@*>(net); }
+@ASKS@
 @INLINE@void @SMALL@_reset(void* net) { static_cast<@NAME@*>(net)->reset(); }
 @INLINE@int @SMALL@_process(void* net, const @REAL@* const* in, int n, @REAL@* const* out) {
   return static_cast<@NAME@*>(net)->process(in, n, out);

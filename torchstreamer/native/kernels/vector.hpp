@@ -71,7 +71,7 @@ template <class V, class F> TS_INLINE V lanewise(V x, const F& f) {
   if constexpr (lanes<V>() == 1) {
     return f(x);
   } else {
-    V y;
+    V y = x;
     for (int i = 0; i < lanes<V>(); ++i) y[i] = f(x[i]);
     return y;
   }
@@ -80,7 +80,7 @@ template <class V, class F> TS_INLINE V lanewise(V x, V z, const F& f) {
   if constexpr (lanes<V>() == 1) {
     return f(x, z);
   } else {
-    V y;
+    V y = x;
     for (int i = 0; i < lanes<V>(); ++i) y[i] = f(x[i], z[i]);
     return y;
   }
