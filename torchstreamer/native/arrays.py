@@ -90,6 +90,13 @@ class Arrays:
         """The time axis of an array."""
         return self._maps([array], array.shape)[0]
 
+    def has_time(self, array: Array, axis: int) -> bool:
+        """Whether an axis of an array is time, and no other is."""
+        try:
+            return self.time_of(array) == axis
+        except Fault:
+            return False
+
     def constant(self, values: Tensor) -> Ref:
         """A value of constants, ``[numbers]``."""
         expression, wanted = self._constant(values.expand(SAMPLES, -1), [SAMPLES, values.numel()], 0)

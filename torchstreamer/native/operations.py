@@ -38,6 +38,8 @@ def decompositions() -> Dict[Any, Any]:
         aten.remainder,
     ]
     table.update(torch._decomp.get_decompositions(more))
+    if hasattr(aten, "_safe_softmax"):
+        table.update(torch._decomp.get_decompositions([aten._safe_softmax]))
     kept: List[Any] = [aten.addmm.default, aten.pow.Tensor_Scalar, aten.var_mean.correction, aten.var_mean.dim]
     kept += [aten._native_batch_norm_legit_no_training.default, aten.native_batch_norm.default]
     for each in kept:
@@ -201,7 +203,7 @@ def _cast(arrays: Arrays, node: fx.Node, x: Array, dtype: Optional[torch.dtype] 
     value = node.meta["val"]
     if value.dtype == torch.bool:
         return x if x.truth else arrays.applied("({0} != V{{}})", x, truth=True)
-    if not value.dtype.is_floating_point or value.dtype.itemsize < 4:
+    if value.dtype != arrays.program.dtype:
         raise Fault(f"numbers of {str(value.dtype).removeprefix('torch.')}")
     found: Array = number(arrays, x)
     return found
@@ -277,6 +279,13 @@ for _name in (
     "roll",
 ):
     _RULES[_name] = _moved
+
+
+@writes("gather", "index")
+def _looked_up(arrays: Arrays, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Array:
+    if not isinstance(x, Array) or any(isinstance(each, Array) for each in fx.node.map_arg(args, lambda n: n)):
+        raise Fault("numbers at places that samples tell")
+    return x.laid_out(lambda index: node.target(index, *args, **kwargs))  # type: ignore[operator]
 
 
 @writes("getitem")

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 from ..layers.window import spanned
 from .arrays import SAMPLES, Array, Arrays
 from .operations import Rule, number, padded, writes
+from .pairs import paired
 from .products import convolve
 from .program import Fault
 
@@ -27,6 +28,14 @@ def _reduced(kind: str) -> Rule:
 
 for _name in ("sum", "prod", "amax", "amin"):
     writes(_name)(_reduced(_name))
+
+
+@writes("any", "all")
+def _every(arrays: Arrays, node: fx.Node, x: Array, dim: Any = None, keepdim: bool = False) -> Array:
+    kind = "amax" if node.target._schema.name.endswith("any") else "amin"  # type: ignore[union-attr]
+    truth = x if x.truth else arrays.applied("({0} != V{{}})", x, truth=True)
+    axes = [] if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    return arrays.applied("({0} != V{{}})", arrays.reduced(kind, number(arrays, truth), axes, keepdim), truth=True)
 
 
 @writes("mean")
@@ -73,13 +82,11 @@ def _affine(arrays: Arrays, node: fx.Node, bias: Any, a: Any, b: Any, beta: Any 
 
 
 def _matrix(arrays: Arrays, a: Any, b: Any, bias: Optional[Tensor]) -> Array:
-    if isinstance(a, Array) and isinstance(b, Array):
-        raise Fault("a product of two values")
+    if (isinstance(a, Array) and isinstance(b, Array)) or a.shape[:-2].numel() != 1:
+        return paired(arrays, number(arrays, a), number(arrays, b))
     if isinstance(a, Tensor):  # the other way around
         turned = b.laid_out(lambda index: index.transpose(-1, -2))
         return _matrix(arrays, turned, a.transpose(-1, -2), None).laid_out(lambda index: index.transpose(-1, -2))
-    if a.shape[:-2].numel() != 1:
-        raise Fault("products of several matrices")
     lead = list(a.shape[:-2])
     a, b = a.laid_out(lambda index: index.reshape(index.shape[-2:])), b.reshape(b.shape[-2:])
     found = _rows_by(arrays, a, b, bias)
