@@ -1,5 +1,5 @@
-"""How queries that meet keys are written in C++: the keys that a step sees stand side by side, and what is done with them
-is recorded as of one sample."""
+"""How queries that meet keys are written in C++: the keys that a hop sees stand side by side, and what is done with
+them is recorded as of one sample."""
 
 from dataclasses import dataclass
 from typing import Any, List, Optional
@@ -17,7 +17,7 @@ from ..native.samplewise import Apply, Rows
 from .attention import AttentionPart
 from .native import Slot
 from .native_parts import written
-from .relations import RelationPart
+from .relations import Ended, RelationPart
 
 __all__: List[str] = []
 
@@ -222,6 +222,26 @@ class _Answer(nn.Module):
 
 
 # ---------------------------------------------------------------------- captured models
+
+
+@written.register
+def _(part: Ended, at: Any) -> Slot:
+    (source,) = at.sources(part)
+    program, ref = at.program, source.ref
+    value = ref.value
+    ref.hold()
+    made = program.value(value.rate, value.width, value.note)
+    lines = [
+        "for (int h = 0; h < k; ++h) {",
+        f"  const int64_t came = (at + h + 1) * {program.hop};",
+        f"  const bool late = (came < state.total ? came : state.total) > {part.longest};",
+        f"  for (int e = 0; e < {value.rate * value.stride}; ++e)",
+        f"    r{made.index}[h * {value.rate * value.stride} + e] = late ? real(NAN) : "
+        f"*({ref.rows()} + h * {value.rate * value.stride} + e);",
+        "}",
+    ]
+    program.add(Raw(lines, [ref], made))
+    return at.slot(part, Ref(made))
 
 
 @written.register

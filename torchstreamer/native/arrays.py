@@ -22,12 +22,14 @@ class Array:
         expression: what they are
         index: for each entry ``sample * expression.size + number``
         truth: whether they are truth values
+        whole: whether they are whole numbers, rounded as a cast rounds them, with which nothing is computed
     """
 
-    def __init__(self, expression: Expression, index: Tensor, truth: bool = False) -> None:
+    def __init__(self, expression: Expression, index: Tensor, truth: bool = False, whole: bool = False) -> None:
         self.expression = expression
         self.index = index
         self.truth = truth
+        self.whole = whole
         self.uses = 1
 
     @property
@@ -37,7 +39,7 @@ class Array:
 
     def laid_out(self, change: Callable[[Tensor], Tensor]) -> "Array":
         """The same numbers in another order."""
-        return Array(self.expression, change(self.index), self.truth)
+        return Array(self.expression, change(self.index), self.truth, self.whole)
 
 
 class Arrays:

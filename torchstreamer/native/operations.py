@@ -10,7 +10,7 @@ from .arrays import Array, Arrays
 from .program import Fault
 from .samplewise import Apply
 
-__all__ = ["Rule", "costs_nothing", "decompositions", "number", "padded", "rule", "writes"]
+__all__ = ["Rule", "costs_nothing", "decompositions", "moves", "number", "padded", "rule", "writes"]
 
 Rule = Callable[..., Any]
 
@@ -215,7 +215,7 @@ def _cast(arrays: Arrays, node: fx.Node, x: Array, dtype: Optional[torch.dtype] 
     if value.dtype != arrays.program.dtype:
         raise Fault(f"numbers of {str(value.dtype).removeprefix('torch.')}")
     found: Array = number(arrays, x)
-    return found
+    return Array(found.expression, found.index)
 
 
 @writes("full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
@@ -247,6 +247,11 @@ def _normed(
 # ---------------------------------------------------------------------- places
 
 
+def moves(name: str) -> bool:
+    """Whether an operation gives the same numbers at other places, or as another dtype."""
+    return rule(name) in (_moved, _looked_up, _item, _cast)
+
+
 def _moved(arrays: Arrays, node: fx.Node, x: Array, *args: Any, **kwargs: Any) -> Any:
     kwargs.pop("memory_format", None)
     if node.target._schema.name.endswith("view"):  # type: ignore[union-attr]
@@ -254,8 +259,8 @@ def _moved(arrays: Arrays, node: fx.Node, x: Array, *args: Any, **kwargs: Any) -
     else:
         moved = node.target(x.index, *args, **kwargs)  # type: ignore[operator]
     if isinstance(moved, (tuple, list)):
-        return [Array(x.expression, each, x.truth) for each in moved]
-    return Array(x.expression, moved, x.truth)
+        return [x.laid_out(lambda index, each=each: each) for each in moved]  # type: ignore[misc]
+    return x.laid_out(lambda index: moved)
 
 
 for _name in (

@@ -58,7 +58,7 @@ class Pairs(Operation):
 
 
 def paired(arrays: Arrays, x: Union[Array, Tensor], y: Union[Array, Tensor]) -> Array:
-    """A product of two arrays ``[b, i, k]`` and ``[b, k, j]``, which stand in one sample; one of them may be weights."""
+    """A product of arrays ``[b, i, k]`` and ``[b, k, j]``, which stand in one sample; one of them may be weights."""
     if len(x.shape) != 3:
         raise Fault("a product of two values along time")
     (b, i, k), j = x.shape, y.shape[2]
