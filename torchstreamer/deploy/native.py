@@ -217,7 +217,7 @@ class _Lowering:
             self.slots[number] = Slot(Ref(value), source.shape, source.time, source.dtype)
             if source.rate == (1, 1):
                 self.origins[value.index] = 0, _same
-        from . import native_parts, native_recurrent, native_windows  # noqa: F401  (they register themselves)
+        from . import native_attention, native_parts, native_recurrent, native_windows  # noqa: F401
 
         parts: Any = static.parts
         for part in parts:

@@ -66,12 +66,19 @@ def _(part: Call, at: Any) -> Any:
         if y.size(time) > arrays.rate:
             return _several(arrays, found[0], y, time)
         return _slot(arrays, found[0], y)
-    return [_slot(arrays, array, each) for array, each in zip(found, y, strict=True)]
+    times = {each.index: at.plan.times[each.target] for each in at.static.parts if each.sources == [part.target]}
+    # Those that nobody picks are not needed.
+    return [
+        _slot(arrays, array, each, times[i]) if i in times else None
+        for i, (array, each) in enumerate(zip(found, y, strict=True))
+    ]
 
 
 @written.register
 def _(part: Sum, at: Any) -> Slot:
     arrays, found = _arrays(part, at, at.sources(part))
+    if {slot.dtype for slot in at.sources(part)} != {at.program.dtype}:
+        raise Fault("a sum of whole numbers")
     if part.kind == "cat":
         return _slot(arrays, arrays.joined(found, 1), at.made(part))
     total = found[0]
@@ -88,7 +95,12 @@ def _arrays(part: Part, at: Any, slots: List[Slot]) -> Tuple[Arrays, List[Array]
     return arrays, [arrays.of(slot.ref, slot.shape, slot.time) for slot in slots]
 
 
-def _slot(arrays: Arrays, array: Any, y: Tensor) -> Slot:
+def _slot(arrays: Arrays, array: Any, y: Tensor, time: Optional[int] = None) -> Slot:
+    if isinstance(array, Tensor) and time is not None and y.dtype == arrays.program.dtype:
+        # The same for all samples.
+        if not torch.equal(array, array.narrow(time, 0, 1).expand_as(array)):
+            raise Fault("constants that change from sample to sample")
+        return Slot(arrays.constant(array.select(time, 0).reshape(-1)), tuple(y.shape), time, y.dtype)
     ref, time = arrays.ref(array)
     return Slot(ref, tuple(y.shape), time, y.dtype)
 
@@ -131,6 +143,8 @@ def look(body: nn.Module, ref: Ref, first: int, part: Any, at: Any) -> Ref:
         at: what is known of the plan and of the program
     """
     made = at.made(part)
+    if made.dtype != at.program.dtype:
+        raise Fault("windows of whole numbers")
     if made.size(0) != 1 and windows.dispatch(type(body)) is windows.dispatch(nn.Module):
         raise Fault("windows of rows that another axis is merged into")
     return windows(body, ref, first, made.size(2), at.note(part), part, at.program)

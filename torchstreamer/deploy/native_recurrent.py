@@ -32,6 +32,8 @@ def recurrence(stream: Any, part: RecurrentPart, at: Any) -> Slot:
     width = source.ref.value.width
     if at.made(part).size(0) != 1:
         raise Fault("a recurrence of rows that another axis is merged into")
+    if source.dtype != program.dtype:
+        raise Fault("a recurrence of whole numbers")
     y = at.made(part)
     arrays = Arrays(program, 0, note)
     row = program.value(0, width, f"{note}, a sample")
@@ -66,12 +68,18 @@ def _(stream: PositionStream, part: RecurrentPart, at: Any) -> Slot:
     # It carries no more than the position, which is known.
     (source,) = at.sources(part)
     program = at.program
-    if at.made(part).dtype != program.dtype:
-        raise Fault("positions as whole numbers")
+    dtype = at.made(part).dtype
     rows = source.ref.value
     made = program.value(rows.rate, 1, at.note(part))
     place = f"{program.begin(rows, part.lag)} + i"
-    number = f"real({place})" if stream.plain else f"real(double({place}) * {stream.increment!r} + {stream.first!r})"
+    if dtype == torch.int64:
+        number = f"real(({place}) * {int(stream.increment)} + {int(stream.first)})"
+    elif dtype == program.dtype:
+        number = (
+            f"real({place})" if stream.plain else f"real(double({place}) * {stream.increment!r} + {stream.first!r})"
+        )
+    else:
+        raise Fault(f"positions of {str(dtype).removeprefix('torch.')}")
     line = f"for (int64_t i = 0; i < {made.count}; ++i) r{made.index}[i * {made.stride}] = {number};"
     program.add(Raw([line], [source.ref], made))
     return at.slot(part, Ref(made))

@@ -22,12 +22,14 @@ class Array:
         expression: what they are
         index: for each entry ``sample * expression.size + number``
         truth: whether they are truth values
+        whole: whether they are whole numbers, rounded as a cast rounds them, with which nothing is computed
     """
 
-    def __init__(self, expression: Expression, index: Tensor, truth: bool = False) -> None:
+    def __init__(self, expression: Expression, index: Tensor, truth: bool = False, whole: bool = False) -> None:
         self.expression = expression
         self.index = index
         self.truth = truth
+        self.whole = whole
         self.uses = 1
 
     @property
@@ -37,7 +39,7 @@ class Array:
 
     def laid_out(self, change: Callable[[Tensor], Tensor]) -> "Array":
         """The same numbers in another order."""
-        return Array(self.expression, change(self.index), self.truth)
+        return Array(self.expression, change(self.index), self.truth, self.whole)
 
 
 class Arrays:
@@ -89,6 +91,13 @@ class Arrays:
     def time_of(self, array: Array) -> int:
         """The time axis of an array."""
         return self._maps([array], array.shape)[0]
+
+    def has_time(self, array: Array, axis: int) -> bool:
+        """Whether an axis of an array is time, and no other is."""
+        try:
+            return self.time_of(array) == axis
+        except Fault:
+            return False
 
     def constant(self, values: Tensor) -> Ref:
         """A value of constants, ``[numbers]``."""

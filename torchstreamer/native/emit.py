@@ -14,7 +14,7 @@ from .weights import literal
 
 __all__ = ["written"]
 
-_KERNELS = ("vector", "functions", "product", "rows", "checksum")
+_KERNELS = ("vector", "functions", "product", "pairs", "rows", "checksum")
 
 # Samples and numbers of the longest stretch that goes through all operations at once, so that it stays in the cache.
 _SAMPLES = 48
@@ -76,7 +76,9 @@ class _File:
         for operation in program.operations:
             used |= {id(operation.makes), *(id(ref.value) for ref in operation.reads)}
             used |= {id(value) for value in operation.inside}
-        self.values = [value for value in program.values if id(value) in used]
+        found = [value for value in program.values if id(value) in used]
+        self.shown = [value for value in found if value.shows is not None]
+        self.values = [value for value in found if value.shows is None]
         largest = max(value.rate * value.stride for value in self.values)  # of a hop
         self.block = max(min(_SAMPLES // program.hop, _NUMBERS // largest), 1)
 
@@ -301,6 +303,9 @@ class _File:
                     "}",
                 ]
             lines.append(f"real* const r{i} = state.v{i} + state.p{i} * {s};")
+        for value in self.shown:
+            assert value.shows is not None
+            lines.append(f"real* const r{value.index} = {value.shows.rows(value.first)};  // {value.note}")
         lines += [f"const int64_t n{key} = length{key}(state.total);" for key in self._keys()]
         for operation in program.operations:
             lines += ["", *([f"// {operation.makes.note}"] if operation.makes is not None else []), *operation.text()]

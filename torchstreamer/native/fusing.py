@@ -15,6 +15,7 @@ def fuse(program: Program) -> None:
     """Let every loop that reads what nobody else reads go into the operation before it, where its numbers are those at
     the same places."""
     wanted = [each.ref.value for each in program.outputs] + [each.value for each in program.inputs]
+    wanted += [value.shows.value for value in program.values if value.shows is not None]
     program.operations[:] = fused(program.operations, wanted)
 
 

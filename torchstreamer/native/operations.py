@@ -10,7 +10,7 @@ from .arrays import Array, Arrays
 from .program import Fault
 from .samplewise import Apply
 
-__all__ = ["Rule", "costs_nothing", "decompositions", "number", "padded", "rule", "writes"]
+__all__ = ["Rule", "costs_nothing", "decompositions", "moves", "number", "padded", "rule", "writes"]
 
 Rule = Callable[..., Any]
 
@@ -38,6 +38,8 @@ def decompositions() -> Dict[Any, Any]:
         aten.remainder,
     ]
     table.update(torch._decomp.get_decompositions(more))
+    if hasattr(aten, "_safe_softmax"):
+        table.update(torch._decomp.get_decompositions([aten._safe_softmax]))
     kept: List[Any] = [aten.addmm.default, aten.pow.Tensor_Scalar, aten.var_mean.correction, aten.var_mean.dim]
     kept += [aten._native_batch_norm_legit_no_training.default, aten.native_batch_norm.default]
     for each in kept:
@@ -82,6 +84,15 @@ _UNARY = {
     "sin": "sine({0})",
     "cos": "cosine({0})",
     "atan": "arctangent({0})",
+    "asin": "arcsine({0})",
+    "acos": "arccosine({0})",
+    "tan": "tangent({0})",
+    "sinh": "hyperbolic_sine({0})",
+    "cosh": "hyperbolic_cosine({0})",
+    "asinh": "hyperbolic_arcsine({0})",
+    "acosh": "hyperbolic_arccosine({0})",
+    "atanh": "hyperbolic_arctangent({0})",
+    "erfc": "error_function_left({0})",
     "erf": "error_function({0})",
     "floor": "round_down({0})",
     "ceil": "round_up({0})",
@@ -201,10 +212,10 @@ def _cast(arrays: Arrays, node: fx.Node, x: Array, dtype: Optional[torch.dtype] 
     value = node.meta["val"]
     if value.dtype == torch.bool:
         return x if x.truth else arrays.applied("({0} != V{{}})", x, truth=True)
-    if not value.dtype.is_floating_point or value.dtype.itemsize < 4:
+    if value.dtype != arrays.program.dtype:
         raise Fault(f"numbers of {str(value.dtype).removeprefix('torch.')}")
     found: Array = number(arrays, x)
-    return found
+    return Array(found.expression, found.index)
 
 
 @writes("full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty")
@@ -236,6 +247,11 @@ def _normed(
 # ---------------------------------------------------------------------- places
 
 
+def moves(name: str) -> bool:
+    """Whether an operation gives the same numbers at other places, or as another dtype."""
+    return rule(name) in (_moved, _looked_up, _item, _cast)
+
+
 def _moved(arrays: Arrays, node: fx.Node, x: Array, *args: Any, **kwargs: Any) -> Any:
     kwargs.pop("memory_format", None)
     if node.target._schema.name.endswith("view"):  # type: ignore[union-attr]
@@ -243,8 +259,8 @@ def _moved(arrays: Arrays, node: fx.Node, x: Array, *args: Any, **kwargs: Any) -
     else:
         moved = node.target(x.index, *args, **kwargs)  # type: ignore[operator]
     if isinstance(moved, (tuple, list)):
-        return [Array(x.expression, each, x.truth) for each in moved]
-    return Array(x.expression, moved, x.truth)
+        return [x.laid_out(lambda index, each=each: each) for each in moved]  # type: ignore[misc]
+    return x.laid_out(lambda index: moved)
 
 
 for _name in (
@@ -277,6 +293,13 @@ for _name in (
     "roll",
 ):
     _RULES[_name] = _moved
+
+
+@writes("gather", "index")
+def _looked_up(arrays: Arrays, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Array:
+    if not isinstance(x, Array) or any(isinstance(each, Array) for each in fx.node.map_arg(args, lambda n: n)):
+        raise Fault("numbers at places that samples tell")
+    return x.laid_out(lambda index: node.target(index, *args, **kwargs))  # type: ignore[operator]
 
 
 @writes("getitem")

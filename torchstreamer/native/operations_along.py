@@ -8,6 +8,7 @@ from torch import Tensor, fx
 from ..layers.window import spanned
 from .arrays import SAMPLES, Array, Arrays
 from .operations import Rule, number, padded, writes
+from .pairs import paired
 from .products import convolve
 from .program import Fault
 
@@ -27,6 +28,14 @@ def _reduced(kind: str) -> Rule:
 
 for _name in ("sum", "prod", "amax", "amin"):
     writes(_name)(_reduced(_name))
+
+
+@writes("any", "all")
+def _every(arrays: Arrays, node: fx.Node, x: Array, dim: Any = None, keepdim: bool = False) -> Array:
+    kind = "amax" if node.target._schema.name.endswith("any") else "amin"  # type: ignore[union-attr]
+    truth = x if x.truth else arrays.applied("({0} != V{{}})", x, truth=True)
+    axes = [] if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    return arrays.applied("({0} != V{{}})", arrays.reduced(kind, number(arrays, truth), axes, keepdim), truth=True)
 
 
 @writes("mean")
@@ -73,13 +82,11 @@ def _affine(arrays: Arrays, node: fx.Node, bias: Any, a: Any, b: Any, beta: Any 
 
 
 def _matrix(arrays: Arrays, a: Any, b: Any, bias: Optional[Tensor]) -> Array:
-    if isinstance(a, Array) and isinstance(b, Array):
-        raise Fault("a product of two values")
+    if (isinstance(a, Array) and isinstance(b, Array)) or a.shape[:-2].numel() != 1:
+        return paired(arrays, number(arrays, a), number(arrays, b))
     if isinstance(a, Tensor):  # the other way around
         turned = b.laid_out(lambda index: index.transpose(-1, -2))
         return _matrix(arrays, turned, a.transpose(-1, -2), None).laid_out(lambda index: index.transpose(-1, -2))
-    if a.shape[:-2].numel() != 1:
-        raise Fault("products of several matrices")
     lead = list(a.shape[:-2])
     a, b = a.laid_out(lambda index: index.reshape(index.shape[-2:])), b.reshape(b.shape[-2:])
     found = _rows_by(arrays, a, b, bias)
@@ -127,8 +134,6 @@ def _convolution(
 ) -> Array:
     if not isinstance(weight, Tensor) or not isinstance(x, Array) or transposed:
         raise Fault("a convolution of two values, or a transposed one along other axes than time")
-    if groups != 1:
-        raise Fault("a convolution in groups along other axes than time")
     if any(padding):
         pads = [amount for each in reversed(padding) for amount in (each, each)]
         x = padded(arrays, node, x, pads)
@@ -140,9 +145,28 @@ def _convolution(
     order = [0, *range(2, 2 + spatial), 1, *range(2 + spatial, 2 + 2 * spatial)]
     windows = windows.permute(order)
     lead = list(windows.shape[: 1 + spatial])
+    if groups != 1:
+        return _grouped(arrays, Array(x.expression, windows, x.truth), weight, bias, groups, lead)
     flat = Array(x.expression, windows.reshape(-1, weight[0].numel()), x.truth)
     made = _rows_by(arrays, flat, weight.reshape(weight.size(0), -1).t(), bias)
     return made.laid_out(lambda index: index.reshape([*lead, weight.size(0)]).movedim(-1, 1))
+
+
+def _grouped(
+    arrays: Arrays, windows: Array, weight: Tensor, bias: Optional[Tensor], groups: int, lead: List[int]
+) -> Array:
+    # Of windows [b, …, C, taps …] each group by itself, as so many matrices of a sample.
+    b, outs = lead[0], weight.size(0) // groups
+    inner = weight[0].numel()
+    grouped = windows.laid_out(lambda index: index.reshape(b, -1, groups, inner).transpose(1, 2).flatten(0, 1))
+    matrix = weight.reshape(groups, outs, inner).transpose(1, 2).repeat(b, 1, 1)
+    made = paired(arrays, grouped, matrix)
+    found = made.laid_out(
+        lambda index: index.reshape(b, groups, -1, outs).transpose(2, 3).reshape(b, groups * outs, *lead[1:])
+    )
+    if bias is None:
+        return found
+    return arrays.applied("({0} + {1})", found, bias.reshape([-1] + [1] * (len(lead) - 1)))
 
 
 _CUMULATIVE = {

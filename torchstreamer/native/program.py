@@ -36,6 +36,9 @@ class Value:
         held: rows of the past that are read, too
         fill: what stands before the first row
         extra: more rows of a step than the rate says
+        shows: of a value without rows of its own the one whose rows it shows, several of them as one
+        several: how many come next with the next one
+        first: the first of them, counted from the first of a step
     """
 
     index: int
@@ -45,11 +48,14 @@ class Value:
     held: int = 0
     fill: float = 0.0
     extra: int = 0
+    shows: "Optional[Ref]" = None
+    several: int = 1
+    first: int = 0
 
     @property
     def stride(self) -> int:
         """Numbers from one row to the next."""
-        return padded(self.width)
+        return padded(self.width) if self.shows is None else self.shows.value.stride * self.several
 
     @property
     def count(self) -> str:
@@ -183,6 +189,21 @@ class Program:
         """A new value."""
         made = Value(len(self.values), rate, width, note, 0, fill)
         self.values.append(made)
+        return made
+
+    def shown(self, ref: Ref, first: int, count: int, several: int, note: str) -> Value:
+        """A value whose rows are so many of another's, side by side with what stands between them.
+
+        Args:
+            ref: the other one
+            first: its first row of the first one, counted from the first of a step
+            count: its rows of each
+            several: its rows from one to the next
+            note: what it is
+        """
+        ref.hold(-first)
+        made = self.value(ref.value.rate // several, count * ref.value.stride, note)
+        made.shows, made.several, made.first = ref, several, first
         return made
 
     def add(self, operation: Operation) -> None:

@@ -29,6 +29,8 @@ def traced(arrays: Arrays, body: nn.Module, inputs: Sequence[Array], dtypes: Seq
     with torch.no_grad():
         graph = make_fx(torch.func.functionalize(body), decomposition_table=operations.decompositions())(*examples)
     graph.graph.eliminate_dead_code()
+    for array, dtype in zip(inputs, dtypes, strict=True):
+        array.whole = not (dtype.is_floating_point or dtype == torch.bool)
     return walked(arrays, graph, inputs)
 
 
@@ -64,6 +66,8 @@ def _computed(arrays: Arrays, node: fx.Node, known: Dict[fx.Node, Any]) -> Any:
     rule = operations.rule(name)
     if rule is None:
         raise Fault(f"no rule writes the operation {name}")
+    if not operations.moves(name) and any(isinstance(each, Array) and each.whole for each in found):
+        raise Fault(f"whole numbers, with which {name} computes")
     # What several read is computed once.
     for each in found:
         assert isinstance(each, Array)
