@@ -62,7 +62,9 @@ _MOSHI = Package(
             "Mimi of moshi, encoder",
             "model = mimi.encoder",
             "torch.randn(1, 1, 9600)",
-            read="modules/conv.py, StreamingConv1d: without a state of its own it pads by a function of the length",
+            options="length_multiple=960",
+            step=960,
+            read="modules/conv.py, StreamingConv1d: asserts whole strides; begins with zeros",
         ),
         Model(
             "Mimi of moshi, decoder",
@@ -81,6 +83,8 @@ _MOSHI = Package(
             "Mimi of moshi, downsampling",
             "model = mimi.downsample",
             "torch.randn(1, 512, 40)",
+            options="length_multiple=2",
+            step=2,
             read="modules/resample.py, ConvDownsample1d",
         ),
         Model(

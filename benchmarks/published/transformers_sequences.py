@@ -77,10 +77,20 @@ _MODELS = (
         "from transformers import RecurrentGemmaConfig\n"
         "from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru\n"
         "config = RecurrentGemmaConfig(vocab_size=100, hidden_size=64, lru_width=64, num_attention_heads=4)\n"
-        "model = RecurrentGemmaRglru(config).eval()",
+        "import torch\n"
+        + wrapper(
+            "Anew",
+            "self.scan = RecurrentGemmaRglru(config)",
+            "self.scan.recurrent_states = None",
+            "return self.scan(x, positions)",
+            takes="x, positions",
+        )
+        + "model = Anew().eval()\n"
+        "for weight in model.parameters():  # which are empty before they are loaded\n"
+        "    torch.nn.init.normal_(weight, std=0.1)",
         "(torch.randn(1, 30, 64), torch.arange(30)[None])",
         time_dim=(1, 1),
-        read="RecurrentGemmaRglru._rnn_scan: a loop over time; positions come as an input, for the reset",
+        read="RecurrentGemmaRglru._rnn_scan: a loop over time, begun anew; positions come as an input, for the reset",
         single=True,
     ),
     Model(

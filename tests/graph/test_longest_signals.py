@@ -104,3 +104,38 @@ def test_an_input_that_runs_ahead() -> None:
                 each(None, y[..., :3])
             pieces += [each(x[..., 3:], y[..., 18:], final=True)]
         assert differs(torch.cat(pieces, -1), net(x, y)) < 1e-10
+
+
+class Ending(nn.Module):
+    """Raises for signals of more than 900 samples, or does something else with them, or as good as the same."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.conv = nn.Conv1d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if x.shape[-1] > 900:
+            if self.way == "raises":
+                raise ValueError("too long")
+            return y * 2 if self.way == "other" else y / 1.0
+        return y
+
+
+def test_a_model_that_refuses_longer_signals_has_a_longest() -> None:
+    net, x = Ending("raises").double().eval(), normal(1, 2, 901)
+    stream = pts.create_stream(net, example=x[..., :40])
+    pieces = [stream(x[..., :600]), stream(x[..., 600:900]), stream.flush()]
+    torch.testing.assert_close(torch.cat([p for p in pieces if p is not None], -1), net(x[..., :900]))
+    with pytest.raises(pts.StreamError):
+        stream(x)
+
+
+def test_another_branch_for_longer_signals_is_tried() -> None:
+    with pytest.raises(pts.UnsupportedModuleError, match="branch_on_length"):
+        pts.create_stream(Ending("other").double().eval(), example=normal(1, 2, 40))
+    net, x = Ending("same").double().eval(), normal(1, 2, 1000)
+    stream = pts.create_stream(net, example=x[..., :40])
+    pieces = [stream(x[..., :600]), stream(x[..., 600:]), stream.flush()]
+    torch.testing.assert_close(torch.cat([p for p in pieces if p is not None], -1), net(x))

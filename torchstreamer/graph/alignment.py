@@ -12,7 +12,7 @@ from .clocks import Clocks
 from .lengths import Lengthened
 from .reasons import reason_for
 from .refusals import Refusals, operation_name
-from .values import AlignCall, Call, Clock, EdgeCall, EndSamples, Replay, SettleCall, StreamCall, Value
+from .values import AlignCall, Call, Clock, EdgeCall, EndSamples, Replay, Rows, SettleCall, StreamCall, Value
 
 __all__ = ["Alignment"]
 
@@ -43,8 +43,8 @@ class Alignment:
         distinct = list(dict.fromkeys(values))
         if len({id(value.clock) for value in distinct}) == 1:
             return list(values)
-        for value in distinct:
-            self._require_rows(node, value)
+        if any(value.merged for value in distinct):
+            return self._align_merged(node, values)
         if any(not self.clocks.same_length(value.length, distinct[0].length) for value in distinct):
             raise self.refuse(
                 node, "length", "its inputs have different lengths", "crop or pad them to one length before they meet"
@@ -56,6 +56,32 @@ class Alignment:
             found = self._aligned[key] = {value: value.like(clock=clock, level=level) for value in distinct}
             self.calls.append(AlignCall(distinct, list(found.values())))
         return [self._aligned[key][value] for value in values]
+
+    def _align_merged(self, node: fx.Node, values: Sequence[Value]) -> List[Value]:
+        """The same for values of which time and rows are one axis: they are axes of their own meanwhile."""
+        if any(value.folds != (1, 1, 1) for value in values):
+            self._require_rows(node, next(value for value in values if value.folds != (1, 1, 1)))
+        apart = [self._with_rows_apart(node, value) if value.merged else value for value in values]
+        met = self.align(node, apart)
+        return [
+            self._with_rows_merged(node, each, value) if value.merged else each
+            for each, value in zip(met, values, strict=True)
+        ]
+
+    def _with_rows_apart(self, node: fx.Node, value: Value) -> Value:
+        at = value.time
+        place: List[Any] = [-1, Rows(1)] if value.mixed else [Rows(1), -1]
+        before, after = list(value.shape[:at]), list(value.shape[at + 1 :])
+        recipe = Replay("reshape", (value, [*before, *place, *after]))
+        shape = (*before, value.shape[at], value.shape[at], *after)
+        changes = {"merged": False, "mixed": False, "rows": at + value.mixed, "time": at + (not value.mixed)}
+        return self.step(node, value, recipe, shape=shape, **changes)
+
+    def _with_rows_merged(self, node: fx.Node, value: Value, like: Value) -> Value:
+        at = like.time
+        recipe = Replay("reshape", (value, [*like.shape[:at], -1, *like.shape[at + 1 :]]))
+        changes = {"merged": True, "mixed": like.mixed, "rows": None, "time": at}
+        return self.step(node, value, recipe, shape=like.shape, **changes)
 
     def _require_rows(self, node: fx.Node, value: Value) -> None:
         if value.merged:

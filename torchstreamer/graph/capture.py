@@ -24,6 +24,7 @@ from .float_lengths import unsure_rounding
 from .inplace_views import read_back
 from .lengths import Sizes
 from .loops import inside_loops
+from .masked_parts import choose_parts
 from .opaque import Leaf, leaves_whole
 from .places import Place, fixing_refused
 from .turned_scores import turn_scores
@@ -70,6 +71,8 @@ class Capture:
         altered: whether the stream is that of another model, whose attention has another context
         loops: what a turn of each loop over time does, by the operation that ends it
         checks: lines that check values, which the graph leaves out
+        longest: the longest signal that the model takes, if it refuses longer ones
+        regular: whether lengths at which the guards do not hold say nothing of sizes
     """
 
     net: nn.Module
@@ -87,6 +90,8 @@ class Capture:
     altered: bool = False
     checks: List[str] = field(default_factory=list)
     loops: Dict[fx.Node, List[fx.Node]] = field(default_factory=dict)
+    longest: Optional[int] = None
+    regular: bool = False
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -231,6 +236,7 @@ def _read(
     if answer.partial:
         graph.eliminate_dead_code()
     read_back(graph)
+    choose_parts(graph)
     nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     tensors: Dict[str, Tensor] = {}
     paths: Dict[str, str] = {}

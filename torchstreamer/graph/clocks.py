@@ -51,6 +51,8 @@ class Clocks:
         self.refuse = refuse
         self._clocks: List[Clock] = []
         self.limits: List[Tuple[Any, int]] = []
+        if capture.longest is not None:
+            self.limits.append((capture.streamed[0].length, capture.longest))
         self._samples: Dict[Clock, Tuple[int, ...]] = {}
         start = self._example_length()
         unit = self.sizes.scale * capture.multiple
@@ -61,7 +63,11 @@ class Clocks:
         self.periods = self.sizes.periods(_sizes(capture.graph))
         whole = [(start // period + 1) * period for period in self.periods]
         around = [n for end in whole for n in (end - unit, end, end + unit) if capture.valid(n)]
-        self.lengths = self.sizes.samples = [*near, *far, *around, *spread]
+        lengths = [*near, *far, *around, *spread]
+        if capture.regular:
+            lengths = [n for n in lengths if not capture.broken_guards(n)]
+        self.lengths = lengths
+        self.sizes.look_at(lengths)
 
     def _example_length(self) -> int:
         port = self.capture.streamed[0]

@@ -34,11 +34,13 @@ from . import (  # noqa: F401  (they register themselves)
     rules_window,
     rules_write,
 )
+from .another_length import of_broken_blocks
 from .answers import Answer
 from .assembly import Assembly
 from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream
 from .input import Port
+from .longest_taken import longest_taken
 from .lowering import Lowering
 from .model_trial import shortest_length
 from .nodes import GateNode
@@ -132,7 +134,28 @@ def _made(
     least: int = 1,
 ) -> GraphStream:
     telling.expect(3)
-    found = capture(net, examples, times, multiple, dynamic_rows, answer, tied, telling)
+
+    def captured(given: List[Tensor]) -> Capture:
+        found = capture(net, given, times, multiple, dynamic_rows, answer, tied, telling)
+        found.longest = longest_taken(found)
+        return found
+
+    found = captured(examples)
+    try:
+        return _lowered(found, telling, context, least)
+    except UnsupportedModuleError as error:
+        try:
+            other = of_broken_blocks(found, captured)
+            if other is not None:
+                telling.note("trying it for signals that do not end with a whole block")
+                return _lowered(other, telling, context, least)
+        except UnsupportedModuleError:
+            pass
+        raise error
+
+
+def _lowered(found: Capture, telling: Telling, context: Optional[Context], least: int) -> GraphStream:
+    net = found.net
     telling.begin("finding a stream for every operation")
     low = Lowering(found, context=context)
     outputs = low.run()

@@ -21,9 +21,11 @@ from .exporter_patches import replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
 from .loops import Loops
+from .mapped_functions import mapped_at_once
 from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
 from .places import lines_recorded
+from .replaced_buffers import replacements_told
 from .symbolic_numbers import symbolic_numbers
 from .unexportable import not_exportable
 from .value_checks import ValueChecks, undecided_conditions
@@ -63,9 +65,11 @@ def exported(
         HintedMasks(),
         checks,
         undecided_conditions(checks),
-        NumberTensors(net),
+        NumberTensors(net) as numbers,
+        replacements_told(net, numbers.changed),
         symbolic_numbers(net),
         numpy_ranges(),
+        mapped_at_once(),
         lines_recorded(net),
         Loops(net),
     ):

@@ -5,11 +5,11 @@ stand in front of them, and after them. That holds for every length, as sizes be
 """
 
 import math
-from typing import Any, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional
 
-from .values import Value
+from .values import Replay, Rows, Span, Value
 
-__all__ = ["Order", "folded", "order_of"]
+__all__ = ["Order", "folded", "order_of", "viewed"]
 
 
 class Order(NamedTuple):
@@ -72,3 +72,18 @@ def folded(low: Any, x: Value, y: Value) -> Optional[Value]:
         return None
     held, had = math.prod(found), math.prod(x.folds)
     return whole if all(y.length(n) * had == x.length(n) * held for n in low.lengths) else None
+
+
+def viewed(low: Any, x: Value, y: Value) -> Value:
+    """A value as a view that holds its time whole; see `folded`."""
+    sizes: List[Any] = []
+    for axis, item in enumerate(y.shape):
+        if axis == y.time:
+            sizes.append(-1 if y.merged or x.merged or y.rows is None or y.time > 0 else Span(x))
+        elif axis == y.rows:
+            sizes.append(Rows(y.inner))
+        else:
+            sizes.append(int(item))
+    y.recipe = Replay("reshape", (x, sizes))
+    found: Value = low.record(y)
+    return found

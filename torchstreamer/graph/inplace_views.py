@@ -13,13 +13,14 @@ _PARTS = {
     torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
     torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
 }
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def read_back(graph: fx.Graph) -> None:
     """Let readers of a part that was just written take what was written; drop what nobody reads.
 
     A view that is changed in place is exported as a write into the viewed value and a read of the same part, where
-    need be with the axes brought back and forth in between.
+    need be with the axes brought back and forth in between, or taken apart and put together.
     """
     nodes: List[Any] = list(graph.nodes)
     for node in nodes:
@@ -28,6 +29,10 @@ def read_back(graph: fx.Graph) -> None:
             before = _order(node.args[0])
             if before is not None and [before[axis] for axis in moved] == list(range(len(moved))):
                 node.replace_all_uses_with(node.args[0].args[0])
+        if node.target in _VIEWS and node.args[0].target in _VIEWS:
+            whole = node.args[0].args[0]
+            if str(whole.meta["val"].shape) == str(node.meta["val"].shape):
+                node.replace_all_uses_with(whole)
         written = node.args[0] if node.target in _PARTS else None
         if isinstance(written, fx.Node) and written.target is _PARTS[node.target]:
             if _place(node, 1) == _place(written, 2):

@@ -42,7 +42,13 @@ class Sizes:
         self.offset = offset
         self.samples: List[int] = []  # lengths at which sizes are compared
         self._symbols: Dict[Any, Set[str]] = {}
+        self._with_rows: Dict[Any, bool] = {}
         self._functions: Dict[Tuple[Any, int], _SizeFunction] = {}
+
+    def look_at(self, samples: List[int]) -> None:
+        """Compare sizes at these lengths from now on."""
+        self.samples = samples
+        self._with_rows.clear()
 
     def periods(self, sizes: Iterable[Any]) -> List[int]:
         """Numbers of samples after which rounding may begin anew, as far as the divisions in the sizes tell."""
@@ -74,8 +80,18 @@ class Sizes:
         return self.at(size, self.samples[0]) if self.symbols(size) else int(size)
 
     def has_rows(self, size: Any) -> bool:
-        """Whether a size depends on the number of rows."""
-        return bool(self.rows) and self.rows in self.symbols(size)
+        """Whether a size depends on the number of rows, among those that are looked at."""
+        if not self.rows or self.rows not in self.symbols(size):
+            return False
+        expression = size.node.expr
+        if expression.is_Symbol or not self.samples:
+            return True
+        if expression not in self._with_rows:
+            few = [*self.samples[:8], self.samples[-1]]
+            self._with_rows[expression] = any(
+                self.at(size, n, rows) != self.at(size, n, 1) for n in few for rows in (2, 3, 7)
+            )
+        return self._with_rows[expression]
 
     def function(self, size: Any, rows: int = 2) -> LengthFunction:
         """A size as a function of the length."""
@@ -199,6 +215,19 @@ def _python(expression: Any) -> str:
     return str(PythonPrinter().doprint(expression))
 
 
+def _late(expression: Any) -> Optional[int]:
+    """The number that an expression is for all long signals; ``None`` if that is not known."""
+    if expression.is_Integer:
+        return int(expression)
+    parts = [_late(part) for part in expression.args]
+    if type(expression).__name__ == "Min":
+        return min((part for part in parts if part is not None), default=None)
+    numbers = [part for part in parts if part is not None]
+    if not parts or len(numbers) < len(parts) or not (expression.is_Add or expression.is_Mul):
+        return None
+    return sum(numbers) if expression.is_Add else math.prod(numbers)
+
+
 def _growth(expression: Any) -> Tuple[int, Fraction]:
     """A number of units of the symbol after which an expression has risen by a constant, and that constant.
 
@@ -206,12 +235,14 @@ def _growth(expression: Any) -> Tuple[int, Fraction]:
     """
     if not expression.args:
         return 1, Fraction(0 if expression.is_number else 1)
+    if _late(expression) is not None:
+        return 1, Fraction(0)
     name, parts = type(expression).__name__, [_growth(argument) for argument in expression.args]
     period = math.lcm(*(length for length, _ in parts))
     rises = [rise * (period // length) for length, rise in parts]
-    divisor = expression.args[1] if name in _DIVISIONS else None
-    if divisor is not None and divisor.is_Integer and divisor != 0:
-        turned = rises[0] / int(divisor)
+    divisor = _late(expression.args[1]) if name in _DIVISIONS else None
+    if divisor:
+        turned = rises[0] / divisor
         turns = 1 if name in _EXACT else turned.denominator
         return period * turns, Fraction(0) if name in _REMAINDERS else turned * turns
     if expression.is_Add or expression.is_Mul:

@@ -19,6 +19,7 @@ from .carriers import Carriers
 from .clocks import Clocks
 from .cutting import given_instead
 from .lengths import line_of
+from .mask_rows import seen_by_all
 from .masks import Board
 from .positions import Positions
 from .reasons import REASONS, reason_for
@@ -279,7 +280,7 @@ class Lowering:
         args = [self.resolve(arg) for arg in node.args]
         kwargs = {key: self.resolve(arg) for key, arg in node.kwargs.items() if key not in _PLACEMENT}
         things = list(things_in([args, kwargs]))
-        if any(isinstance(thing, (Value, AtEnd)) for thing in things):
+        if any(isinstance(thing, (Value, AtEnd, EndSamples)) for thing in things):
             found = self.write(node, args)
             if found is not NotImplemented:
                 return found
@@ -312,6 +313,9 @@ class Lowering:
             return self.of_signals(node, args, kwargs)
         try:
             if any(isinstance(thing, Board) for thing in things):
+                asked = seen_by_all(self, node)
+                if asked is not None:
+                    return asked
                 raise next(thing for thing in things if isinstance(thing, Board)).error
             if any(isinstance(thing, Spread) for thing in things):
                 return self.of_signals(node, args, kwargs)

@@ -12,13 +12,15 @@ from ..core.telling import Telling
 from ..errors import UnsupportedModuleError
 from .capture import Capture
 from .graph_stream import GraphStream
+from .guard_ends import first_broken
 
-__all__ = ["shortest_length"]
+__all__ = ["runs_on", "shortest_length", "signals_of"]
 
 _SHORT = 24  # of the shortest lengths, so many are looked at
 _FIRST = 6  # and so many are tried whatever is known of them
 _AHEAD = 512  # lengths beyond the example at which guards are looked at
 _FAR = (10_000, 100_003)
+_LONGEST = 1 << 16  # samples of a signal that is tried
 _PER_GUARD = 4
 _GUARDED = 24
 
@@ -111,7 +113,7 @@ def _within(found: Capture, stream: GraphStream, typical: int) -> int:
     """The length of the example, or the longest signal that there is, if that is less."""
     if stream._limit < 0 or typical <= stream._limit:
         return typical
-    return next((n for n in range(stream._limit, 0, -1) if found.valid(n) and _runs(found, n)), typical)
+    return next((n for n in range(stream._limit, 0, -1) if found.valid(n) and runs_on(found, n)), typical)
 
 
 def _telling_lengths(found: Capture, stream: GraphStream, short: List[int]) -> List[int]:
@@ -130,7 +132,7 @@ def _shortest_that_runs(found: Capture, typical: int) -> int:
     low, high = -1, len(lengths) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _runs(found, lengths[middle]) else (middle, high)
+        low, high = (low, middle) if runs_on(found, lengths[middle]) else (middle, high)
     return lengths[high]
 
 
@@ -139,26 +141,48 @@ def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
     found, stream = trial.found, trial.stream
     unit = found.sizes.scale * found.multiple
     broken: Dict[str, Dict[int, int]] = {}
+    last: Dict[str, int] = {}
     near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
     far = [n for start in _FAR for n in range(start, start + 4 * unit) if found.valid(n)]
     most = stream._limit if stream._limit >= 0 else near[-1] + far[-1]
     for n in (n for n in near + far if n <= most):
         for guard in found.broken_guards(n):
             phases = broken.setdefault(guard, {})
+            if n <= near[-1]:
+                last[guard] = n
             if len(phases) < _PER_GUARD:
                 phases.setdefault(n % max(stream.hop, 2), n)
     tried: Set[int] = set()
     for guard, phases in broken.items():
-        for n in phases.values():
+        for n in dict.fromkeys([*phases.values(), last.get(guard, typical)]):
             if n > typical + _AHEAD * unit:
-                raise _branch(found, typical, guard, n)
+                _try_beyond(trial, guard, typical, n)
+                continue
             if n not in tried and len(tried) < _GUARDED:
                 tried.add(n)
                 if trial.disagreement(n):
                     raise _branch(found, typical, guard, n)
 
 
+def _try_beyond(trial: "_Trial", guard: str, typical: int, far: int) -> None:
+    """Compare stream and model on the first lengths at which a guard does not hold that ends beyond the example."""
+    found = trial.found
+    unit = found.sizes.scale * found.multiple
+    over = first_broken(found, [guard], typical, far)
+    for n in (over, over + 7 * unit):
+        if n > _LONGEST or trial.disagreement(n):
+            raise _branch(found, typical, guard, n)
+
+
 def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModuleError:
+    multiple = None if runs_on(found, n) else _multiple(found, typical)
+    if multiple is not None:
+        return UnsupportedModuleError(
+            "branch_on_length",
+            found.net,
+            f"it takes signals of some lengths only: it raises for {n} samples, captured with {typical}",
+            f"give length_multiple={multiple}",
+        )
     return UnsupportedModuleError(
         "branch_on_length",
         found.net,
@@ -169,7 +193,16 @@ def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModu
     )
 
 
-def _inputs(found: Capture, n: int) -> List[Tensor]:
+def _multiple(found: Capture, typical: int) -> Optional[int]:
+    """Of what divides the length of the example the least by which a signal that the model takes is longer."""
+    unit = found.sizes.scale * found.multiple
+    for step in range(unit, typical + 1, unit):
+        if typical % step == 0 and found.valid(typical + step) and runs_on(found, typical + step):
+            return step if step > unit else None
+    return None
+
+
+def signals_of(found: Capture, n: int) -> List[Tensor]:
     """The first ``n`` samples of the example, which is repeated where it is too short."""
     inputs: List[Tensor] = []
     for port in found.inputs:
@@ -182,10 +215,11 @@ def _inputs(found: Capture, n: int) -> List[Tensor]:
     return inputs
 
 
-def _runs(found: Capture, n: int) -> bool:
+def runs_on(found: Capture, n: int) -> bool:
+    """Whether the model takes the first ``n`` samples of the example."""
     try:
         with torch.no_grad():
-            found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
+            found.answer.leaves(*(x.clone() for x in signals_of(found, n)))
     except Warning:
         raise
     except Exception:  # too short, whatever the model calls it
@@ -197,7 +231,7 @@ def _gives(found: Capture, n: int) -> bool:
     """Whether samples come out of the model for so many."""
     try:
         with torch.no_grad():
-            ys = found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
+            ys = found.answer.leaves(*(x.clone() for x in signals_of(found, n)))
     except Exception:
         return False
     return any(isinstance(y, Tensor) and y.numel() > 0 for y in ys)
@@ -242,7 +276,7 @@ def _coarsest(found: Capture) -> List[Optional[torch.dtype]]:
 
 
 def _disagreement(found: Capture, stream: GraphStream, n: int, dtypes: Sequence[Optional[torch.dtype]]) -> str:
-    inputs = _inputs(found, n)
+    inputs = signals_of(found, n)
     with torch.no_grad():
         try:
             whole = found.answer.leaves(*(x.clone() for x in inputs))

@@ -1,24 +1,28 @@
-"""Numbers that a model keeps in tensors: lengths, strides in buffers, and what is computed of them.
+"""Numbers that a model keeps in tensors: lengths, strides and flags in buffers, and what is computed of them.
 
 An exporter loses the number in ``torch.ceil(torch.tensor(x.shape[-1]) / 2).long()``, and fixes it in ``int(n * 2.5)``.
 While a model is exported, every tensor that is made of sizes and of whole constants alone is followed as a number
-beside; where a number is asked of it, that is given.
+beside; where a number is asked of it, that is given. Buffers that the model writes are no such numbers.
 """
 
 import math
 import operator
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import sys
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..errors import UnsupportedModuleError
+from .places import place_of, steps_to
 from .symbolic_numbers import as_float, as_whole, is_symbolic, python_type
 
 __all__ = ["NumberTensors"]
 
 _greatest: Any = torch.sym_max  # without types
 _least: Any = torch.sym_min
+_opposite: Any = torch.sym_not
 
 _LONGEST = 8  # entries of a tensor that is followed
 
@@ -79,6 +83,8 @@ _COMPUTED: Dict[str, Callable[..., Any]] = {
     "clamp_min": lambda x, y: _greatest(x, y),
     "clamp_max": lambda x, y: _least(x, y),
     "square": lambda x: x * x,
+    "logical_not": lambda x: _opposite(x) if isinstance(x, torch.SymBool) else x == 0,
+    "bitwise_not": lambda x: not x if isinstance(x, bool) else NotImplemented,
     "eq": operator.eq,
     "ne": operator.ne,
     "lt": operator.lt,
@@ -102,6 +108,7 @@ _COMPUTED.update(
         "__mod__": operator.mod,
         "__rmod__": lambda x, y: y % x,
         "__neg__": operator.neg,
+        "__invert__": _COMPUTED["bitwise_not"],
         **{f"__{name}__": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     }
 )
@@ -127,11 +134,15 @@ class NumberTensors(TorchFunctionMode):
             for name, buffer in net.named_buffers()
             if not buffer.dtype.is_floating_point
             and not buffer.dtype.is_complex
-            and buffer.dtype is not torch.bool
             and buffer.numel() <= _LONGEST
             and not buffer.is_meta
         }
-        self.known: Dict[int, Tuple[Tensor, Any]] = {}
+        # Of each tensor its number, and the buffers that this is made of.
+        self.known: Dict[int, Tuple[Tensor, Any, FrozenSet[str]]] = {}
+        self._own = {name: buffer for name, buffer in net.named_buffers() if name in self.buffers}
+        self._first: Dict[str, Tensor] = {}  # the exporter's own buffers, which a model may replace
+        self._told: Set[str] = set()  # buffers whose numbers were asked for
+        self._changed: Set[str] = set()  # buffers that were written
 
     def number(self, thing: Any) -> Any:
         """The number or numbers that a thing is; ``None`` if that is not known."""
@@ -139,14 +150,70 @@ class NumberTensors(TorchFunctionMode):
             return thing if isinstance(thing, (int, float, torch.SymInt, torch.SymFloat)) else None
         if id(thing) in self.known:
             return self.known[id(thing)][1]
-        if self.buffers:
-            for name, buffer in self.net.named_buffers():
-                if buffer is thing and name in self.buffers:
-                    return self.buffers[name]
+        name = self._buffer(thing)
+        if name is not None:
+            return self.buffers[name]
         constant = getattr(thing, "constant", None)
         if isinstance(constant, Tensor) and constant.dim() == 0:
             return constant.item()
         return None
+
+    def _sources(self, *things: Any) -> FrozenSet[str]:
+        """The buffers that numbers are made of."""
+        found: Set[str] = set()
+        for thing in things:
+            if isinstance(thing, (list, tuple)):
+                found |= self._sources(*thing)
+            elif isinstance(thing, Tensor):
+                name = self._buffer(thing)
+                found |= {name} if name is not None else self.known[id(thing)][2] if id(thing) in self.known else set()
+        return frozenset(found)
+
+    def _tell(self, thing: Any) -> None:
+        """Note that the number of a tensor decides something.
+
+        Raises:
+            UnsupportedModuleError: the model has written it
+        """
+        self._told |= self._sources(thing)
+        self._require_constant()
+
+    def changed(self, name: str) -> None:
+        """Note that the model writes a buffer.
+
+        Raises:
+            UnsupportedModuleError: it has asked for its number
+        """
+        if name in self._own:
+            self.buffers.pop(name, None)
+            self._changed.add(name)
+            self._require_constant()
+
+    def _require_constant(self) -> None:
+        both = self._told & self._changed
+        if both:
+            place = place_of(steps_to(sys._getframe(1)), self.net)
+            error = UnsupportedModuleError(
+                "data_dependent",
+                place.module,
+                f"it asks for the value of its buffer '{min(both)}', and writes it (at {place.text}), so that what it "
+                "does depends on the calls before",
+                "write it in training mode only, or outside of forward",
+            )
+            error.path = place.path
+            raise error
+
+    def _buffer(self, thing: Tensor) -> Optional[str]:
+        """The name of the buffer that a tensor is, if that has the value that it had before."""
+        if not self.buffers:
+            return None
+        if not self._first:
+            held = {name: buffer for name, buffer in self.net.named_buffers() if name in self._own}
+            if any(buffer is self._own[name] for name, buffer in held.items()):
+                return None  # not yet those of the exporter
+            self._first = held
+        found = [name for name, buffer in self._first.items() if buffer is thing]
+        return found[0] if len(found) == 1 and found[0] in self.buffers else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {key: python_type(value) for key, value in (kwargs or {}).items()}
@@ -155,7 +222,9 @@ class NumberTensors(TorchFunctionMode):
         if name in _MAKERS:
             return self._made(func, name, args, kwargs)
         if name in _ASKED and args:
-            found = self.number(args[0])
+            found = _single(name, self.number(args[0]))
+            if found is not None:
+                self._tell(args[0])
             if found is not None and not (name == "__bool__" and is_symbolic(found)):
                 return self._asked(name, found)
             if found is not None:
@@ -167,7 +236,7 @@ class NumberTensors(TorchFunctionMode):
                 return self._written(func, name, args, kwargs, written)
             value = self._computed(name, args, kwargs)
             if value is not None and value is not NotImplemented:
-                return self._kept(func(*args, **kwargs), value)
+                return self._kept(func(*args, **kwargs), value, self._sources(args, list(kwargs.values())))
             args, kwargs = self._with_numbers(name, args, kwargs)
         return func(*args, **kwargs)
 
@@ -179,12 +248,12 @@ class NumberTensors(TorchFunctionMode):
         dtype = kwargs.get("dtype", args[1] if name == "as_tensor" and len(args) > 1 else None)
         items = numbers if isinstance(numbers, list) else [numbers]
         if not any(is_symbolic(item) for item in items):
-            return self._kept(func(*args, **kwargs), numbers)
+            return self._kept(func(*args, **kwargs), numbers, self._sources(data))
         if dtype is None:
             whole = all(isinstance(item, (int, torch.SymInt)) for item in items)
             dtype = torch.int64 if whole else torch.get_default_dtype()
         parts = [torch.full((), item, dtype=dtype) for item in items]
-        return self._kept(torch.stack(parts) if isinstance(numbers, list) else parts[0], numbers)
+        return self._kept(torch.stack(parts) if isinstance(numbers, list) else parts[0], numbers, self._sources(data))
 
     def _numbers(self, data: Any) -> Any:
         if isinstance(data, (list, tuple, torch.Size)):
@@ -192,26 +261,32 @@ class NumberTensors(TorchFunctionMode):
             return None if any(item is None or isinstance(item, list) for item in found) else found
         return self.number(data)
 
-    def _kept(self, tensor: Any, number: Any) -> Any:
-        if not isinstance(tensor, Tensor):
+    def _kept(self, tensor: Any, number: Any, sources: FrozenSet[str] = frozenset()) -> Any:
+        if not isinstance(tensor, Tensor) or not _fits(tensor, number):
             return tensor
-        if not tensor.dtype.is_floating_point:
-            number = [as_whole(each) for each in number] if isinstance(number, list) else as_whole(number)
-        self.known[id(tensor)] = tensor, number
+        if tensor.dtype is torch.bool:
+            number = _mapped(_truth, number)
+        elif not tensor.dtype.is_floating_point:
+            number = _mapped(as_whole, number)
+        self.known[id(tensor)] = tensor, number, sources
         return tensor
 
     def _written(self, func: Any, name: str, args: Any, kwargs: Dict[str, Any], out: Optional[Tensor]) -> Any:
         """What a tensor is written in place with is its number from then on; of its views no number is known then."""
         tensor = args[0] if out is None else out
         value = self._put(name, args, kwargs) if out is None else None
+        sources = self._sources(args, list(kwargs.values()))
         result = func(*args, **kwargs)
         memory = _memory(tensor)
         self.known = {key: known for key, known in self.known.items() if _memory(known[0]) != memory}
         for name, buffer in self.net.named_buffers():
-            if name in self.buffers and _memory(buffer) == memory:
-                del self.buffers[name]
+            if name in self._own and _memory(buffer) == memory:
+                self.buffers.pop(name, None)
+                self._changed.add(name)
+                sources |= {name}
+        self._require_constant()
         if value is not None and value is not NotImplemented:
-            self._kept(tensor, value)
+            self._kept(tensor, value, sources)
         return result
 
     def _put(self, name: str, args: Any, kwargs: Dict[str, Any]) -> Any:
@@ -252,7 +327,7 @@ class NumberTensors(TorchFunctionMode):
             return first[args[1]]
         if name in ("select", "select.int") and isinstance(first, list) and len(args) == 3:
             return first[args[2]] if isinstance(args[2], int) else None  # as the exporter writes [i]
-        if name in ("max", "min", "sum", "prod", "amax", "amin") and len(args) == 1 and not kwargs:
+        if name in ("max", "min", "sum", "prod", "amax", "amin", "all", "any") and len(args) == 1 and not kwargs:
             return _gathered(name, first if isinstance(first, list) else [first])
         function = _COMPUTED.get(name)
         if function is None or isinstance(first, list):
@@ -269,6 +344,8 @@ class NumberTensors(TorchFunctionMode):
         def within(thing: Any, counts: bool) -> Any:
             if isinstance(thing, Tensor):
                 found = self.number(thing) if counts and thing.dim() == 0 and not thing.is_floating_point() else None
+                if found is not None:
+                    self._tell(thing)
                 return thing if found is None else found
             if isinstance(thing, slice):
                 return slice(*(within(each, True) for each in (thing.start, thing.stop, thing.step)))
@@ -299,7 +376,34 @@ def _memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def _single(name: str, found: Any) -> Any:
+    """The number that is asked for, of a tensor of one entry, whatever its axes; ``None`` of one of several."""
+    while isinstance(found, list) and name != "tolist":
+        found = found[0] if len(found) == 1 else None
+    return found
+
+
+def _fits(tensor: Tensor, number: Any) -> bool:
+    """Whether a tensor has as many entries as numbers are known."""
+    if not all(isinstance(size, int) for size in tensor.shape):
+        return False
+    if not isinstance(number, list):
+        return tensor.numel() == 1
+    return tensor.dim() == 1 and len(number) == len(tensor) and not any(isinstance(each, list) for each in number)
+
+
+def _mapped(function: Callable[[Any], Any], number: Any) -> Any:
+    return [_mapped(function, each) for each in number] if isinstance(number, list) else function(number)
+
+
+def _truth(number: Any) -> Any:
+    return number if isinstance(number, (bool, torch.SymBool)) else number != 0
+
+
 def _gathered(name: str, numbers: List[Any]) -> Any:
+    if name in ("all", "any"):
+        fits = not any(is_symbolic(number) or isinstance(number, list) for number in numbers)
+        return {"all": all, "any": any}[name](numbers) if fits else None
     if name in ("max", "amax", "min", "amin"):
         function = _greatest if "max" in name else _least
     else:

@@ -222,6 +222,18 @@ class Positions:
             return Replay(recipe.target, tuple(args), recipe.kwargs)
         return Replay(recipe.target, recipe.args, {**recipe.kwargs, "dim": dim})
 
+    def _of_one_row(self, recipe: Replay, values: Sequence[Value], rank: int) -> Replay:
+        # Where the model has no axis of rows, positions need none.
+        placed: Dict[Any, Value] = {}
+        for value in values:
+            if value.lifted:
+                shape = (*[1] * (rank - len(value.shape)), *value.shape)
+                wide = Replay("reshape", (value, [*[1] * (rank - len(value.shape)), *_own(value)]))
+                time = value.time + rank - len(value.shape)
+                changes = {"shape": shape, "time": time, "rows": None, "lifted": False}
+                placed[value] = self.alignment.step(value.node, value, wide, **changes)
+        return Replay(recipe.target, substituted(recipe.args, placed), substituted(recipe.kwargs, placed))
+
     def ranked(self, node: fx.Node, recipe: Replay, values: Sequence[Value], lifted: bool) -> Replay:
         """Give positions, which have an axis of rows in front, the rank of the result.
 
@@ -234,7 +246,10 @@ class Positions:
         rank = len(node.meta["val"].shape)
         plain = [value for value in values if not value.lifted]
         rows = plain[0].rows if plain else 0
-        if any(value.rows != rows or len(value.shape) != rank or value.inner != 1 for value in plain) or rows is None:
+        inner = plain[0].inner if plain else 1
+        if not self.sizes.rows and all(value.rows is None and len(value.shape) == rank for value in plain) and plain:
+            return self._of_one_row(recipe, values, rank)
+        if rows is None or any((value.rows, len(value.shape), value.inner) != (rows, rank, inner) for value in plain):
             raise self.refuse(node, "position", *REASONS["arange"])
         placed: Dict[Any, Value] = {}
         for value in values:
@@ -254,8 +269,16 @@ class Positions:
                 if rows != 0:
                     moved = Replay(torch.ops.aten.movedim.int, (found, 0, rows))
                     found = self.alignment.step(value.node, found, moved)
+                if inner > 1:
+                    more = Replay(torch.ops.aten.repeat_interleave.self_int, (found, inner, rows))
+                    found = self.alignment.step(value.node, found, more)
                 placed[value] = found
         return Replay(recipe.target, substituted(recipe.args, placed), substituted(recipe.kwargs, placed))
+
+
+def _own(value: Value) -> List[Any]:
+    """The sizes of positions, without the axis of rows."""
+    return [Span(value) if axis == value.time else int(size) for axis, size in enumerate(value.shape)]
 
 
 def _apart(value: Value) -> Value:

@@ -96,6 +96,7 @@ def _strided_frames(low: Lowering, node: fx.Node, x: Value) -> Optional[Tuple[in
     step, order, rank = 0, [], len(meta.shape)
     for size, stride in zip(result.shape, result.stride(), strict=True):
         settled = low.sizes.settled(size)
+        stride = stride if low.sizes.has_rows(stride) else low.sizes.settled(stride)
         if low.sizes.varies(size):
             if step or not isinstance(stride, int) or stride % unit:
                 return None

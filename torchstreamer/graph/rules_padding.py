@@ -14,6 +14,7 @@ from .ops.edges import FilledMirrorStream, FramesStream
 from .reasons import REASONS
 from .refusals import operation_name
 from .rules_length import constant, length_table, settle
+from .uniform import uniform
 from .values import EndSamples, Replay, Spread, Static, Value
 
 __all__: List[str] = []
@@ -106,6 +107,28 @@ def _amounts(low: Lowering, node: fx.Node, length: LengthFunction, amount: Lengt
                 node, "varying_pad", "it pads short signals of one length differently", "pad by what the length says"
             )
     return [found.get(n, 0) for n in range(most + 1)]
+
+
+@rule("where", takes=Static)
+def chosen(low: Lowering, node: fx.Node, mask: Static, a: Dict[str, Any]) -> Any:
+    # One of two by a mask of one number, as what is remembered begins with the first sample.
+    which = uniform(low, mask)
+    if which is None:
+        return NotImplemented
+    taken, given = (a["self"], node.args[1]) if which else (a["other"], node.args[2])
+    meta, before = node.meta["val"], getattr(given, "meta", {}).get("val")
+    if not isinstance(taken, (Value, EndSamples, Static)) or before is None or before.dtype != meta.dtype:
+        return NotImplemented
+    if str(before.shape) == str(meta.shape):
+        return taken
+    if not isinstance(taken, EndSamples) or before.dim() != meta.dim():
+        return NotImplemented
+    time = taken.value.time
+    wide = [axis for axis in range(meta.dim()) if str(before.shape[axis]) != str(meta.shape[axis])]
+    once = taken.samples == taken.count == 1 and not taken.beyond
+    if wide != [time] or low.sizes.varies(meta.shape[time]) or not once:
+        return NotImplemented
+    return EndSamples(taken.value, taken.last, int(meta.shape[time]))
 
 
 # ---------------------------------------------------------------------- constants in front and after

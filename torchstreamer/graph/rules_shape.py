@@ -7,7 +7,8 @@ from typing import Any, Dict, List, Optional
 import torch
 from torch import fx
 
-from .folds import folded
+from .block_views import in_blocks
+from .folds import folded, viewed
 from .lowering import Lowering, rule
 from .ops.rates import MergeTimeStream
 from .ops.windows import SplitTimeStream
@@ -33,22 +34,20 @@ def view(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Any:
     y = low.value(node, meta, x.clock, x.level)
     if y is None:
         raise low.refuse(node, "time_mixing", *_PARTS)
+    if x.rows is not None and x.rows > x.time and not low.same_length(x.length, y.length):
+        blocks = in_blocks(low, node, x, y)
+        if blocks is not None:
+            return blocks
     if x.rows is not None and y.rows is not None and _rows_moved(low, x, y):
         raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
     whole = folded(low, x, y)
     if whole is not None and not _is_longer(x, whole):
-        sizes: List[Any] = []
-        for axis, item in enumerate(y.shape):
-            if axis == y.time:
-                sizes.append(-1 if whole.merged or x.merged or y.rows is None or y.time > 0 else Span(x))
-            elif axis == y.rows:
-                sizes.append(Rows(y.inner))
-            else:
-                sizes.append(int(item))
-        whole.recipe = Replay("reshape", (x, sizes))
-        return low.record(whole)
-    if whole is None and (x.merged or y.merged):
-        raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
+        return viewed(low, x, whole)
+    if x.merged or (whole is None and y.merged):
+        blocks = in_blocks(low, node, x, y)
+        if blocks is None:
+            raise low.refuse(node, "rows_mixed", "it mixes the rows of a batch", "keep rows first")
+        return blocks
     n = low.lengths[-1]
     old, new = _products(low, x, n), _products(low, y, n)
     factor = _factor(low, y, x)
@@ -79,8 +78,10 @@ def _rows_moved(low: Lowering, x: Value, y: Value) -> bool:
 
 def _is_longer(x: Value, y: Value) -> bool:
     """Whether a view is better taken for a signal of more samples, as entries after time have gone into it."""
-    if x.merged or not y.merged or y.folds[:2] != (1, 1) or y.folds[2] == 1:
+    if not y.merged or y.folds[:2] != (1, 1) or y.folds[2] == 1:
         return False
+    if x.merged:
+        return x.folds == (1, 1, 1) and y.rows is not None and y.rows < y.time
     return x.rows is None or (x.rows < x.time and y.rows is not None and y.rows < y.time)
 
 
@@ -110,6 +111,13 @@ def type_as(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
     # Of the other tensor only the dtype counts.
     dtype = node.meta["val"].dtype
     return low.step(node, x, Replay(torch.ops.aten.to.dtype, (x, dtype)), dtype=dtype)
+
+
+@rule("empty_like", lifted=None)
+def empty_like(low: Lowering, node: fx.Node, x: Value, a: Dict[str, Any]) -> Value:
+    # A model overwrites it; zeros stand there until then.
+    dtype = node.meta["val"].dtype
+    return low.step(node, x, Replay(torch.ops.aten.zeros_like.default, (x,), {"dtype": dtype}), dtype=dtype)
 
 
 @rule("expand")

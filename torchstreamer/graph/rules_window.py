@@ -42,7 +42,9 @@ def _plain_bias(low: Lowering, bias: Optional[Static]) -> Tuple[Optional[Tensor]
 
 def _require_static(low: Lowering, node: fx.Node, *tensors: Any) -> None:
     for tensor in tensors:
-        if tensor is not None and (not isinstance(tensor, Static) or tensor.given or tensor.sized):
+        if isinstance(tensor, Static) and tensor.sized and not tensor.given:
+            raise low.refuse(node, "rows_mixed", "its weight depends on the number of rows", "keep rows first")
+        if tensor is not None and (not isinstance(tensor, Static) or tensor.given):
             raise low.refuse(
                 node, "signal_weight", "its weight depends on the input", "register a handler for the module"
             )

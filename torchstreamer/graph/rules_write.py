@@ -18,10 +18,11 @@ from .ops.edges import CropStream
 from .refusals import operation_name
 from .rules_length import constant, held, position, settle
 from .samplewise import is_pointwise
-from .values import AtEnd, Replay, Rows, Span, Spread, Static, Value
+from .values import AtEnd, EndSamples, Replay, Rows, Span, Spread, Static, Value
 
 __all__ = ["written"]
 
+_SIGNALS = (Value, Spread, Board, EndSamples)
 _FILLS = frozenset(["fill", "zero"])
 _MOVES = frozenset(["slice", "select"])
 _LAST = (1 << 63) - 1
@@ -30,17 +31,22 @@ _LAST = (1 << 63) - 1
 @rule("copy", takes=None)
 def copy(low: Lowering, node: fx.Node, x: Any, a: Dict[str, Any]) -> Any:
     # Of what is written over only shape and dtype count.
-    source, meta = a["src"], node.meta["val"]
-    if not isinstance(source, (Value, Spread, Board)):
-        return NotImplemented
-    given = source.node.meta["val"]
-    return source if str(given.shape) == str(meta.shape) and given.dtype == meta.dtype else NotImplemented
+    return a["src"] if isinstance(a["src"], _SIGNALS) and _as_given(node, 1) else NotImplemented
+
+
+def _as_given(node: fx.Node, at: int) -> bool:
+    """Whether a node gives a tensor like one that it takes."""
+    given: Any = node.args[at]
+    one, other = given.meta["val"], node.meta["val"]
+    return str(one.shape) == str(other.shape) and one.dtype == other.dtype
 
 
 def written(low: Lowering, node: fx.Node, args: Sequence[Any]) -> Any:
     """What stands for a value in which a part along time is written; ``NotImplemented`` if the part is not along time,
     or if what is written has no stream."""
     whole, part = args[0], args[1]
+    if isinstance(part, _SIGNALS) and _as_given(node, 1) and _every(low, node):
+        return part
     if not isinstance(whole, (Value, Spread, Board)) or not isinstance(part, (Value, Spread, Board, AtEnd, Static)):
         return NotImplemented
     shape = node.meta["val"].shape
@@ -49,10 +55,13 @@ def written(low: Lowering, node: fx.Node, args: Sequence[Any]) -> Any:
     if len(times) != 1:
         return NotImplemented
     if dim != times[0]:
-        same = isinstance(part, (Value, Spread)) and str(part.node.meta["val"].shape) == str(shape)
-        every = _given(low, node, "start", 0) in (0, None) and _given(low, node, "step", 1) == 1
-        return part if same and every and operation_name(node) == "slice_scatter" else NotImplemented
+        return NotImplemented
     return _Write(low, node, dim).value(whole, part)
+
+
+def _every(low: Lowering, node: fx.Node) -> bool:
+    """Whether a part that is as large as the whole is the whole."""
+    return operation_name(node) == "slice_scatter" and _given(low, node, "step", 1) == 1
 
 
 def _given(low: Lowering, node: fx.Node, name: str, default: Any) -> Any:

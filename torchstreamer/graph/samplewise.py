@@ -20,7 +20,7 @@ def is_pointwise(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
-def _random_tensor(value: Value, device: torch.device, numbers: Tuple[int, int]) -> Tensor:
+def _random_tensor(weights: Weights, value: Value, device: torch.device, numbers: Tuple[int, int]) -> Tensor:
     """A random tensor like a value, for two rows and a few samples; whole numbers from a range."""
     shape = []
     for axis, size in enumerate(value.shape):
@@ -29,7 +29,8 @@ def _random_tensor(value: Value, device: torch.device, numbers: Tuple[int, int])
         elif axis == value.rows:
             shape.append(2 * value.inner)
         else:
-            shape.append(int(size))
+            sizes = weights.capture.sizes
+            shape.append(sizes.at(size, sizes.samples[0], 2))  # asked for its number, a symbol would be fixed
     if value.lifted:
         shape = [2, *shape]
     generator = torch.Generator().manual_seed(len(shape) + sum(shape))
@@ -51,7 +52,7 @@ def is_samplewise(weights: Weights, recipe: Replay, values: Sequence[Value], axe
     """
     device = weights.capture.streamed[0].example.device
     for numbers in ((0, 2), (0, 1), (1, 2)):  # what is good for a table may be none for a division
-        tensors = {value: _random_tensor(value, device, numbers) for value in values}
+        tensors = {value: _random_tensor(weights, value, device, numbers) for value in values}
         try:
             with torch.no_grad():
                 return _cuts_agree(weights, recipe, tensors, axes)
