@@ -294,7 +294,7 @@ _RAVE_SETUP = (
     "import cached_conv as cc\n"
     "from rave import blocks, pqmf\n"
     "fmin = pqmf.fmin\n"
-    "pqmf.fmin = lambda loss, start: fmin(lambda at: loss(float(at[0])), start)\n"
+    "pqmf.fmin = lambda loss, start, **options: fmin(lambda at: loss(float(at[0])), start, **options)\n"
 )
 _RAVE = Package(
     "acids-rave",

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,6 +26,7 @@ from .lengths import Sizes
 from .loops import inside_loops
 from .opaque import Leaf, leaves_whole
 from .places import Place, fixing_refused
+from .remainders import counted_from_one, frame_of
 from .turned_scores import turn_scores
 from .unexportable import fixed_length
 
@@ -70,6 +71,7 @@ class Capture:
         altered: whether the stream is that of another model, whose attention has another context
         loops: what a turn of each loop over time does, by the operation that ends it
         checks: lines that check values, which the graph leaves out
+        again: captures the same model with so many samples of the example
     """
 
     net: nn.Module
@@ -87,6 +89,7 @@ class Capture:
     altered: bool = False
     checks: List[str] = field(default_factory=list)
     loops: Dict[fx.Node, List[fx.Node]] = field(default_factory=dict)
+    again: Optional[Callable[[int], "Capture"]] = None
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -98,25 +101,60 @@ class Capture:
         sizes = self.sizes
         return n >= 1 and (n - sizes.offset) % sizes.scale == 0 and n % self.multiple == 0
 
+    def inputs_of(self, n: int, examples: Optional[Sequence[Tensor]] = None) -> List[Tensor]:
+        """The first ``n`` samples of the example, which is repeated where it is too short.
+
+        Args:
+            n: of the first streamed input; the others as long as belongs to it
+            examples: of all inputs, if not those of the capture
+        """
+        inputs: List[Tensor] = []
+        for port, x in zip(self.inputs, examples or [port.example for port in self.inputs], strict=True):
+            if port.time is not None:
+                length = self.sizes.at(port.length, n)
+                turns = -(-length // x.shape[port.time])
+                x = (torch.cat([x] * turns, port.time) if turns > 1 else x).narrow(port.time, 0, length)
+            inputs.append(x)
+        return inputs
+
+    def other_frames(self, whole: bool, start: int = 0) -> Optional[int]:
+        """A length at which a model that fills up its last frame takes the other branch; ``None`` if it has none.
+
+        Args:
+            whole: whether it takes that of whole frames now
+            start: the least such length; by default one near the example's
+        """
+        port = self.streamed[0]
+        assert port.time is not None
+        typical, frame = int(port.example.shape[port.time]), frame_of(port.length, whole)
+        if frame is None or frame > 4 * typical:
+            return None
+        # One sample more than whole frames is so again in frames of such frames.
+        found = -(-start // frame) * frame if start else max((typical - whole) // frame, 1) * frame
+        return found + whole if self.valid(found + whole) else None
+
     def broken_guards(self, n: int) -> List[str]:
         """The guards that do not hold for a length, of two rows."""
         names = self._names
         for shape, axis, length in self._shapes:
             shape.sizes[axis] = length(n)
         try:
-            if eval(self._together, names):
-                return []
+            held = eval(self._together, names)
+            return [] if all(held) else [text for text, holds in zip(self._texts, held, strict=True) if not holds]
         except ZeroDivisionError:  # see below
-            pass
-        return [text for text, code in self._apart if not _holds(code, names)]
+            return [text for text, code in self._apart if not _holds(code, names)]
+
+    @cached_property
+    def _texts(self) -> List[str]:
+        return list(dict.fromkeys(self.guards))
 
     @cached_property
     def _apart(self) -> List[Tuple[str, CodeType]]:
-        return [(text, compile(text, "<guard>", "eval")) for text in dict.fromkeys(self.guards)]
+        return [(text, compile(text, "<guard>", "eval")) for text in self._texts]
 
     @cached_property
     def _together(self) -> CodeType:
-        return compile(" and ".join(f"({text})" for text in dict.fromkeys(self.guards)) or "True", "<guards>", "eval")
+        return compile("(" + "".join(f"({text}), " for text in self._texts) + ")", "<guards>", "eval")
 
     @cached_property
     def _fakes(self) -> List["_Shape"]:
@@ -203,6 +241,12 @@ def capture(
             program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
     found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
     found.checks, found.loops = checks, inside_loops(found.graph, net)
+
+    def again(n: int) -> Capture:
+        others = found.inputs_of(n, examples)
+        return capture(net, others, times, multiple, dynamic_rows, answer, tied, telling)
+
+    found.again = again
     return found
 
 
@@ -340,7 +384,7 @@ def _ports(
         raise UnsupportedModuleError(
             "irregular_length", net, "it takes only some lengths, in no regular pattern", "pad or crop the input"
         )
-    sizes = Sizes(root, batch, scale, offset)
+    sizes = Sizes(root, batch, scale, offset, counted_from_one(nodes[first].meta["val"].shape[times[first]]))
     ports = []
     for node, x, time in zip(nodes, values, times, strict=True):
         shape = node.meta["val"].shape

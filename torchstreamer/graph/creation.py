@@ -162,21 +162,27 @@ def finished(
         least: the shortest signal that will come
         context: what attention sees, if the model does not say it
     """
-    refusal: Optional[UnsupportedModuleError] = None
     stream: Optional[GraphStream] = None
     try:
-        stream = assembled(found, low, outputs, telling, least)
+        stream = assembled(found, low, outputs, telling, least, later=not low.mirrors)
     except UnsupportedModuleError as error:
+        frames = found.other_frames(True)
+        if error.code == "branch_on_length" and frames is not None and found.again is not None:
+            with suppress(UnsupportedModuleError):
+                filled = found.again(frames)
+                low = Lowering(filled, context=context)
+                outputs = low.run()
+                filled.altered = found.altered
+                return finished(filled, low, outputs, telling, least, context)
         if error.code != "branch_on_length" or not low.mirrors:
             raise
-        refusal = error
     if low.mirrors and (stream is None or stream.min_length > least):
-        filled = Lowering(found, context=context, fills=True)
+        low = Lowering(found, context=context, fills=True)
         with suppress(UnsupportedModuleError):
-            return assembled(found, filled, filled.run(), telling, least, _short_mirrors(filled))
+            return assembled(found, low, low.run(), telling, least, _short_mirrors(low))
     if stream is None:
-        assert refusal is not None
-        raise refusal
+        low = Lowering(found, context=context)
+        return assembled(found, low, low.run(), telling, least)
     return stream
 
 
@@ -203,6 +209,7 @@ def assembled(
     telling: Optional[Telling] = None,
     least: int = 1,
     short: Sequence[int] = (),
+    later: bool = True,
 ) -> GraphStream:
     """The stream of a lowered capture.
 
@@ -213,6 +220,7 @@ def assembled(
         telling: is told what is at work
         least: the shortest signal that will come
         short: lengths at which it must agree with the model besides those that are tried anyway
+        later: whether it may begin to agree with the model at any length
     """
     names = found.answer.names
     for value, name in zip(outputs, names, strict=True):
@@ -233,7 +241,7 @@ def assembled(
         raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
     stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
     stream.node_names = parts.names
-    shortest, stream.min_length = shortest_length(found, stream, telling or Telling(), least, short)
+    shortest, stream.min_length = shortest_length(found, stream, telling or Telling(), least, short, later)
     gates = _gates(found, low, stream, max(shortest, stream.min_length))
     if gates:
         stream.nodes = nn.ModuleList([*gates, *stream.nodes])

@@ -24,7 +24,12 @@ _GUARDED = 24
 
 
 def shortest_length(
-    found: Capture, stream: GraphStream, telling: Telling, least: int = 1, short: Sequence[int] = ()
+    found: Capture,
+    stream: GraphStream,
+    telling: Telling,
+    least: int = 1,
+    short: Sequence[int] = (),
+    later: bool = True,
 ) -> Tuple[int, int]:
     """The least length that the model takes, and the least from which on the stream is exact.
 
@@ -41,6 +46,7 @@ def shortest_length(
         telling: is told what is at work
         least: the shortest signal that will come
         short: lengths at which the stream must agree with the model besides
+        later: whether it may begin to agree with the model at any length
 
     Raises:
         UnsupportedModuleError: the stream gives something else than the model
@@ -73,12 +79,14 @@ def shortest_length(
         agreed, branched = _agreed(trial, shortest, typical)
         return agreed, max(agreed, least) if branched else least
     except UnsupportedModuleError:
+        if short or not later:
+            raise
         # Another branch for short signals, if all conditions hold from some length on.
         broken = [n for n in range(shortest, typical) if found.valid(n) and found.broken_guards(n)]
-        later = next((n for n in range(broken[-1] + 1, typical + 1) if found.valid(n)), None) if broken else None
-        if later is None or short:
+        first = next((n for n in range(broken[-1] + 1, typical + 1) if found.valid(n)), None) if broken else None
+        if first is None:
             raise
-        return shortest, _agreed(trial, later, typical)[0]
+        return shortest, _agreed(trial, first, typical)[0]
 
 
 def _agreed(trial: "_Trial", shortest: int, typical: int) -> Tuple[int, bool]:
@@ -142,8 +150,11 @@ def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
     near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
     far = [n for start in _FAR for n in range(start, start + 4 * unit) if found.valid(n)]
     most = stream._limit if stream._limit >= 0 else near[-1] + far[-1]
+    others, whole = _other_frames(found, typical)
+    far += [found.other_frames(whole, start) or start for start in _FAR if others is not None]
     for n in (n for n in near + far if n <= most):
-        for guard in found.broken_guards(n):
+        guards = found.broken_guards(n)
+        for guard in guards + (others.broken_guards(n) if guards and others is not None else []):
             phases = broken.setdefault(guard, {})
             if len(phases) < _PER_GUARD:
                 phases.setdefault(n % max(stream.hop, 2), n)
@@ -158,6 +169,21 @@ def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
                     raise _branch(found, typical, guard, n)
 
 
+def _other_frames(found: Capture, typical: int) -> Tuple[Optional[Capture], bool]:
+    """The capture of whole frames where the given one is of those that are filled up, and the other way round, which
+    knows conditions that the given one does not; ``None`` if the model makes no such difference. And whether the given
+    one is of whole frames."""
+    for whole in (True, False):
+        n = found.other_frames(whole)
+        guards = [] if n is None else found.broken_guards(n)
+        if n is not None and guards and found.again is not None:
+            try:
+                return found.again(n), whole
+            except UnsupportedModuleError:
+                raise _branch(found, typical, guards[0], n) from None
+    return None, False
+
+
 def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModuleError:
     return UnsupportedModuleError(
         "branch_on_length",
@@ -169,23 +195,10 @@ def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModu
     )
 
 
-def _inputs(found: Capture, n: int) -> List[Tensor]:
-    """The first ``n`` samples of the example, which is repeated where it is too short."""
-    inputs: List[Tensor] = []
-    for port in found.inputs:
-        x = port.example
-        if port.time is not None:
-            length = found.sizes.at(port.length, n)
-            turns = -(-length // x.shape[port.time])
-            x = (torch.cat([x] * turns, port.time) if turns > 1 else x).narrow(port.time, 0, length)
-        inputs.append(x)
-    return inputs
-
-
 def _runs(found: Capture, n: int) -> bool:
     try:
         with torch.no_grad():
-            found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
+            found.answer.leaves(*(x.clone() for x in found.inputs_of(n)))
     except Warning:
         raise
     except Exception:  # too short, whatever the model calls it
@@ -197,7 +210,7 @@ def _gives(found: Capture, n: int) -> bool:
     """Whether samples come out of the model for so many."""
     try:
         with torch.no_grad():
-            ys = found.answer.leaves(*(x.clone() for x in _inputs(found, n)))
+            ys = found.answer.leaves(*(x.clone() for x in found.inputs_of(n)))
     except Exception:
         return False
     return any(isinstance(y, Tensor) and y.numel() > 0 for y in ys)
@@ -242,7 +255,7 @@ def _coarsest(found: Capture) -> List[Optional[torch.dtype]]:
 
 
 def _disagreement(found: Capture, stream: GraphStream, n: int, dtypes: Sequence[Optional[torch.dtype]]) -> str:
-    inputs = _inputs(found, n)
+    inputs = found.inputs_of(n)
     with torch.no_grad():
         try:
             whole = found.answer.leaves(*(x.clone() for x in inputs))
