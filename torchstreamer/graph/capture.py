@@ -133,6 +133,15 @@ class Capture:
         found = -(-start // frame) * frame if start else max((typical - whole) // frame, 1) * frame
         return found + whole if self.valid(found + whole) else None
 
+    def filled_up(self) -> Optional["Capture"]:
+        """The capture of a signal whose last frame the model fills up, where this one is of whole frames.
+
+        Raises:
+            UnsupportedModuleError: such a signal cannot be captured
+        """
+        frames = self.other_frames(True)
+        return None if frames is None or self.again is None else self.again(frames)
+
     def broken_guards(self, n: int) -> List[str]:
         """The guards that do not hold for a length, of two rows."""
         names = self._names

@@ -134,14 +134,29 @@ def _made(
     telling.expect(3)
     found = capture(net, examples, times, multiple, dynamic_rows, answer, tied, telling)
     telling.begin("finding a stream for every operation")
-    low = Lowering(found, context=context)
-    outputs = low.run()
+    low, outputs = _lowered(found, context)
+    found = low.capture
     if context is not None and not any(isinstance(call, RelationCall) for call in low.alignment.calls):
         raise UnsupportedModuleError(
             "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
         )
     found.altered = low.relating.altered
     return finished(found, low, outputs, telling, least, context)
+
+
+def _lowered(found: Capture, context: Optional[Context]) -> Tuple[Lowering, List[Any]]:
+    """What a capture is lowered to, and the outputs; or the capture of a signal whose last frame is filled up, where
+    that of whole frames has no stream."""
+    low = Lowering(found, context=context)
+    try:
+        return low, low.run()
+    except UnsupportedModuleError:
+        with suppress(UnsupportedModuleError):
+            filled = found.filled_up()
+            if filled is not None:
+                low = Lowering(filled, context=context)
+                return low, low.run()
+        raise
 
 
 def finished(
@@ -166,14 +181,12 @@ def finished(
     try:
         stream = assembled(found, low, outputs, telling, least, later=not low.mirrors)
     except UnsupportedModuleError as error:
-        frames = found.other_frames(True)
-        if error.code == "branch_on_length" and frames is not None and found.again is not None:
+        if error.code == "branch_on_length":
             with suppress(UnsupportedModuleError):
-                filled = found.again(frames)
-                low = Lowering(filled, context=context)
-                outputs = low.run()
-                filled.altered = found.altered
-                return finished(filled, low, outputs, telling, least, context)
+                filled = found.filled_up()
+                if filled is not None:
+                    low, filled.altered = Lowering(filled, context=context), found.altered
+                    return finished(filled, low, low.run(), telling, least, context)
         if error.code != "branch_on_length" or not low.mirrors:
             raise
     if low.mirrors and (stream is None or stream.min_length > least):

@@ -24,6 +24,7 @@ from .loops import Loops
 from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
 from .places import lines_recorded
+from .remainders import FilledPairs
 from .symbolic_numbers import symbolic_numbers
 from .unexportable import not_exportable
 from .value_checks import ValueChecks, undecided_conditions
@@ -66,6 +67,7 @@ def exported(
         NumberTensors(net),
         symbolic_numbers(net),
         numpy_ranges(),
+        FilledPairs(),
         lines_recorded(net),
         Loops(net),
     ):
