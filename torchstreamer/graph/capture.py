@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
@@ -27,6 +28,7 @@ from .loops import inside_loops
 from .opaque import Leaf, leaves_whole
 from .places import Place, fixing_refused
 from .remainders import counted_from_one, frame_of
+from .tied_inputs import tied_inputs
 from .turned_scores import turn_scores
 from .unexportable import fixed_length
 
@@ -72,6 +74,7 @@ class Capture:
         loops: what a turn of each loop over time does, by the operation that ends it
         checks: lines that check values, which the graph leaves out
         again: captures the same model with so many samples of the example
+        other: the capture with another number of samples, in whose place this one stands
     """
 
     net: nn.Module
@@ -90,6 +93,7 @@ class Capture:
     checks: List[str] = field(default_factory=list)
     loops: Dict[fx.Node, List[fx.Node]] = field(default_factory=dict)
     again: Optional[Callable[[int], "Capture"]] = None
+    other: Optional["Capture"] = None
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -117,30 +121,42 @@ class Capture:
             inputs.append(x)
         return inputs
 
-    def other_frames(self, whole: bool, start: int = 0) -> Optional[int]:
+    @property
+    def typical(self) -> int:
+        """Samples of the first streamed input of the example."""
+        port = self.streamed[0]
+        assert port.time is not None
+        return int(port.example.shape[port.time])
+
+    def other_frames(self, whole: bool) -> Optional[int]:
         """A length at which a model that fills up its last frame takes the other branch; ``None`` if it has none.
 
         Args:
             whole: whether it takes that of whole frames now
-            start: the least such length; by default one near the example's
         """
-        port = self.streamed[0]
-        assert port.time is not None
-        typical, frame = int(port.example.shape[port.time]), frame_of(port.length, whole)
-        if frame is None or frame > 4 * typical:
+        frame = frame_of(self.streamed[0].length, whole)
+        if frame is None or frame > 4 * self.typical:
             return None
         # One sample more than whole frames is so again in frames of such frames.
-        found = -(-start // frame) * frame if start else max((typical - whole) // frame, 1) * frame
-        return found + whole if self.valid(found + whole) else None
+        found = max((self.typical - whole) // frame, 1) * frame + whole
+        return found if self.valid(found) else None
 
-    def filled_up(self) -> Optional["Capture"]:
-        """The capture of a signal whose last frame the model fills up, where this one is of whole frames.
+    def elsewhere(self, length: Optional[int] = None) -> Optional["Capture"]:
+        """The capture of a signal for which the model takes another branch, which may be one for all lengths: that of a
+        last frame that is filled up, where this one is of whole frames, or of a length; ``None`` if there is none.
 
-        Raises:
-            UnsupportedModuleError: such a signal cannot be captured
+        Args:
+            length: for which it takes another branch, if there are no frames
         """
-        frames = self.other_frames(True)
-        return None if frames is None or self.again is None else self.again(frames)
+        n = self.other_frames(True) or length
+        if n is None or self.again is None or self.other is not None or not self.typical < 2 * n < 8 * self.typical:
+            return None
+        try:
+            found = self.again(n)
+        except UnsupportedModuleError:
+            return None
+        found.other = self
+        return found
 
     def broken_guards(self, n: int) -> List[str]:
         """The guards that do not hold for a length, of two rows."""
@@ -233,20 +249,23 @@ def capture(
     values, shapes = [], []
     lengths = [x.shape[time] for x, time in zip(examples, times, strict=True) if time is not None]
     unit, base = math.gcd(*lengths), Dim("time", min=1, max=1 << 40)
-    for x, time in zip(examples, times, strict=True):
-        rows = _rows_axis(x, time) if dynamic_rows else None
+    parts = [length // unit for length in lengths]
+    told = tied and 1 not in parts  # by the exporter's own words, which are for all lengths
+    rows_axes = [_rows_axis(x, time) if dynamic_rows else None for x, time in zip(examples, times, strict=True)]
+    for x, time, rows in zip(examples, times, rows_axes, strict=True):
         axes: Dict[int, Any] = {}
         if rows is not None:
             x = torch.cat([x, x], rows) if x.shape[rows] == 1 else x
             axes[rows] = Dim.AUTO
         if time is not None:
             factor = x.shape[time] // unit
-            axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
+            axes[time] = factor * base if told else Dim.AUTO
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
     fixed = {*lengths} - _other_sizes(values, times, shapes)
     with exporting_alone(), leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
-        with fixing_refused(net, fixed, fixed_length):
+        ties = tied_inputs(net, times, parts, rows_axes) if tied else nullcontext()
+        with fixing_refused(net, fixed, fixed_length), ties:
             program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
     found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
     found.checks, found.loops = checks, inside_loops(found.graph, net)

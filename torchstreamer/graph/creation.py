@@ -40,7 +40,7 @@ from .capture import Capture, ModelInput, capture
 from .graph_stream import GraphStream
 from .input import Port
 from .lowering import Lowering
-from .model_trial import shortest_length
+from .model_trial import BranchError, shortest_length
 from .nodes import GateNode
 from .refusals import OperationError
 from .several import PortedGraphStream
@@ -151,11 +151,12 @@ def _lowered(found: Capture, context: Optional[Context]) -> Tuple[Lowering, List
     try:
         return low, low.run()
     except UnsupportedModuleError:
+        filled = found.elsewhere()
+        if filled is None:
+            raise
         with suppress(UnsupportedModuleError):
-            filled = found.filled_up()
-            if filled is not None:
-                low = Lowering(filled, context=context)
-                return low, low.run()
+            low = Lowering(filled, context=context)
+            return low, low.run()
         raise
 
 
@@ -177,22 +178,41 @@ def finished(
         least: the shortest signal that will come
         context: what attention sees, if the model does not say it
     """
+    try:
+        return _tried(found, low, outputs, telling, least, context)
+    except BranchError as error:
+        other = found.elsewhere(error.length)
+        if other is None:
+            raise
+        with suppress(UnsupportedModuleError):
+            low, other.altered = Lowering(other, context=context), found.altered
+            return _tried(other, low, low.run(), telling, least, context)
+        raise
+
+
+def _tried(
+    found: Capture,
+    low: Lowering,
+    outputs: List[Any],
+    telling: Telling,
+    least: int,
+    context: Optional[Context],
+) -> GraphStream:
     stream: Optional[GraphStream] = None
     try:
         stream = assembled(found, low, outputs, telling, least, later=not low.mirrors)
-    except UnsupportedModuleError as error:
-        if error.code == "branch_on_length":
-            with suppress(UnsupportedModuleError):
-                filled = found.filled_up()
-                if filled is not None:
-                    low, filled.altered = Lowering(filled, context=context), found.altered
-                    return finished(filled, low, low.run(), telling, least, context)
-        if error.code != "branch_on_length" or not low.mirrors:
+    except BranchError:
+        if not low.mirrors:
             raise
     if low.mirrors and (stream is None or stream.min_length > least):
         low = Lowering(found, context=context, fills=True)
-        with suppress(UnsupportedModuleError):
+        try:
             return assembled(found, low, low.run(), telling, least, _short_mirrors(low))
+        except BranchError as error:
+            if stream is None and error.length > low.lengths[0]:
+                raise  # whatever is filled
+        except UnsupportedModuleError:
+            pass
     if stream is None:
         low = Lowering(found, context=context)
         return assembled(found, low, low.run(), telling, least)

@@ -13,7 +13,7 @@ from ..errors import UnsupportedModuleError
 from .capture import Capture
 from .graph_stream import GraphStream
 
-__all__ = ["shortest_length"]
+__all__ = ["BranchError", "shortest_length"]
 
 _SHORT = 24  # of the shortest lengths, so many are looked at
 _FIRST = 6  # and so many are tried whatever is known of them
@@ -143,25 +143,48 @@ def _shortest_that_runs(found: Capture, typical: int) -> int:
 
 
 def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
-    """Compare stream and model where a guard does not hold, for each guard at lengths of several phases."""
+    """Compare stream and model where a guard does not hold, for each guard at lengths of several phases.
+
+    There the model takes another branch, which does the same; where it would not, a capture of that branch tells.
+    """
     found, stream = trial.found, trial.stream
     unit = found.sizes.scale * found.multiple
-    broken: Dict[str, Dict[int, int]] = {}
     near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
     far = [n for start in _FAR for n in range(start, start + 4 * unit) if found.valid(n)]
     most = stream._limit if stream._limit >= 0 else near[-1] + far[-1]
-    others, whole = _other_frames(found, typical)
-    far += [found.other_frames(whole, start) or start for start in _FAR if others is not None]
-    for n in (n for n in near + far if n <= most):
-        guards = found.broken_guards(n)
-        for guard in guards + (others.broken_guards(n) if guards and others is not None else []):
-            phases = broken.setdefault(guard, {})
+    broken = {n: found.broken_guards(n) for n in near + far if n <= most}
+    _try_where_broken(trial, broken, typical)
+    last = max((n for n in near if broken.get(n)), default=0)
+    other = found.other
+    if other is None and 2 * last > typical and found.again is not None:
+        try:
+            other = found.again(found.other_frames(False) or found.other_frames(True) or last)
+        except UnsupportedModuleError:
+            raise _branch(found, typical, broken[last][0], last) from None
+    if other is not None:
+        # As many samples as it was captured with, and whole periods more.
+        far = [start - (start - other.typical) % stream.hop for start in _FAR]
+        broken |= {n: found.broken_guards(n) for n in far if n <= most and found.valid(n)}
+        _try_where_broken(trial, {n: other.broken_guards(n) for n in broken if broken[n]}, typical)
+
+
+def _try_where_broken(trial: "_Trial", broken: Dict[int, List[str]], typical: int) -> None:
+    """Compare stream and model at lengths at which guards do not hold.
+
+    Raises:
+        BranchError: they differ, or the lengths are too far to be tried
+    """
+    found = trial.found
+    lengths: Dict[str, Dict[int, int]] = {}
+    for n, guards in broken.items():
+        for guard in guards:
+            phases = lengths.setdefault(guard, {})
             if len(phases) < _PER_GUARD:
-                phases.setdefault(n % max(stream.hop, 2), n)
+                phases.setdefault(n % max(trial.stream.hop, 2), n)
     tried: Set[int] = set()
-    for guard, phases in broken.items():
+    for guard, phases in lengths.items():
         for n in phases.values():
-            if n > typical + _AHEAD * unit:
+            if n > typical + _AHEAD * found.sizes.scale * found.multiple:
                 raise _branch(found, typical, guard, n)
             if n not in tried and len(tried) < _GUARDED:
                 tried.add(n)
@@ -169,23 +192,18 @@ def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
                     raise _branch(found, typical, guard, n)
 
 
-def _other_frames(found: Capture, typical: int) -> Tuple[Optional[Capture], bool]:
-    """The capture of whole frames where the given one is of those that are filled up, and the other way round, which
-    knows conditions that the given one does not; ``None`` if the model makes no such difference. And whether the given
-    one is of whole frames."""
-    for whole in (True, False):
-        n = found.other_frames(whole)
-        guards = [] if n is None else found.broken_guards(n)
-        if n is not None and guards and found.again is not None:
-            try:
-                return found.again(n), whole
-            except UnsupportedModuleError:
-                raise _branch(found, typical, guards[0], n) from None
-    return None, False
+class BranchError(UnsupportedModuleError):
+    """For some lengths a model computes something else.
+
+    Attributes:
+        length: one of them
+    """
+
+    length = 0
 
 
-def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModuleError:
-    return UnsupportedModuleError(
+def _branch(found: Capture, typical: int, guard: str, n: int) -> BranchError:
+    error = BranchError(
         "branch_on_length",
         found.net,
         f"it computes something else for other lengths: captured with {typical} samples, it takes another branch for "
@@ -193,6 +211,8 @@ def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModu
         "give length_multiple=, and an example of such a length, if only such lengths occur; or write the model "
         "without a branch on its length",
     )
+    error.length = n
+    return error
 
 
 def _runs(found: Capture, n: int) -> bool:

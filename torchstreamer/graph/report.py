@@ -54,7 +54,7 @@ def operation_reports(
         outputs = low.run()
         if any(operation.error is not None for operation in low.operations):
             with suppress(UnsupportedModuleError):
-                filled = captured.filled_up()
+                filled = captured.elsewhere()
                 if filled is not None:
                     other = Lowering(filled)
                     captured, outputs, low = filled, other.run(), other
