@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import require_packages
 from .cuda_graphs import CudaGraph
+from .few_rows import few_rows, few_rows_options
 from .fusible import fusible
 from .inductor import inductor
 
@@ -25,8 +26,8 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 # Which kernels each backend can take, besides the libraries' ("").
 KERNELS: Dict[str, Tuple[str, ...]] = {
-    "aot": ("", "packed", "tuned"),
-    "inductor": ("", "packed", "tuned"),
+    "aot": ("few rows", "", "packed", "tuned"),
+    "inductor": ("few rows", "", "packed", "tuned"),
     "onnx": ("",),
     "cudagraph": ("", "fused"),
     "eager": ("",),
@@ -78,9 +79,17 @@ class _Eager(Program):
         return y, following
 
 
+def _worded(graph: fx.GraphModule, kernels: str) -> fx.GraphModule:
+    return few_rows(fusible(graph)) if kernels == "few rows" else fusible(graph)
+
+
+def _options(kernels: str) -> Dict[str, Any]:
+    return few_rows_options() if kernels == "few rows" else SETTINGS[kernels]
+
+
 class _Inductor(_Eager):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        self.graph = inductor(fusible(graph), args, {"cpp_wrapper": True, **SETTINGS[kernels]})
+        self.graph = inductor(_worded(graph, kernels), args, {"cpp_wrapper": True, **_options(kernels)})
 
 
 class _Flat(nn.Module):
@@ -144,7 +153,7 @@ class _Exported(Program):
 
 class _Aot(_Exported):
     def __init__(self, graph: fx.GraphModule, args: Sequence[Tensor], kernels: str) -> None:
-        super().__init__(fusible(graph), args, kernels)
+        super().__init__(_worded(graph, kernels), args, kernels)
 
     def build(self, program: Any, count: int, kernels: str) -> None:
         from torch._inductor import aoti_compile_and_package, aoti_load_package
@@ -152,7 +161,7 @@ class _Aot(_Exported):
         folder = tempfile.mkdtemp(prefix="torchstreamer-")
         weakref.finalize(self, shutil.rmtree, folder, True)
         path = os.path.join(folder, "step.pt2")
-        aoti_compile_and_package(program, package_path=path, inductor_configs=SETTINGS[kernels])
+        aoti_compile_and_package(program, package_path=path, inductor_configs=_options(kernels))
         self.call = aoti_load_package(path).loader.run
 
     def run(self, x: Tensor, states: List[Tensor]) -> Tuple[Tensor, List[Tensor]]:

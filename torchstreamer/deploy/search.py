@@ -9,6 +9,7 @@ from torch import fx
 from ..core.telling import Telling
 from ..errors import StreamError
 from .backends import BACKENDS, KERNELS, Program, quietly
+from .few_rows import few_rows_pay
 from .steady import SteadyStep
 from .trials import difference, seconds
 
@@ -43,8 +44,9 @@ class Candidate:
             or ``"own"``
         seconds: time of a step, ``inf`` if it failed or was left out
         error: largest difference from the stream's own step, relative to the scale
-        kernels: ``"tuned"``, the compiler tried them out; ``"packed"``, oneDNN's with weights laid out for them;
-            ``"fused"``, on a GPU, made by Inductor of what stands between the products; or ""
+        kernels: ``"few rows"``, products that ask for large weights ahead of their use; ``"tuned"``, the compiler
+            tried them out; ``"packed"``, oneDNN's with weights laid out for them; ``"fused"``, on a GPU, made by
+            Inductor of what stands between the products; or ""
         reason: why it failed, or was left out, or ""
     """
 
@@ -98,14 +100,18 @@ class Search:
         self._graph: Optional[fx.GraphModule] = None
         self._codes: Set[Tuple[str, str]] = set()
         self._known: Set[Tuple[str, str]] = set()  # forms that are as others before
+        self._few: Set[Tuple[str, str]] = set()  # forms whose products have few rows and large weights
 
     def run(self, steady: SteadyStep, backends: Sequence[str]) -> None:
         """Try all that these can do with a step, as far as the time goes; candidates are the fastest first then."""
         ways = [Way(name, form, kernels) for name in backends for form in FORMS[name] for kernels in KERNELS[name]]
         for i, way in enumerate(ways):
+            over = self._best < _NEVER and _clock() - self.start >= self.limit
+            if way.kernels == "few rows" and not over and way[:2] not in self._known:
+                self._record(steady, way)  # which tells whether it is worth anything
             if not self._is_worth(way):
                 continue
-            if self._best < _NEVER and _clock() - self.start >= self.limit:
+            if over:
                 self._add(way, _NEVER, _NEVER, f"left out, as the {self.limit:g} s of time_limit_s were over")
                 continue
             self.telling.expect(sum(map(self._is_worth, ways[i:])))
@@ -128,6 +134,10 @@ class Search:
             return False  # its kernels are AOTInductor's: only what a call costs can be less
         # What can be packed, or tried out, is products. Packed ones pay in long steps only, and there always.
         products = "packed" in KERNELS[way.backend] and way.form != "channels"
+        if way.kernels == "few rows":
+            return way[:2] in self._few
+        if way[:2] in self._few and not self.autotune and any(_same(one, way) and not one.reason for one in others):
+            return False  # it has the better products
         if way.kernels in ("tuned", "fused"):
             return self.autotune and (products or way.kernels == "fused")
         return (way.kernels == "packed") == (products and long and not self.autotune)
@@ -141,6 +151,8 @@ class Search:
         if code in self._codes:  # the forms of a short chunk may be the same
             self._known.add(way[:2])
         self._codes.add(code)
+        if self._graph is not None and "few rows" in KERNELS[way.backend] and few_rows_pay(self._graph):
+            self._few.add(way[:2])
 
     def _add(self, way: Way, seconds: float, error: float, reason: str = "") -> None:
         self.candidates.append(Candidate(way.backend, way.form, seconds, error, way.kernels, reason))
@@ -163,3 +175,7 @@ class Search:
         self._add(way, took, error)
         if took < self._best:
             self._best, self.program = took, program  # of the others nothing is kept
+
+
+def _same(candidate: Candidate, way: Way) -> bool:
+    return (candidate.backend, candidate.form) == way[:2]
