@@ -31,8 +31,10 @@ from typing import Any
 HERE = Path(__file__).parent
 FOLDERS = HERE.parent / ".benchmarks" / "published"
 RESULTS = HERE / "results" / "published.json"
-# Seconds of processor time and bytes that one model may take.
-LIMIT_S, LIMIT_BYTES = 60, 6 * 2**30
+# Seconds of processor time and bytes that one model may take. A codec takes 20 s for one `torch.export` alone, twice
+# that beside other work on one core, and as much again for its comparisons, script and static rows; the table tells how
+# long its stream's making took.
+LIMIT_S, LIMIT_BYTES = 180, 6 * 2**30
 
 sys.path[:] = [str(HERE), *(path for path in sys.path if Path(path or ".").resolve() != HERE.resolve())]
 import published  # noqa: E402

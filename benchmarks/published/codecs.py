@@ -278,11 +278,20 @@ _AUDIOSEAL = Package(
         ),
         Model(
             "AudioSeal, whole generator",
+            "import torch\n"
             "from audioseal.models import AudioSealWM, MsgProcessor\n"
-            "model = AudioSealWM(SEANetEncoder(causal=True, **options), SEANetDecoder(causal=True, **options),\n"
-            "                    MsgProcessor(16, 128)).eval()",
-            "(torch.randn(1, 1, 9600), 16000, torch.ones(1, 16, dtype=torch.long))",
-            time_dim=(-1, None, None),
+            + wrapper(
+                "Generator",
+                "self.model = model",
+                "return self.model(x, message=message)",
+                given="model",
+                takes="x, message",
+            )
+            + "model = AudioSealWM(SEANetEncoder(causal=True, **options), SEANetDecoder(causal=True, **options),\n"
+            "                    MsgProcessor(16, 128))\n"
+            "model = Generator(model).eval()",
+            "(torch.randn(1, 1, 9600), torch.ones(1, 16, dtype=torch.long))",
+            time_dim=(-1, None),
             read="models.py, AudioSealWM.forward: encoder, message, decoder, cut to the length",
         ),
     ),
@@ -298,7 +307,7 @@ _RAVE_SETUP = (
     "import cached_conv as cc\n"
     "from rave import blocks, pqmf\n"
     "fmin = pqmf.fmin\n"
-    "pqmf.fmin = lambda loss, start: fmin(lambda at: loss(float(at[0])), start)\n"
+    "pqmf.fmin = lambda loss, start, **options: fmin(lambda at: loss(float(at[0])), start, **options)\n"
 )
 _RAVE = Package(
     "acids-rave",

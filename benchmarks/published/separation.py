@@ -67,12 +67,17 @@ _DEMUCS = Package(
             "model = Demucs(['a', 'b'], channels=8, depth=3, norm_starts=9, dconv_mode=0, normalize=False,\n"
             "               resample=False).eval()",
             "torch.randn(1, 2, 2048)",
-            read="demucs.py, Demucs.forward: pads to valid_length on both sides, center_trim of skips and output",
+            options="length_multiple=64",
+            step=64,
+            read="demucs.py, Demucs.forward: pads to valid_length on both sides, on the left by as much as the remainder of "
+            "the length says; center_trim of skips and output",
         ),
         Model(
             "Demucs v3, without norms, attention and LSTM, resampled",
             "model = Demucs(['a', 'b'], channels=8, depth=3, norm_starts=9, dconv_mode=0, normalize=False).eval()",
             "torch.randn(1, 2, 2048)",
+            options="length_multiple=32",
+            step=32,
             read="demucs.py: julius.resample_frac by 1:2 and 2:1 around",
         ),
         Model(

@@ -181,7 +181,7 @@ _COQUI = Package(
         Model(
             "UnivNet of Coqui TTS, LVC block",
             "from TTS.vocoder.layers.lvc_block import LVCBlock\n"
-            "model = LVCBlock(16, 80, 4, [1, 3, 9], 3, cond_hop_length=4, kpnet_hidden_channels=32).eval()",
+            "model = LVCBlock(16, 80, 4, 3, cond_hop_length=4, kpnet_hidden_channels=32).eval()",
             "(torch.randn(1, 16, 20), torch.randn(1, 80, 20))",
             time_dim=(-1, -1),
             read="lvc_block.py: kernels predicted per frame, unfolded windows",

@@ -98,7 +98,7 @@ CASES = {
     "in place, under a view": (case(in_place_under_a_view, conv=CONV), False),
     "in place, through a view": (case(in_place_through_a_view, conv=CONV), False),
     "in place, of another dtype": (case(in_place_of_less), False),
-    "a part in place": (case(lambda m, x: x.clone().index_fill_(1, torch.tensor([1]), 2.0)), False),
+    "a part in place, by a literal": (case(lambda m, x: x.clone().index_fill_(1, torch.tensor([1]), 2.0)), True),
     "without gradients": (case(lambda m, x: x + torch.no_grad()(torch.exp)(x)), True),
 }
 

@@ -12,7 +12,7 @@ from typing import Callable, Dict, List, Optional
 from torch import Tensor
 
 from .capture import Capture
-from .model_trial import runs_on, signals_of
+from .model_trial import runs_on
 
 __all__ = ["of_broken_blocks"]
 
@@ -40,4 +40,4 @@ def of_broken_blocks(found: Capture, capture: Callable[[List[Tensor]], Capture])
     if 2 * sum(count > 0 for count in broken.values()) < len(broken):
         return replace(found, regular=True)
     best = max(broken, key=lambda n: (broken[n], -n))
-    return replace(capture(signals_of(found, best)), regular=True) if runs_on(found, best) else None
+    return replace(capture(found.inputs_of(best)), regular=True) if runs_on(found, best) else None

@@ -2,10 +2,11 @@
 
 import inspect
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,6 +28,8 @@ from .loops import inside_loops
 from .masked_parts import choose_parts
 from .opaque import Leaf, leaves_whole
 from .places import Place, fixing_refused
+from .remainders import counted_from_one, frame_of
+from .tied_inputs import tied_inputs
 from .turned_scores import turn_scores
 from .unexportable import fixed_length
 
@@ -73,6 +76,8 @@ class Capture:
         checks: lines that check values, which the graph leaves out
         longest: the longest signal that the model takes, if it refuses longer ones
         regular: whether lengths at which the guards do not hold say nothing of sizes
+        again: captures the same model with so many samples of the example
+        other: the capture with another number of samples, in whose place this one stands
     """
 
     net: nn.Module
@@ -92,6 +97,8 @@ class Capture:
     loops: Dict[fx.Node, List[fx.Node]] = field(default_factory=dict)
     longest: Optional[int] = None
     regular: bool = False
+    again: Optional[Callable[[int], "Capture"]] = None
+    other: Optional["Capture"] = None
 
     @property
     def streamed(self) -> List[ModelInput]:
@@ -103,25 +110,81 @@ class Capture:
         sizes = self.sizes
         return n >= 1 and (n - sizes.offset) % sizes.scale == 0 and n % self.multiple == 0
 
+    def inputs_of(self, n: int, examples: Optional[Sequence[Tensor]] = None) -> List[Tensor]:
+        """The first ``n`` samples of the example, which is repeated where it is too short.
+
+        Args:
+            n: of the first streamed input; the others as long as belongs to it
+            examples: of all inputs, if not those of the capture
+        """
+        inputs: List[Tensor] = []
+        for port, x in zip(self.inputs, examples or [port.example for port in self.inputs], strict=True):
+            if port.time is not None:
+                length = self.sizes.at(port.length, n)
+                turns = -(-length // x.shape[port.time])
+                x = (torch.cat([x] * turns, port.time) if turns > 1 else x).narrow(port.time, 0, length)
+            inputs.append(x)
+        return inputs
+
+    @property
+    def typical(self) -> int:
+        """Samples of the first streamed input of the example."""
+        port = self.streamed[0]
+        assert port.time is not None
+        return int(port.example.shape[port.time])
+
+    def other_frames(self, whole: bool) -> Optional[int]:
+        """A length at which a model that fills up its last frame takes the other branch; ``None`` if it has none.
+
+        Args:
+            whole: whether it takes that of whole frames now
+        """
+        frame = frame_of(self.streamed[0].length, whole)
+        if frame is None or frame > 4 * self.typical:
+            return None
+        # One sample more than whole frames is so again in frames of such frames.
+        found = max((self.typical - whole) // frame, 1) * frame + whole
+        return found if self.valid(found) else None
+
+    def elsewhere(self, length: Optional[int] = None) -> Optional["Capture"]:
+        """The capture of a signal for which the model takes another branch, which may be one for all lengths: that of a
+        last frame that is filled up, where this one is of whole frames, or of a length; ``None`` if there is none.
+
+        Args:
+            length: for which it takes another branch, if there are no frames
+        """
+        n = self.other_frames(True) or length
+        if n is None or self.again is None or self.other is not None or not self.typical < 2 * n < 8 * self.typical:
+            return None
+        try:
+            found = self.again(n)
+        except UnsupportedModuleError:
+            return None
+        found.other, found.longest = self, self.longest
+        return found
+
     def broken_guards(self, n: int) -> List[str]:
         """The guards that do not hold for a length, of two rows."""
         names = self._names
         for shape, axis, length in self._shapes:
             shape.sizes[axis] = length(n)
         try:
-            if eval(self._together, names):
-                return []
+            held = eval(self._together, names)
+            return [] if all(held) else [text for text, holds in zip(self._texts, held, strict=True) if not holds]
         except ZeroDivisionError:  # see below
-            pass
-        return [text for text, code in self._apart if not _holds(code, names)]
+            return [text for text, code in self._apart if not _holds(code, names)]
+
+    @cached_property
+    def _texts(self) -> List[str]:
+        return list(dict.fromkeys(self.guards))
 
     @cached_property
     def _apart(self) -> List[Tuple[str, CodeType]]:
-        return [(text, compile(text, "<guard>", "eval")) for text in dict.fromkeys(self.guards)]
+        return [(text, compile(text, "<guard>", "eval")) for text in self._texts]
 
     @cached_property
     def _together(self) -> CodeType:
-        return compile(" and ".join(f"({text})" for text in dict.fromkeys(self.guards)) or "True", "<guards>", "eval")
+        return compile("(" + "".join(f"({text}), " for text in self._texts) + ")", "<guards>", "eval")
 
     @cached_property
     def _fakes(self) -> List["_Shape"]:
@@ -191,23 +254,32 @@ def capture(
     values, shapes = [], []
     lengths = [x.shape[time] for x, time in zip(examples, times, strict=True) if time is not None]
     unit, base = math.gcd(*lengths), Dim("time", min=1, max=1 << 40)
-    for x, time in zip(examples, times, strict=True):
-        rows = _rows_axis(x, time) if dynamic_rows else None
+    parts = [length // unit for length in lengths]
+    told = tied and 1 not in parts  # by the exporter's own words, which are for all lengths
+    rows_axes = [_rows_axis(x, time) if dynamic_rows else None for x, time in zip(examples, times, strict=True)]
+    for x, time, rows in zip(examples, times, rows_axes, strict=True):
         axes: Dict[int, Any] = {}
         if rows is not None:
             x = torch.cat([x, x], rows) if x.shape[rows] == 1 else x
             axes[rows] = Dim.AUTO
         if time is not None:
             factor = x.shape[time] // unit
-            axes[time] = (factor * base if factor > 1 else base) if tied else Dim.AUTO
+            axes[time] = factor * base if told else Dim.AUTO
         values.append(x.detach().contiguous())  # else the exporter ties the graph to the strides
         shapes.append(axes)
     fixed = {*lengths} - _other_sizes(values, times, shapes)
     with exporting_alone(), leaves_whole(net, custom_factory) as leaves, draws_whole(net), answer.flat():
-        with fixing_refused(net, fixed, fixed_length):
+        ties = tied_inputs(net, times, parts, rows_axes) if tied else nullcontext()
+        with fixing_refused(net, fixed, fixed_length), ties:
             program, checks = exported(net, tuple(values), tuple(shapes), telling or Telling())
     found = _read(net, program, values, times, multiple, dynamic_rows, answer, leaves)
     found.checks, found.loops = checks, inside_loops(found.graph, net)
+
+    def again(n: int) -> Capture:
+        others = found.inputs_of(n, examples)
+        return capture(net, others, times, multiple, dynamic_rows, answer, tied, telling)
+
+    found.again = again
     return found
 
 
@@ -346,7 +418,7 @@ def _ports(
         raise UnsupportedModuleError(
             "irregular_length", net, "it takes only some lengths, in no regular pattern", "pad or crop the input"
         )
-    sizes = Sizes(root, batch, scale, offset)
+    sizes = Sizes(root, batch, scale, offset, counted_from_one(nodes[first].meta["val"].shape[times[first]]))
     ports = []
     for node, x, time in zip(nodes, values, times, strict=True):
         shape = node.meta["val"].shape

@@ -42,7 +42,7 @@ from .graph_stream import GraphStream
 from .input import Port
 from .longest_taken import longest_taken
 from .lowering import Lowering
-from .model_trial import shortest_length
+from .model_trial import BranchError, shortest_length
 from .nodes import GateNode
 from .refusals import OperationError
 from .several import PortedGraphStream
@@ -142,29 +142,45 @@ def _made(
 
     found = captured(examples)
     try:
-        return _lowered(found, telling, context, least)
+        return _stream_of(found, telling, context, least)
     except UnsupportedModuleError as error:
         try:
             other = of_broken_blocks(found, captured)
             if other is not None:
                 telling.note("trying it for signals that do not end with a whole block")
-                return _lowered(other, telling, context, least)
+                return _stream_of(other, telling, context, least)
         except UnsupportedModuleError:
             pass
         raise error
 
 
-def _lowered(found: Capture, telling: Telling, context: Optional[Context], least: int) -> GraphStream:
+def _stream_of(found: Capture, telling: Telling, context: Optional[Context], least: int) -> GraphStream:
     net = found.net
     telling.begin("finding a stream for every operation")
-    low = Lowering(found, context=context)
-    outputs = low.run()
+    low, outputs = _lowered(found, context)
+    found = low.capture
     if context is not None and not any(isinstance(call, RelationCall) for call in low.alignment.calls):
         raise UnsupportedModuleError(
             "no_attention", net, "a context came, and no attention in it takes one", "leave context= out"
         )
     found.altered = low.relating.altered
     return finished(found, low, outputs, telling, least, context)
+
+
+def _lowered(found: Capture, context: Optional[Context]) -> Tuple[Lowering, List[Any]]:
+    """What a capture is lowered to, and the outputs; or the capture of a signal whose last frame is filled up, where
+    that of whole frames has no stream."""
+    low = Lowering(found, context=context)
+    try:
+        return low, low.run()
+    except UnsupportedModuleError:
+        filled = found.elsewhere()
+        if filled is None:
+            raise
+        with suppress(UnsupportedModuleError):
+            low = Lowering(filled, context=context)
+            return low, low.run()
+        raise
 
 
 def finished(
@@ -185,21 +201,44 @@ def finished(
         least: the shortest signal that will come
         context: what attention sees, if the model does not say it
     """
-    refusal: Optional[UnsupportedModuleError] = None
+    try:
+        return _tried(found, low, outputs, telling, least, context)
+    except BranchError as error:
+        other = found.elsewhere(error.length)
+        if other is None:
+            raise
+        with suppress(UnsupportedModuleError):
+            low, other.altered = Lowering(other, context=context), found.altered
+            return _tried(other, low, low.run(), telling, least, context)
+        raise
+
+
+def _tried(
+    found: Capture,
+    low: Lowering,
+    outputs: List[Any],
+    telling: Telling,
+    least: int,
+    context: Optional[Context],
+) -> GraphStream:
     stream: Optional[GraphStream] = None
     try:
-        stream = assembled(found, low, outputs, telling, least)
-    except UnsupportedModuleError as error:
-        if error.code != "branch_on_length" or not low.mirrors:
+        stream = assembled(found, low, outputs, telling, least, later=not low.mirrors)
+    except BranchError:
+        if not low.mirrors:
             raise
-        refusal = error
     if low.mirrors and (stream is None or stream.min_length > least):
-        filled = Lowering(found, context=context, fills=True)
-        with suppress(UnsupportedModuleError):
-            return assembled(found, filled, filled.run(), telling, least, _short_mirrors(filled))
+        low = Lowering(found, context=context, fills=True)
+        try:
+            return assembled(found, low, low.run(), telling, least, _short_mirrors(low))
+        except BranchError as error:
+            if stream is None and error.length > low.lengths[0]:
+                raise  # whatever is filled
+        except UnsupportedModuleError:
+            pass
     if stream is None:
-        assert refusal is not None
-        raise refusal
+        low = Lowering(found, context=context)
+        return assembled(found, low, low.run(), telling, least)
     return stream
 
 
@@ -226,6 +265,7 @@ def assembled(
     telling: Optional[Telling] = None,
     least: int = 1,
     short: Sequence[int] = (),
+    later: bool = True,
 ) -> GraphStream:
     """The stream of a lowered capture.
 
@@ -236,6 +276,7 @@ def assembled(
         telling: is told what is at work
         least: the shortest signal that will come
         short: lengths at which it must agree with the model besides those that are tried anyway
+        later: whether it may begin to agree with the model at any length
     """
     names = found.answer.names
     for value, name in zip(outputs, names, strict=True):
@@ -256,7 +297,7 @@ def assembled(
         raise UnsupportedModuleError("no_output", found.net, "it returns no tensor", "return what is to be streamed")
     stream = _plain(found, low, parts) if _is_plain(found, parts, outputs) else _ported(found, low, parts, outputs)
     stream.node_names = parts.names
-    shortest, stream.min_length = shortest_length(found, stream, telling or Telling(), least, short)
+    shortest, stream.min_length = shortest_length(found, stream, telling or Telling(), least, short, later)
     gates = _gates(found, low, stream, max(shortest, stream.min_length))
     if gates:
         stream.nodes = nn.ModuleList([*gates, *stream.nodes])

@@ -1,10 +1,11 @@
 """What of torch's exporter is replaced while a model is exported, for the thread that does it."""
 
 from contextlib import contextmanager
+from importlib import import_module
 from threading import RLock, get_ident
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Dict, Iterator
 
-__all__ = ["exporting_alone", "replaced"]
+__all__ = ["exporting_alone", "numbers_remembered", "replaced"]
 
 _turn = RLock()
 
@@ -35,3 +36,27 @@ def replaced(owner: Any, name: str, other: Callable[..., Any]) -> Iterator[None]
         yield
     finally:
         setattr(owner, name, plain)
+
+
+@contextmanager
+def numbers_remembered() -> Iterator[None]:
+    """While this is open, SymPy finds out once of each expression whether it is a number.
+
+    Else it goes through all of a size whenever that is part of another. Other threads may use it; the answers are the
+    same.
+    """
+    Expr: Any = import_module("sympy").Expr  # without types
+    plain = Expr.is_number
+    known: Dict[Any, bool] = {}
+
+    def remembered(expression: Any) -> bool:
+        found = known.get(expression)
+        if found is None:
+            found = known[expression] = plain.fget(expression)
+        return found
+
+    Expr.is_number = property(remembered)
+    try:
+        yield
+    finally:
+        Expr.is_number = plain

@@ -17,7 +17,7 @@ from torch.nn.modules import transformer
 
 from ..core.telling import Telling
 from ..errors import StreamError
-from .exporter_patches import replaced
+from .exporter_patches import numbers_remembered, replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
 from .loops import Loops
@@ -25,6 +25,7 @@ from .mapped_functions import mapped_at_once
 from .number_tensors import NumberTensors
 from .numpy_ranges import numpy_ranges
 from .places import lines_recorded
+from .remainders import FilledPairs
 from .replaced_buffers import replacements_told
 from .symbolic_numbers import symbolic_numbers
 from .unexportable import not_exportable
@@ -70,6 +71,7 @@ def exported(
         symbolic_numbers(net),
         numpy_ranges(),
         mapped_at_once(),
+        FilledPairs(),
         lines_recorded(net),
         Loops(net),
     ):
@@ -105,7 +107,7 @@ def _name_one_by_one(program: ExportedProgram, name: str) -> None:
 @contextmanager
 def _exporting(net: nn.Module) -> Iterator[None]:
     """For what the exporter does: without gradients and its messages, and its errors are refusals of the model."""
-    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved(), _plain_attention():
+    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved(), _plain_attention(), numbers_remembered():
         warnings.simplefilter("ignore")
         try:
             yield

@@ -49,6 +49,7 @@ def made_functional(program: ExportedProgram) -> bool:
         whether the graph is functional now; if not, it is as it was
     """
     graph, composite = program.graph, []
+    _keep_literals(graph)
     for node in graph.nodes:
         if node.op not in ("placeholder", "call_function", "output"):
             return False  # a graph inside the graph, as of a region without gradients
@@ -70,6 +71,15 @@ def made_functional(program: ExportedProgram) -> bool:
     if composite:  # what they are made of may hold for some lengths only
         program._guards_code = _guards(program.graph_module)
     return True
+
+
+def _keep_literals(graph: fx.Graph) -> None:
+    # `torch.tensor(…)` in a model is a copy that is detached in place, which changes no value.
+    for node in graph.find_nodes(op="call_function", target=_aten.detach_.default):
+        made = node.args[0]
+        if made.target is _aten.lift_fresh_copy.default:
+            node.replace_all_uses_with(made)
+            graph.erase_node(node)
 
 
 def _guards(graph_module: fx.GraphModule) -> List[str]:

@@ -33,13 +33,17 @@ class Sizes:
         rows: the symbol of the batch axis, or ''
         scale: samples of the first streamed input per unit of the root symbol
         offset: and samples besides
+        remainders: expressions that stand for others, see `remainders`
     """
 
-    def __init__(self, root: str, rows: str, scale: int, offset: int) -> None:
+    def __init__(
+        self, root: str, rows: str, scale: int, offset: int, remainders: Optional[Dict[Any, Any]] = None
+    ) -> None:
         self.root = root
         self.rows = rows
         self.scale = scale
         self.offset = offset
+        self.remainders = remainders or {}
         self.samples: List[int] = []  # lengths at which sizes are compared
         self._symbols: Dict[Any, Set[str]] = {}
         self._with_rows: Dict[Any, bool] = {}
@@ -52,7 +56,7 @@ class Sizes:
 
     def periods(self, sizes: Iterable[Any]) -> List[int]:
         """Numbers of samples after which rounding may begin anew, as far as the divisions in the sizes tell."""
-        found = {self.scale * _growth(expression)[0] for expression in {size.node.expr for size in sizes}}
+        found = {self.scale * _growth(expression)[0] for expression in {self._expression(size) for size in sizes}}
         return sorted(period for period in found if period <= _LONGEST)
 
     def symbols(self, size: Any) -> Set[str]:
@@ -97,10 +101,25 @@ class Sizes:
         """A size as a function of the length."""
         if isinstance(size, int):
             return lambda n: size
-        expression = size.node.expr
+        expression = self._expression(size)
         if (expression, rows) not in self._functions:
             self._functions[expression, rows] = _SizeFunction(self, expression, rows)
         return self._functions[expression, rows]
+
+    def _expression(self, size: Any) -> Any:
+        found = size.node.expr
+        return found.xreplace(self.remainders) if self.remainders else found
+
+    def end(self, size: Any) -> LengthFunction:
+        """A place in a signal as a function of the length of the first; below 0 if it is counted from the end."""
+        place = self.function(size)
+        if isinstance(size, int) or self._expression(size) == size.node.expr:
+            return place
+        plain = Sizes(self.root, self.rows, self.scale, self.offset).function(size)
+        if any(plain(n) >= 0 for n in self.samples):
+            return place
+        far = 1 << 62  # where it is counted from the end, 0 is the end itself
+        return lambda n: place(n) or far
 
     def same(self, one: LengthFunction, other: LengthFunction) -> Optional[bool]:
         """Whether two lengths are equal at every length that is looked at and beyond; ``None`` if that is not known."""

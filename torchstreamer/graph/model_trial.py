@@ -14,7 +14,7 @@ from .capture import Capture
 from .graph_stream import GraphStream
 from .guard_ends import first_broken
 
-__all__ = ["runs_on", "shortest_length", "signals_of"]
+__all__ = ["BranchError", "runs_on", "shortest_length"]
 
 _SHORT = 24  # of the shortest lengths, so many are looked at
 _FIRST = 6  # and so many are tried whatever is known of them
@@ -26,7 +26,12 @@ _GUARDED = 24
 
 
 def shortest_length(
-    found: Capture, stream: GraphStream, telling: Telling, least: int = 1, short: Sequence[int] = ()
+    found: Capture,
+    stream: GraphStream,
+    telling: Telling,
+    least: int = 1,
+    short: Sequence[int] = (),
+    later: bool = True,
 ) -> Tuple[int, int]:
     """The least length that the model takes, and the least from which on the stream is exact.
 
@@ -43,6 +48,7 @@ def shortest_length(
         telling: is told what is at work
         least: the shortest signal that will come
         short: lengths at which the stream must agree with the model besides
+        later: whether it may begin to agree with the model at any length
 
     Raises:
         UnsupportedModuleError: the stream gives something else than the model
@@ -75,12 +81,14 @@ def shortest_length(
         agreed, branched = _agreed(trial, shortest, typical)
         return agreed, max(agreed, least) if branched else least
     except UnsupportedModuleError:
+        if short or not later:
+            raise
         # Another branch for short signals, if all conditions hold from some length on.
         broken = [n for n in range(shortest, typical) if found.valid(n) and found.broken_guards(n)]
-        later = next((n for n in range(broken[-1] + 1, typical + 1) if found.valid(n)), None) if broken else None
-        if later is None or short:
+        first = next((n for n in range(broken[-1] + 1, typical + 1) if found.valid(n)), None) if broken else None
+        if first is None:
             raise
-        return shortest, _agreed(trial, later, typical)[0]
+        return shortest, _agreed(trial, first, typical)[0]
 
 
 def _agreed(trial: "_Trial", shortest: int, typical: int) -> Tuple[int, bool]:
@@ -137,60 +145,103 @@ def _shortest_that_runs(found: Capture, typical: int) -> int:
 
 
 def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
-    """Compare stream and model where a guard does not hold, for each guard at lengths of several phases."""
+    """Compare stream and model where a guard does not hold, for each guard at lengths of several phases.
+
+    There the model takes another branch, which does the same; where it would not, a capture of that branch tells.
+    """
     found, stream = trial.found, trial.stream
     unit = found.sizes.scale * found.multiple
-    broken: Dict[str, Dict[int, int]] = {}
-    last: Dict[str, int] = {}
     near = [n for n in range(above + 1, typical + 1 + _AHEAD * unit) if found.valid(n)]
     far = [n for start in _FAR for n in range(start, start + 4 * unit) if found.valid(n)]
     most = stream._limit if stream._limit >= 0 else near[-1] + far[-1]
-    for n in (n for n in near + far if n <= most):
-        for guard in found.broken_guards(n):
-            phases = broken.setdefault(guard, {})
-            if n <= near[-1]:
+    broken = {n: found.broken_guards(n) for n in near + far if n <= most}
+    _try_where_broken(trial, found, broken, typical)
+    last = max((n for n in near if broken.get(n)), default=0)
+    other = found.other
+    if other is None and 2 * last > typical and found.again is not None:
+        try:
+            other = found.again(found.other_frames(False) or found.other_frames(True) or last)
+        except UnsupportedModuleError:
+            raise _branch(found, typical, broken[last][0], last) from None
+    if other is not None:
+        # As many samples as it was captured with, and whole periods more.
+        far = [start - (start - other.typical) % stream.hop for start in _FAR]
+        broken |= {n: found.broken_guards(n) for n in far if n <= most and found.valid(n)}
+        _try_where_broken(trial, other, {n: other.broken_guards(n) for n in broken if broken[n]}, typical)
+
+
+def _try_where_broken(trial: "_Trial", of: Capture, broken: Dict[int, List[str]], typical: int) -> None:
+    """Compare stream and model at lengths at which guards of a capture do not hold, of each guard the last one too.
+
+    Raises:
+        BranchError: they differ
+    """
+    found = trial.found
+    ahead = typical + _AHEAD * found.sizes.scale * found.multiple
+    lengths: Dict[str, Dict[int, int]] = {}
+    last: Dict[str, int] = {}
+    for n, guards in broken.items():
+        for guard in guards:
+            phases = lengths.setdefault(guard, {})
+            if n <= ahead:
                 last[guard] = n
             if len(phases) < _PER_GUARD:
-                phases.setdefault(n % max(stream.hop, 2), n)
+                phases.setdefault(n % max(trial.stream.hop, 2), n)
     tried: Set[int] = set()
-    for guard, phases in broken.items():
+    for guard, phases in lengths.items():
         for n in dict.fromkeys([*phases.values(), last.get(guard, typical)]):
-            if n > typical + _AHEAD * unit:
-                _try_beyond(trial, guard, typical, n)
-                continue
-            if n not in tried and len(tried) < _GUARDED:
+            if n > ahead:
+                _try_beyond(trial, of, guard, typical, n)
+            elif n not in tried and len(tried) < _GUARDED:
                 tried.add(n)
                 if trial.disagreement(n):
                     raise _branch(found, typical, guard, n)
 
 
-def _try_beyond(trial: "_Trial", guard: str, typical: int, far: int) -> None:
-    """Compare stream and model on the first lengths at which a guard does not hold that ends beyond the example."""
+def _try_beyond(trial: "_Trial", of: Capture, guard: str, typical: int, far: int) -> None:
+    """Compare stream and model on the first lengths at which a guard does not hold that ends beyond the example.
+
+    Raises:
+        BranchError: they differ, or the lengths are too far to be tried
+    """
     found = trial.found
     unit = found.sizes.scale * found.multiple
-    over = first_broken(found, [guard], typical, far)
+    over = first_broken(found, [guard], typical, far) if of is found else far
     for n in (over, over + 7 * unit):
         if n > _LONGEST or trial.disagreement(n):
             raise _branch(found, typical, guard, n)
 
 
-def _branch(found: Capture, typical: int, guard: str, n: int) -> UnsupportedModuleError:
+class BranchError(UnsupportedModuleError):
+    """For some lengths a model computes something else.
+
+    Attributes:
+        length: one of them
+    """
+
+    length = 0
+
+
+def _branch(found: Capture, typical: int, guard: str, n: int) -> BranchError:
     multiple = None if runs_on(found, n) else _multiple(found, typical)
     if multiple is not None:
-        return UnsupportedModuleError(
+        error = BranchError(
             "branch_on_length",
             found.net,
             f"it takes signals of some lengths only: it raises for {n} samples, captured with {typical}",
             f"give length_multiple={multiple}",
         )
-    return UnsupportedModuleError(
-        "branch_on_length",
-        found.net,
-        f"it computes something else for other lengths: captured with {typical} samples, it takes another branch for "
-        f"{n} ({guard})",
-        "give length_multiple=, and an example of such a length, if only such lengths occur; or write the model "
-        "without a branch on its length",
-    )
+    else:
+        error = BranchError(
+            "branch_on_length",
+            found.net,
+            f"it computes something else for other lengths: captured with {typical} samples, it takes another branch "
+            f"for {n} ({guard})",
+            "give length_multiple=, and an example of such a length, if only such lengths occur; or write the model "
+            "without a branch on its length",
+        )
+    error.length = n
+    return error
 
 
 def _multiple(found: Capture, typical: int) -> Optional[int]:
@@ -202,24 +253,11 @@ def _multiple(found: Capture, typical: int) -> Optional[int]:
     return None
 
 
-def signals_of(found: Capture, n: int) -> List[Tensor]:
-    """The first ``n`` samples of the example, which is repeated where it is too short."""
-    inputs: List[Tensor] = []
-    for port in found.inputs:
-        x = port.example
-        if port.time is not None:
-            length = found.sizes.at(port.length, n)
-            turns = -(-length // x.shape[port.time])
-            x = (torch.cat([x] * turns, port.time) if turns > 1 else x).narrow(port.time, 0, length)
-        inputs.append(x)
-    return inputs
-
-
 def runs_on(found: Capture, n: int) -> bool:
     """Whether the model takes the first ``n`` samples of the example."""
     try:
         with torch.no_grad():
-            found.answer.leaves(*(x.clone() for x in signals_of(found, n)))
+            found.answer.leaves(*(x.clone() for x in found.inputs_of(n)))
     except Warning:
         raise
     except Exception:  # too short, whatever the model calls it
@@ -231,7 +269,7 @@ def _gives(found: Capture, n: int) -> bool:
     """Whether samples come out of the model for so many."""
     try:
         with torch.no_grad():
-            ys = found.answer.leaves(*(x.clone() for x in signals_of(found, n)))
+            ys = found.answer.leaves(*(x.clone() for x in found.inputs_of(n)))
     except Exception:
         return False
     return any(isinstance(y, Tensor) and y.numel() > 0 for y in ys)
@@ -276,7 +314,7 @@ def _coarsest(found: Capture) -> List[Optional[torch.dtype]]:
 
 
 def _disagreement(found: Capture, stream: GraphStream, n: int, dtypes: Sequence[Optional[torch.dtype]]) -> str:
-    inputs = signals_of(found, n)
+    inputs = found.inputs_of(n)
     with torch.no_grad():
         try:
             whole = found.answer.leaves(*(x.clone() for x in inputs))

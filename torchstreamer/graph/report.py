@@ -1,5 +1,6 @@
 """Every operation of a model, and what becomes of it."""
 
+from contextlib import suppress
 from typing import List, Optional, Sequence
 
 from torch import nn
@@ -51,6 +52,12 @@ def operation_reports(
             continue
         low = Lowering(captured, collect=True)
         outputs = low.run()
+        if any(operation.error is not None for operation in low.operations):
+            with suppress(UnsupportedModuleError):
+                filled = captured.elsewhere()
+                if filled is not None:
+                    other = Lowering(filled)
+                    captured, outputs, low = filled, other.run(), other
         found = [_operation(net, operation) for operation in low.operations]
         found += [OperationReport("", type(net).__name__, _CHECK, "", "check", line) for line in captured.checks]
         if all(report.handler is not None for report in found):

@@ -133,7 +133,7 @@ def length_table(low: Lowering, node: fx.Node, length: LengthFunction, hop: int)
 
 def position(low: Lowering, position: Any, length: LengthFunction) -> LengthFunction:
     """A position in a slice, as torch reads it: counted from the end if negative, and clamped."""
-    place = low.sizes.function(position) if isinstance(position, torch.SymInt) else (lambda n: int(position))
+    place = low.sizes.end(position) if isinstance(position, torch.SymInt) else (lambda n: int(position))
 
     def clamped(n: int) -> int:
         at, size = place(n), length(n)
