@@ -85,7 +85,9 @@ _MODELS = (
             "return self.scan(x, positions)",
             takes="x, positions",
         )
-        + "model = Anew().eval()",
+        + "model = Anew().eval()\n"
+        "for weight in model.parameters():  # which are empty before they are loaded\n"
+        "    torch.nn.init.normal_(weight, std=0.1)",
         "(torch.randn(1, 30, 64), torch.arange(30)[None])",
         time_dim=(1, 1),
         read="RecurrentGemmaRglru._rnn_scan: a loop over time, begun anew; positions come as an input, for the reset",
