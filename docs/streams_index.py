@@ -85,6 +85,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "diff": ("torch.diff", "along any axis"),
     "einsum": ("torch.einsum", "where every sample is treated alone"),
     "embedding": ("F.embedding", "of whole numbers, and of positions up to the end of the table"),
+    "empty_like": ("torch.empty_like", _LIKE),
     "expand": ("Tensor.expand", "along other axes than time"),
     "flatten": ("Tensor.flatten", _VIEW),
     "flip": ("torch.flip", "along other axes; along time, of the first samples"),
@@ -153,6 +154,7 @@ _NOTES: dict[str, tuple[str, str]] = {
     "upsample_trilinear3d": ("F.interpolate", _RATIO),
     "view": ("Tensor.view", _VIEW),
     "view_as_complex": ("torch.view_as_complex", "everywhere"),
+    "where": ("torch.where", "sample by sample"),
     "zeros_like": ("torch.zeros_like", _LIKE),
 }
 
