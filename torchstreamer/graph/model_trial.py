@@ -156,7 +156,8 @@ def _check_guards(trial: "_Trial", above: int, typical: int) -> None:
     most = stream._limit if stream._limit >= 0 else near[-1] + far[-1]
     broken = {n: found.broken_guards(n) for n in near + far if n <= most}
     _try_where_broken(trial, found, broken, typical)
-    last = max((n for n in near if broken.get(n)), default=0)
+    # A branch for the longest signal alone has just been tried.
+    last = max((n for n in near if n != stream._limit and broken.get(n)), default=0)
     other = found.other
     if other is None and 2 * last > typical and found.again is not None:
         try:
