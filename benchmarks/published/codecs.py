@@ -308,6 +308,8 @@ _RAVE_SETUP = (
     "from rave import blocks, pqmf\n"
     "fmin = pqmf.fmin\n"
     "pqmf.fmin = lambda loss, start, **options: fmin(lambda at: loss(float(at[0])), start, **options)\n"
+    "firwin = pqmf.firwin\n"
+    "pqmf.firwin = lambda *args, nyq, **options: firwin(*args, fs=2 * nyq, **options)\n"
 )
 _RAVE = Package(
     "acids-rave",

@@ -1,11 +1,11 @@
 """What of torch's exporter is replaced while a model is exported, for the thread that does it."""
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from threading import RLock, get_ident
 from typing import Any, Callable, Dict, Iterator
 
-__all__ = ["exporting_alone", "numbers_remembered", "replaced"]
+__all__ = ["exporting_alone", "numbers_remembered", "quotients_expanded", "replaced"]
 
 _turn = RLock()
 
@@ -60,3 +60,13 @@ def numbers_remembered() -> Iterator[None]:
         yield
     finally:
         Expr.is_number = plain
+
+
+def quotients_expanded() -> AbstractContextManager[None]:
+    """While this is open, quotients of sizes are divided term by term.
+
+    torch has SymPy try all that it knows on them, which takes minutes for the lengths of deep codecs, whose frames are
+    counted in frames of frames. The divisor is one of all terms, so nothing else is to be gained.
+    """
+    sympy: Any = import_module("sympy")  # without types
+    return replaced(sympy, "simplify", lambda quotient: sympy.expand_mul(quotient, deep=False))

@@ -17,7 +17,7 @@ from torch.nn.modules import transformer
 
 from ..core.telling import Telling
 from ..errors import StreamError
-from .exporter_patches import numbers_remembered, replaced
+from .exporter_patches import numbers_remembered, quotients_expanded, replaced
 from .functional import made_functional
 from .hinted_masks import HintedMasks
 from .loops import Loops
@@ -107,7 +107,15 @@ def _name_one_by_one(program: ExportedProgram, name: str) -> None:
 @contextmanager
 def _exporting(net: nn.Module) -> Iterator[None]:
     """For what the exporter does: without gradients and its messages, and its errors are refusals of the model."""
-    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _unsolved(), _plain_attention(), numbers_remembered():
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        _quiet(),
+        _unsolved(),
+        _plain_attention(),
+        numbers_remembered(),
+        quotients_expanded(),
+    ):
         warnings.simplefilter("ignore")
         try:
             yield
