@@ -1,12 +1,13 @@
 """Models that pad to whole frames, or crop to them, at the end of the signal: streamed as on the whole."""
 
+import importlib
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from feeding import normal
-from torch import nn
+from torch import Tensor, nn
 
 import torchstreamer as pts
 from torchstreamer.testing import verify_stream
@@ -283,3 +284,43 @@ def test_another_branch_for_whole_frames_is_refused(wrong, length):
     net = (CroppedIfLonger(8, True) if wrong == "many, exact" else Otherwise(8, wrong)).double().eval()
     with pytest.raises(pts.UnsupportedModuleError, match="branch_on_length"):
         pts.create_stream(net, example=normal(1, 1, length))
+
+
+class Ceiled(nn.Module):
+    """A convolution whose last frame is filled up, as SEANet counts it."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 2, kernel, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, (stride,) = x.shape[-1], self.conv.stride
+        kept = self.conv.kernel_size[0] - stride
+        frames = math.ceil((n - stride) / stride + 1)
+        return self.conv(F.pad(x, (kept, frames * stride - n)))
+
+
+class FramesOfFrames(nn.Module):
+    """Frames of frames, and a layout that asks how they divide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = nn.Sequential(*[Ceiled(2 * stride, stride) for stride in (4, 5, 6)])
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(self.frames(x).mT)
+        b, t, c = y.shape
+        return y.reshape(b, t * c // 2, 2).mT
+
+
+def test_quotients_of_sizes_are_not_simplified_by_all_means(monkeypatch):
+    """SymPy's `simplify` takes half an hour for the lengths of deep codecs."""
+    sympy = importlib.import_module("sympy")
+    monkeypatch.setattr(sympy, "simplify", lambda *args, **kwargs: pytest.fail("sympy.simplify was called"))
+    torch.manual_seed(0)
+    net, x = FramesOfFrames().double().eval(), torch.randn(1, 2, 1000, dtype=torch.float64)
+    stream = pts.create_stream(net, example=x[..., :480])
+    with torch.no_grad():
+        pieces = [*map(stream, x.split(97, -1)), stream.flush()]
+        torch.testing.assert_close(torch.cat([y for y in pieces if y is not None], -1), net(x), rtol=0, atol=1e-10)
