@@ -9,6 +9,8 @@ __all__ = ["exporting_alone", "numbers_remembered", "quotients_expanded", "repla
 
 _turn = RLock()
 
+_SIMPLE = 24  # operations of a quotient that SymPy may simplify as it likes
+
 
 @contextmanager
 def exporting_alone() -> Iterator[None]:
@@ -63,10 +65,17 @@ def numbers_remembered() -> Iterator[None]:
 
 
 def quotients_expanded() -> AbstractContextManager[None]:
-    """While this is open, quotients of sizes are divided term by term.
+    """While this is open, long quotients of sizes are divided term by term.
 
     torch has SymPy try all that it knows on them, which takes minutes for the lengths of deep codecs, whose frames are
-    counted in frames of frames. The divisor is one of all terms, so nothing else is to be gained.
+    counted in frames of frames. The divisor is one of all terms, so nothing else is to be gained there.
     """
     sympy: Any = import_module("sympy")  # without types
-    return replaced(sympy, "simplify", lambda quotient: sympy.expand_mul(quotient, deep=False))
+    plain = sympy.simplify
+
+    def divided(quotient: Any) -> Any:
+        if sympy.count_ops(quotient) <= _SIMPLE:
+            return plain(quotient)
+        return sympy.expand_mul(quotient, deep=False)
+
+    return replaced(sympy, "simplify", divided)
